@@ -1,0 +1,294 @@
+"""Jobs: what a user defines. A spec is a value; every change makes a new one with a higher generation."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from cronkeeper.domain.ids import TaskId
+from cronkeeper.domain.instants import parse_rfc3339, rfc3339
+from cronkeeper.domain.labels import Selector, parse_selector
+from cronkeeper.domain.retry import Retry
+from cronkeeper.domain.run import RunState
+from cronkeeper.domain.schedule import Dst, Fold, Gap, Schedule, parse_schedule
+
+DEFAULT_NAMESPACE = "default"
+DEFAULT_GRACE_S = 3600
+MAX_SHARDS = 1000
+
+
+class JobType(StrEnum):
+    COMMAND = "command"
+    SCRIPT = "script"
+    BINARY = "binary"
+
+
+class Concurrency(StrEnum):
+    """What a fire does while an earlier run of the task is active."""
+
+    FORBID = "forbid"
+    ALLOW = "allow"
+    REPLACE = "replace"
+    QUEUE = "queue"
+
+
+class Misfire(StrEnum):
+    """What becomes of fires that are found late but within the grace."""
+
+    LATEST = "latest"
+    ALL = "all"
+    SKIP = "skip"
+
+
+class Delivery(StrEnum):
+    """What decides when no fence can be reached: run and report, or wait and skip."""
+
+    AT_LEAST_ONCE = "at_least_once"
+    AT_MOST_ONCE = "at_most_once"
+
+
+class OnWorkerLoss(StrEnum):
+    RERUN = "rerun"
+    HOLD = "hold"
+
+
+class JobState(StrEnum):
+    """What the user wants of the job; what `GET /jobs` shows as `status` is computed by `status_of`."""
+
+    ACTIVE = "active"
+    PAUSED = "paused"
+    FINISHED = "finished"
+
+
+class JobStatus(StrEnum):
+    SCHEDULED = "scheduled"
+    PAUSED = "paused"
+    FINISHED = "finished"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A job's file in the object store, pinned by content."""
+
+    key: str
+    url: str
+    sha256: str
+    size: int
+    filename: str
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    #: Processor seconds a run may use (RLIMIT_CPU); None is no limit.
+    cpu: int | None = None
+    #: Private memory a process of the run may map, in MiB (RLIMIT_DATA); None is no limit.
+    memory_mb: int | None = None
+    #: Output kept of a run, in KiB; the rest is dropped, save the last 4 KiB.
+    output_kb: int = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """All that a user says about a job. Every field but the first three has a default."""
+
+    executable: str
+    schedule: str
+    type: JobType
+    namespace: str = DEFAULT_NAMESPACE
+    name: str | None = None
+    description: str = ""
+    owner: str = ""
+    timezone: str = "UTC"
+    args: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    #: The account on the node; None is the node's default (never root).
+    run_as: str | None = None
+    timeout_s: int | None = None
+    retry: Retry = Retry()
+    concurrency: Concurrency = Concurrency.FORBID
+    misfire: Misfire = Misfire.LATEST
+    grace_s: int = DEFAULT_GRACE_S
+    delivery: Delivery = Delivery.AT_LEAST_ONCE
+    on_worker_loss: OnWorkerLoss = OnWorkerLoss.RERUN
+    dst: Dst = Dst()
+    jitter_s: int = 0
+    starts_at_ms: int | None = None
+    ends_at_ms: int | None = None
+    selector: str | None = None
+    shards: int = 1
+    limits: Limits = Limits()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    filename: str | None = None
+    artifact: Artifact | None = None
+
+    def evolve(self, **changes: Any) -> JobSpec:
+        """Return a copy with these fields changed."""
+        return replace(self, **changes)
+
+    def parsed_schedule(self) -> Schedule:
+        """Return the schedule as a value. Raises ScheduleError or ValueError: a stored spec may be older than our rules."""
+        return parse_schedule(self.schedule, self.timezone, self.dst)
+
+    def parsed_selector(self) -> Selector | None:
+        """Return the selector as a value; None allows every worker."""
+        return None if self.selector is None else parse_selector(self.selector)
+
+    def due_between(self, after_ms: int, until_ms: int) -> tuple[int, int]:
+        """Narrow (after, until] to the job's own window [starts_at, ends_at)."""
+        low = after_ms if self.starts_at_ms is None else max(after_ms, self.starts_at_ms - 1)
+        high = until_ms if self.ends_at_ms is None else min(until_ms, self.ends_at_ms - 1)
+        return low, high
+
+    def jitter_ms(self, task: TaskId, fire_ms: int) -> int:
+        """Return how long after its fire time this fire starts: the same on every node, so a failover does not re-roll it."""
+        if not self.jitter_s:
+            return 0
+        digest = hashlib.blake2b(f"{task}@{fire_ms}".encode(), digest_size=8).digest()
+        return int.from_bytes(digest) % (self.jitter_s * 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class LastRun:
+    """The newest scheduled or manual run that a job's row remembers."""
+
+    run_id: str
+    fire_ms: int
+    state: RunState
+    ended_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as the store holds it. Instants are epoch milliseconds, UTC."""
+
+    id: int
+    spec: JobSpec
+    generation: int
+    state: JobState
+    created_ms: int
+    updated_ms: int
+    #: The present generation never fires for an instant at or before this one: an edit never fires backwards.
+    effective_from_ms: int
+    #: The signed task (see cronkeeper.wire.task), made where the authenticated request was accepted.
+    envelope: bytes
+    last_run: LastRun | None = None
+
+    def tasks(self) -> list[TaskId]:
+        """Return the job's tasks, one for each shard."""
+        return [TaskId(self.id, shard) for shard in range(self.spec.shards)]
+
+
+def status_of(state: JobState, last_run: LastRun | None, *, unsuccessful: frozenset[RunState]) -> JobStatus:
+    """Return what people see: an active job whose last run failed is an `error`, and goes on being scheduled."""
+    if state is JobState.PAUSED:
+        return JobStatus.PAUSED
+    if state is JobState.FINISHED:
+        return JobStatus.FINISHED
+    if last_run is not None and last_run.state in unsuccessful:
+        return JobStatus.ERROR
+    return JobStatus.SCHEDULED
+
+
+def next_fire(spec: JobSpec, after_ms: int) -> int | None:
+    """Return the job's next fire time inside its window, or None."""
+    low, _ = spec.due_between(after_ms, after_ms)
+    found = spec.parsed_schedule().next_fire(low)
+    if found is None or (spec.ends_at_ms is not None and found >= spec.ends_at_ms):
+        return None
+    return found
+
+
+def spec_to_dict(spec: JobSpec) -> dict[str, Any]:
+    """Return the spec in its JSON shape, defaults included: what a job's row, a signed task and `GET /jobs` hold."""
+    return {
+        "executable": spec.executable,
+        "schedule": spec.schedule,
+        "type": spec.type.value,
+        "namespace": spec.namespace,
+        "name": spec.name,
+        "description": spec.description,
+        "owner": spec.owner,
+        "timezone": spec.timezone,
+        "args": list(spec.args),
+        "env": dict(spec.env),
+        "run_as": spec.run_as,
+        "timeout_s": spec.timeout_s,
+        "retry": {
+            "limit": spec.retry.limit,
+            "backoff_s": spec.retry.backoff_s,
+            "max_backoff_s": spec.retry.max_backoff_s,
+        },
+        "concurrency": spec.concurrency.value,
+        "misfire": spec.misfire.value,
+        "grace_s": spec.grace_s,
+        "delivery": spec.delivery.value,
+        "on_worker_loss": spec.on_worker_loss.value,
+        "dst": {"gap": _value(spec.dst.gap), "fold": _value(spec.dst.fold)},
+        "jitter_s": spec.jitter_s,
+        "starts_at": None if spec.starts_at_ms is None else rfc3339(spec.starts_at_ms),
+        "ends_at": None if spec.ends_at_ms is None else rfc3339(spec.ends_at_ms),
+        "selector": spec.selector,
+        "shards": spec.shards,
+        "limits": {"cpu": spec.limits.cpu, "memory_mb": spec.limits.memory_mb, "output_kb": spec.limits.output_kb},
+        "labels": dict(spec.labels),
+        "filename": spec.filename,
+        "artifact": None if spec.artifact is None else _artifact_to_dict(spec.artifact),
+    }
+
+
+def spec_from_dict(data: Mapping[str, Any]) -> JobSpec:
+    """Read what `spec_to_dict` wrote. Raises KeyError, TypeError or ValueError for anything else; unknown keys are ignored,
+    so that a worker can read the task of a newer API server."""
+    dst, limits, retry, artifact = data["dst"], data["limits"], data["retry"], data["artifact"]
+    return JobSpec(
+        executable=str(data["executable"]),
+        schedule=str(data["schedule"]),
+        type=JobType(data["type"]),
+        namespace=str(data["namespace"]),
+        name=data["name"],
+        description=str(data["description"]),
+        owner=str(data["owner"]),
+        timezone=str(data["timezone"]),
+        args=tuple(str(arg) for arg in data["args"]),
+        env={str(key): str(value) for key, value in data["env"].items()},
+        run_as=data["run_as"],
+        timeout_s=data["timeout_s"],
+        retry=Retry(int(retry["limit"]), int(retry["backoff_s"]), int(retry["max_backoff_s"])),
+        concurrency=Concurrency(data["concurrency"]),
+        misfire=Misfire(data["misfire"]),
+        grace_s=int(data["grace_s"]),
+        delivery=Delivery(data["delivery"]),
+        on_worker_loss=OnWorkerLoss(data["on_worker_loss"]),
+        dst=Dst(Gap(dst["gap"]) if dst["gap"] else None, Fold(dst["fold"]) if dst["fold"] else None),
+        jitter_s=int(data["jitter_s"]),
+        starts_at_ms=None if data["starts_at"] is None else parse_rfc3339(data["starts_at"]),
+        ends_at_ms=None if data["ends_at"] is None else parse_rfc3339(data["ends_at"]),
+        selector=data["selector"],
+        shards=int(data["shards"]),
+        limits=Limits(limits["cpu"], limits["memory_mb"], int(limits["output_kb"])),
+        labels={str(key): str(value) for key, value in data["labels"].items()},
+        filename=data["filename"],
+        artifact=None if artifact is None else _artifact_from_dict(artifact),
+    )
+
+
+def _artifact_to_dict(artifact: Artifact) -> dict[str, Any]:
+    return {
+        "key": artifact.key,
+        "url": artifact.url,
+        "sha256": artifact.sha256,
+        "size": artifact.size,
+        "filename": artifact.filename,
+    }
+
+
+def _artifact_from_dict(data: Mapping[str, Any]) -> Artifact:
+    return Artifact(str(data["key"]), str(data["url"]), str(data["sha256"]), int(data["size"]), str(data["filename"]))
+
+
+def _value(item: StrEnum | None) -> str | None:
+    return None if item is None else item.value

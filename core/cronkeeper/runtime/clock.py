@@ -1,0 +1,42 @@
+"""Time, asked of one object, so that tests can hand in their own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Wall clock for fire times and display; boot-time clock for leases and timeouts (it does not stop in suspend)."""
+
+    def now_ms(self) -> int:
+        """Return the wall clock in epoch milliseconds, UTC."""
+        ...
+
+    def boot_s(self) -> float:
+        """Return seconds since boot, suspend included. Only differences mean anything."""
+        ...
+
+    def wait(self, event: threading.Event, timeout_s: float) -> bool:
+        """Wait until the event is set or the time is over; say whether it is set."""
+        ...
+
+
+class SystemClock:
+    """The machine's own clocks."""
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def boot_s(self) -> float:
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    def wait(self, event: threading.Event, timeout_s: float) -> bool:
+        return event.wait(timeout_s)
+
+
+def utc_now() -> datetime:
+    """Return the wall clock as an aware datetime, for display only."""
+    return datetime.fromtimestamp(time.time(), UTC)

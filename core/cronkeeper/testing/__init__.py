@@ -1,0 +1,1 @@
+"""Doubles that we ship; each passes the same contract suite as the real thing."""

@@ -1,0 +1,115 @@
+"""The signed task: all that a worker needs to run a job, signed (Ed25519) where the authenticated request was accepted.
+
+One envelope serves all shards of a job; the znode's name says which shard. The job's row in MySQL and the task's znodes
+hold the same bytes, so the leader heals znodes by copying and never signs anything.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from cronkeeper.domain.job import JobSpec, JobState, spec_from_dict, spec_to_dict
+from cronkeeper.errors import SignatureError, WireFormatError
+from cronkeeper.wire.codec import dumps, loads
+
+VERSION = 1
+_CONTEXT = b"cronkeeper task v1\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What the envelope says. The job's generation never goes back: a worker refuses an older one."""
+
+    job_id: int
+    generation: int
+    state: JobState
+    effective_from_ms: int
+    spec: JobSpec
+
+
+class Signer:
+    """Signs tasks. `key_id` is derived from the public key, so that verifiers can hold several while keys rotate."""
+
+    def __init__(self, private_key: Ed25519PrivateKey) -> None:
+        self._private_key = private_key
+        self.public_bytes = private_key.public_key().public_bytes_raw()
+        self.key_id = key_id_of(self.public_bytes)
+
+    def __repr__(self) -> str:
+        return f"Signer({self.key_id})"
+
+    @classmethod
+    def from_seed(cls, seed: bytes) -> Signer:
+        """Make a signer from 32 secret bytes. Raises ValueError for any other length."""
+        return cls(Ed25519PrivateKey.from_private_bytes(seed))
+
+    def seal(self, task: Task) -> bytes:
+        """Return the task's envelope."""
+        body = dumps(_body(task)).decode()
+        signature = self._private_key.sign(_CONTEXT + body.encode())
+        return dumps({"v": VERSION, "key": self.key_id, "sig": base64.b64encode(signature).decode(), "body": body})
+
+
+class Verifier:
+    """Opens envelopes signed by any of the given public keys (32 raw bytes each)."""
+
+    def __init__(self, public_keys: list[bytes]) -> None:
+        self._keys = {key_id_of(raw): Ed25519PublicKey.from_public_bytes(raw) for raw in public_keys}
+
+    def open(self, raw: bytes, *, job_id: int) -> Task:
+        """Return the task, once its signature and its job are right.
+
+        Raises SignatureError (forged, altered, of another job, or by a key we do not hold: refuse and report) or
+        WireFormatError (not an envelope of a format we know).
+        """
+        outer = loads(raw, version=VERSION, what="task")
+        body, key_id, sig = outer.get("body"), outer.get("key"), outer.get("sig")
+        if not (isinstance(body, str) and isinstance(key_id, str) and isinstance(sig, str)):
+            raise WireFormatError("task: body, key or sig is missing")
+        key = self._keys.get(key_id)
+        if key is None:
+            raise SignatureError(f"task of job {job_id}: signed by unknown key {key_id[:16]!r}")
+        try:
+            key.verify(base64.b64decode(sig, validate=True), _CONTEXT + body.encode())
+        except (InvalidSignature, binascii.Error, UnicodeEncodeError) as exc:
+            raise SignatureError(f"task of job {job_id}: the signature is wrong") from exc
+        task = _task(loads(body.encode(), version=VERSION, what="task body"))
+        if task.job_id != job_id:
+            raise SignatureError(f"task of job {job_id}: the envelope belongs to job {task.job_id}")
+        return task
+
+
+def key_id_of(public_bytes: bytes) -> str:
+    """Return the short name of a public key."""
+    return base64.b32encode(public_bytes[:10]).decode().lower()
+
+
+def _body(task: Task) -> Mapping[str, Any]:
+    return {
+        "v": VERSION,
+        "job_id": task.job_id,
+        "generation": task.generation,
+        "state": task.state.value,
+        "effective_from_ms": task.effective_from_ms,
+        "spec": spec_to_dict(task.spec),
+    }
+
+
+def _task(data: dict[str, Any]) -> Task:
+    try:
+        return Task(
+            job_id=int(data["job_id"]),
+            generation=int(data["generation"]),
+            state=JobState(data["state"]),
+            effective_from_ms=int(data["effective_from_ms"]),
+            spec=spec_from_dict(data["spec"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as exc:
+        raise WireFormatError(f"task body: {exc!r}") from exc
