@@ -84,7 +84,7 @@ class JobStore(Protocol):
         """Return those jobs of the namespace that have one of the names."""
         ...
 
-    def list(self, query: JobQuery) -> list[Job]:
+    def page(self, query: JobQuery) -> list[Job]:
         """Return a page, each job with its last run."""
         ...
 
@@ -139,7 +139,7 @@ class RunStore(Protocol):
         """Raises NotFoundError."""
         ...
 
-    def list(self, job_id: int, *, limit: int, before: RunKey | None = None) -> list[Run]:
+    def history(self, job_id: int, *, limit: int, before: RunKey | None = None) -> list[Run]:
         """Return the job's runs, newest fire time first (then highest shard and attempt first), below `before`."""
         ...
 
@@ -285,7 +285,7 @@ class TokenStore(Protocol):
         """Return the token with this digest, whatever its state."""
         ...
 
-    def list(self) -> list[Token]: ...
+    def all(self) -> list[Token]: ...
 
     def revoke(self, token_id: int, *, at_ms: int) -> bool:
         """False when there is no such token. Safe to repeat."""
@@ -331,7 +331,7 @@ class Event:
 class EventStore(Protocol):
     def add(self, events: Sequence[Event]) -> None: ...
 
-    def list(self, *, limit: int, kind: str | None = None, subject: str | None = None) -> list[Event]:
+    def latest(self, *, limit: int, kind: str | None = None, subject: str | None = None) -> list[Event]:
         """Newest first."""
         ...
 

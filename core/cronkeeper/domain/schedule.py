@@ -157,7 +157,7 @@ class Schedule:
                 yield fire_ms
 
 
-def parse_schedule(text: str, timezone: str = "UTC", dst: Dst = Dst()) -> Schedule:  # noqa: B008 - a frozen value
+def parse_schedule(text: str, timezone: str = "UTC", dst: Dst = Dst()) -> Schedule:
     """Read a schedule: five fields, six with seconds first, `@hourly` and friends, `@every 90s`, `@at 2027-01-01T00:00:00Z`.
 
     Raises ScheduleError (position, message, hint) for the text; ValueError for the zone.

@@ -1,13 +1,12 @@
 """A real ZooKeeper server as a child process, from Debian's packages.
 
-`cronkeeper standalone` runs one; the tests run ensembles. Everything listens on 127.0.0.1 only. Listening is not health:
+`cronkeeper standalone` runs one; the tests run ensembles. Everything listens on 127.0.0.1 only. Listening is no health:
 a server may accept connections and still fail every session, so the caller proves it by writing an ephemeral znode.
 """
 
 from __future__ import annotations
 
 import fcntl
-import os
 import shutil
 import signal
 import socket
@@ -137,7 +136,7 @@ class ZooKeeperServer:
                 )
 
     def wait_listening(self, timeout_s: float = 20.0) -> None:
-        """Return once the client port accepts connections.
+        """Return once the server takes sessions; as a member of an ensemble, once its client port accepts connections.
 
         Raises `ZooKeeperServerError`, with the tail of the log, if the child ends or `timeout_s` passes.
         """
@@ -145,7 +144,8 @@ class ZooKeeperServer:
         while time.monotonic() < deadline:
             if self._child is None:
                 raise ZooKeeperServerError("the ZooKeeper server was not started")
-            if self._accepts():
+            # Between the two, for a fifth of a second, a session's request is swallowed: that client hangs for seconds.
+            if self._accepts() and (self._ensemble or self.mode()):
                 return
             try:
                 status = self._child.wait(0.02)
@@ -153,6 +153,17 @@ class ZooKeeperServer:
                 continue
             raise ZooKeeperServerError(f"the ZooKeeper server ended with status {status}{self._log_tail()}")
         raise ZooKeeperServerError(f"nothing listens on {self.hosts} after {timeout_s:g} s{self._log_tail()}")
+
+    def mode(self) -> str:
+        """Return `standalone`, `leader` or `follower`; empty while the server does not serve, for whatever reason."""
+        try:
+            with socket.create_connection(("127.0.0.1", self.client_port), timeout=1.0) as connection:
+                connection.sendall(b"srvr")
+                answer = b"".join(iter(lambda: connection.recv(4096), b""))
+        except OSError:
+            return ""
+        words = [line.partition(b":")[2] for line in answer.splitlines() if line.startswith(b"Mode:")]
+        return words[0].decode().strip() if words else ""
 
     def stop(self, timeout_s: float = 10.0) -> None:
         """End the child in order, by force after `timeout_s`. The data stays. Stopping twice is no error."""
@@ -267,7 +278,7 @@ def render_config(
 def _die_with_parent() -> list[str]:
     # The death signal belongs to the thread that forks, not to the process: asked for in a thread that ends before the
     # process does, it would kill the server with that thread.
-    if threading.current_thread() is not threading.main_thread() or os.name != "posix":
+    if threading.current_thread() is not threading.main_thread():
         return []
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "KILL"] if setpriv else []
