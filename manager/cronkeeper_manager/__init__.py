@@ -1,0 +1,1 @@
+"""The manager: the use cases, the planner, and the leader daemon."""
