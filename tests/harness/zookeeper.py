@@ -1,0 +1,155 @@
+"""A ZooKeeper of one server or an ensemble of three, over the product's own `ZooKeeperServer`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+import uuid
+from pathlib import Path
+from typing import Self
+
+from kazoo.client import KazooClient
+
+from cronkeeper.runtime.zookeeper_server import EnsembleMember, ZooKeeperServer
+from tests.harness.folders import make_folder, remove_folder
+from tests.harness.ports import free_port
+from tests.harness.processes import ServerError, tail
+
+
+class ZooKeeper:
+    """`size` servers on loopback; `hosts` is the connect string of all of them.
+
+    Members are numbered 0 to size - 1; kill one, start it again, pause it and resume it.
+    """
+
+    def __init__(self, size: int = 1, *, tick_time_ms: int = 500, java: str = "java") -> None:
+        self.folder = make_folder("zookeeper")
+        members = [EnsembleMember(n + 1, free_port(), free_port(), free_port()) for n in range(size)]
+        self.members = [
+            ZooKeeperServer(
+                self.folder / str(member.my_id),
+                member.client_port,
+                java=java,
+                ensemble=members if size > 1 else (),
+                my_id=member.my_id,
+                tick_time_ms=tick_time_ms,
+            )
+            for member in members
+        ]
+
+    @property
+    def hosts(self) -> str:
+        """The connect string: every member's host:port, comma separated."""
+        return ",".join(member.hosts for member in self.members)
+
+    @property
+    def pids(self) -> list[int]:
+        """The pids of the members that are alive."""
+        return [member.pid for member in self.members if member.pid is not None]
+
+    def start(self) -> Self:
+        """Start all members and return once an ephemeral znode can be written."""
+        for member in self.members:
+            member.start()
+        for number, member in enumerate(self.members):
+            member.wait_listening()
+            self._wait_serving(number)
+        self.wait_healthy()
+        return self
+
+    def stop(self) -> None:
+        """Stop all members and remove their data."""
+        for member in self.members:
+            member.stop()
+        remove_folder(self.folder)
+
+    def start_member(self, number: int) -> None:
+        """Start a stopped or killed member again; returns when it serves, which takes a quorum."""
+        member = self.members[number]
+        member.start()
+        member.wait_listening()
+        self._wait_serving(number)
+
+    def stop_member(self, number: int) -> None:
+        """Stop one member in order; its data stays."""
+        self.members[number].stop()
+
+    def kill_member(self, number: int) -> None:
+        """kill -9 one member; its data stays."""
+        self.members[number].kill()
+
+    def pause_member(self, number: int) -> None:
+        """SIGSTOP one member: it holds its connections and answers nothing."""
+        os.kill(self._pid(number), signal.SIGSTOP)
+
+    def resume_member(self, number: int) -> None:
+        """SIGCONT one member."""
+        os.kill(self._pid(number), signal.SIGCONT)
+
+    def leader(self) -> int:
+        """Return the number of the ensemble's present leader; raise `ServerError` if there is none."""
+        for number in range(len(self.members)):
+            if self.members[number].mode() in {"leader", "standalone"}:
+                return number
+        raise ServerError("the ensemble has no leader")
+
+    def wait_healthy(self, timeout_s: float = 30.0) -> None:
+        """Return once an ephemeral znode was written and removed. `ruok` would lie."""
+        deadline = time.monotonic() + timeout_s
+        problem = ""
+        while time.monotonic() < deadline:
+            client = KazooClient(hosts=self.hosts, timeout=5.0)
+            try:
+                client.start(timeout=3.0)
+                path = client.create_async(f"/health-{uuid.uuid4().hex}", ephemeral=True).get(timeout=3.0)
+                client.delete_async(path).get(timeout=3.0)
+            except Exception as exc:  # noqa: BLE001  # kazoo raises many classes while a quorum is being found
+                problem = f" ({type(exc).__name__}: {exc})"
+                time.sleep(0.1)
+            else:
+                return
+            finally:
+                client.stop()
+                client.close()
+        logs = "".join(tail(member.log_path) for member in self.members)
+        raise ServerError(f"ZooKeeper is not healthy after {timeout_s:g} s{problem}{logs}")
+
+    def create_chroot(self) -> str:
+        """Create a fresh, empty path and return the connect string that is confined to it: `hosts/path`."""
+        path = f"/test-{uuid.uuid4().hex[:12]}"
+        client = KazooClient(hosts=self.hosts, timeout=5.0)
+        client.start(timeout=10.0)
+        try:
+            client.create(path)
+        finally:
+            client.stop()
+            client.close()
+        return self.hosts + path
+
+    def data_dir(self, number: int) -> Path:
+        """Return where a member keeps its data and its log."""
+        return self.members[number].data_dir
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _wait_serving(self, number: int, timeout_s: float = 30.0) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not self.members[number].mode():
+            if time.monotonic() > deadline:
+                raise ServerError(f"member {number} does not serve{tail(self.members[number].log_path)}")
+            time.sleep(0.05)
+
+    def _pid(self, number: int) -> int:
+        pid = self.members[number].pid
+        if pid is None:
+            raise ServerError(f"member {number} of the ensemble is not running")
+        return pid
