@@ -259,6 +259,29 @@ class AssignmentStore(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class MoveRequest:
+    """An admin's wish: this task shall move to this worker, once."""
+
+    task: TaskId
+    worker: str
+    requested_ms: int
+
+
+class MoveRequestStore(Protocol):
+    """Wishes that the leader has not yet fulfilled or dropped."""
+
+    def add(self, requests: Sequence[MoveRequest]) -> None:
+        """Write or overwrite; one for each task."""
+        ...
+
+    def all(self) -> dict[TaskId, MoveRequest]: ...
+
+    def drop(self, tasks: Sequence[TaskId], *, term: int) -> None:
+        """Remove fulfilled or impossible wishes, under the leader's term. Safe to repeat."""
+        ...
+
+
 class Role(StrEnum):
     VIEWER = "viewer"
     OPERATOR = "operator"
@@ -344,6 +367,7 @@ class Store(Protocol):
     leases: LeaseStore
     terms: TermStore
     assignments: AssignmentStore
+    move_requests: MoveRequestStore
     tokens: TokenStore
     idempotency: IdempotencyStore
     events: EventStore

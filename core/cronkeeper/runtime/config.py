@@ -1,0 +1,160 @@
+"""Configuration: a TOML file, then the environment, then flags; parsed once, every error reported at once.
+
+A setting `session_timeout_s` is the TOML key `session_timeout_s` and the environment variable
+`CRONKEEPER_SESSION_TIMEOUT_S`. One file serves all services: each takes the keys that it knows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar, dataclass_transform
+
+from cronkeeper.errors import ConfigError
+
+PREFIX = "CRONKEEPER_"
+C = TypeVar("C", bound="Config")
+
+
+def setting(default: Any, help: str, *, secret: bool = False) -> Any:  # noqa: A002 - the word people look for
+    """Declare a setting. A secret one never appears in a `repr`."""
+    metadata = {"help": help, "secret": secret}
+    if isinstance(default, dict):
+        return field(default_factory=lambda: dict(default), metadata=metadata, repr=not secret)
+    return field(default=default, metadata=metadata, repr=not secret)
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(setting,))
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The root of all configurations. Subclasses declare settings; `check` returns what does not add up."""
+
+    log_format: str = setting("text", "text for people, json for machines")
+    log_level: str = setting("INFO", "DEBUG, INFO, WARNING or ERROR")
+
+    _known: ClassVar[set[str]] = set()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        Config._known |= {name for name in cls.__annotations__ if not name.startswith("_")}
+
+    def check(self) -> list[str]:
+        """Return sentences that name the keys which do not add up. Subclasses extend the list."""
+        faults = []
+        if self.log_format not in ("text", "json"):
+            faults.append(f"log_format: {self.log_format!r} is neither text nor json")
+        if self.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+            faults.append(f"log_level: {self.log_level!r} is not DEBUG, INFO, WARNING or ERROR")
+        return faults
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreConfig(Config):
+    """Where the stores are: what API, manager and worker share."""
+
+    database_url: str = setting("", "mysql+pymysql://user:password@host/db or sqlite:////path", secret=True)
+    zookeeper: str = setting("", "host:port,host:port/chroot")
+    zookeeper_auth: str = setting("", "user:password of the digest that owns our znodes", secret=True)
+    session_timeout_s: float = setting(6.0, "ZooKeeper session timeout, seconds")
+    blob_url: str = setting("", "s3://bucket[/prefix] or file:///path")
+    s3_endpoint: str = setting("", "http(s) URL of an S3 server that is not Amazon's")
+    s3_access_key: str = setting("", "access key of the object store")
+    s3_secret_key: str = setting("", "secret key of the object store", secret=True)
+
+    def check(self) -> list[str]:
+        faults = super().check()
+        for key in ("database_url", "zookeeper", "blob_url"):
+            if not getattr(self, key):
+                faults.append(f"{key}: not set (environment {PREFIX}{key.upper()})")
+        if self.zookeeper and "/" not in self.zookeeper:
+            faults.append("zookeeper: add a chroot to the host list, such as 10.0.0.1:2181,10.0.0.2:2181/cronkeeper")
+        if not 1.0 <= self.session_timeout_s <= 120:
+            faults.append("session_timeout_s: use 1 to 120 seconds")
+        return faults
+
+
+def load(cls: type[C], *, file: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any]) -> C:
+    """Return the configuration: file < environment < flags (a flag of None is not given).
+
+    Raises ConfigError that names every bad key.
+    """
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    hints = typing.get_type_hints(cls)
+    faults: list[str] = []
+    raw: dict[str, Any] = {}
+    if file is not None:
+        found = _read_file(file)
+        faults += [f"{key}: no such setting (in {file})" for key in found if key not in Config._known | set(fields)]
+        raw |= {key: value for key, value in found.items() if key in fields}
+    raw |= {key: environ[PREFIX + key.upper()] for key in fields if PREFIX + key.upper() in environ}
+    raw |= {key: value for key, value in flags.items() if value is not None}
+    values: dict[str, Any] = {}
+    for key, value in raw.items():
+        try:
+            values[key] = _convert(value, hints[key])
+        except ValueError as exc:
+            faults.append(f"{key}: {exc}")
+    config = cls(**values)
+    faults += [fault for fault in config.check() if fault.split(":")[0] not in {f.split(":")[0] for f in faults}]
+    if faults:
+        raise ConfigError("the configuration does not add up:\n  " + "\n  ".join(faults))
+    return config
+
+
+def _read_file(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text())
+    except OSError as exc:
+        raise ConfigError(f"cannot read the configuration file {file}: {exc.strerror}") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{file}: {exc}") from exc
+
+
+def _convert(value: Any, hint: Any) -> Any:
+    if isinstance(hint, types.UnionType):
+        hint = next(option for option in typing.get_args(hint) if option is not type(None))
+    origin = typing.get_origin(hint) or hint
+    if origin is bool:
+        return _boolean(value)
+    if origin in (int, float):
+        return _number(value, origin)
+    if origin is Path:
+        return Path(str(value))
+    if origin is tuple:
+        return (
+            tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else tuple(value)
+        )
+    if origin is dict:
+        return _mapping(value)
+    return str(value)
+
+
+def _boolean(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    if str(value).lower() in ("1", "true", "yes", "on"):
+        return True
+    if str(value).lower() in ("0", "false", "no", "off"):
+        return False
+    raise ValueError(f"{value!r} is neither true nor false")
+
+
+def _number(value: Any, kind: type) -> Any:
+    try:
+        return kind(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{value!r} is not a number") from None
+
+
+def _mapping(value: Any) -> dict[str, str]:
+    if isinstance(value, dict):
+        return {str(key): str(item) for key, item in value.items()}
+    pairs = [part.partition("=") for part in str(value).split(",") if part.strip()]
+    if any(not separator for _, separator, _ in pairs):
+        raise ValueError(f"{value!r} is not a list of key=value")
+    return {key.strip(): item.strip() for key, _, item in pairs}
