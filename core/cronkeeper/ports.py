@@ -175,7 +175,7 @@ class RunStore(Protocol):
         ...
 
     def request_cancel(self, key: RunKey) -> Run:
-        """Ask for the run's end; a pending run is cancelled at once. Returns the row. NotFoundError, ConflictError (over)."""
+        """Ask for the run's end; a pending one is cancelled at once. NotFoundError; ConflictError when it is over."""
         ...
 
     def cancellations(self, worker: str) -> list[RunKey]:
@@ -203,7 +203,7 @@ class LeaseStore(Protocol):
     """The second witness of a worker's life. All ages are measured by the database's clock alone."""
 
     def beat(self, info: WorkerInfo, *, local_ms: int) -> Beat:
-        """Renew the lease of this daemon (identified by info.epoch), taking the row over from an earlier start of it."""
+        """Renew the lease of this daemon (info.epoch names its start), taking over the row of an earlier start."""
         ...
 
     def leases(self) -> list[Lease]:
@@ -398,7 +398,7 @@ class Coordinator(Protocol):
     """
 
     def start(self, timeout_s: float) -> None:
-        """Connect. Raises UnavailableError after `timeout_s`, but goes on trying in the background: `connected` says."""
+        """Connect. Raises UnavailableError after `timeout_s`, but goes on trying in the background."""
         ...
 
     def stop(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shlex
 import signal
 import subprocess
@@ -11,6 +12,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
+
+from tests.harness.leftovers import RUN_VARIABLE
 
 _TAIL_LINES = 40
 _TAIL_BYTES = 64 * 1024
@@ -40,7 +43,7 @@ class Process:
         self.name = name
         self.argv = tuple(argv)
         self.log_path = log_path
-        self._env = dict(env) if env is not None else None
+        self._env = {**env, **_run_tag()} if env is not None else None
         self._cwd = cwd
         self._user = user
         self._popen: subprocess.Popen[bytes] | None = None
@@ -161,7 +164,7 @@ class Process:
         if threading.current_thread() is threading.main_thread():
             prefix += ["--pdeathsig", "KILL"]
         if self._user is not None and os.geteuid() == 0:
-            prefix += ["--reuid", self._user, "--regid", self._user, "--clear-groups"]
+            prefix += ["--reuid", self._user, "--regid", str(pwd.getpwnam(self._user).pw_gid), "--init-groups"]
         return [*prefix, *self.argv] if len(prefix) > 1 else list(self.argv)
 
     def _signal(self, sig: signal.Signals, *, group: bool) -> None:
@@ -174,6 +177,11 @@ class Process:
                 os.kill(self._popen.pid, sig)
         except ProcessLookupError:
             pass  # it ended meanwhile: what we wanted, or what the next look will tell
+
+
+def _run_tag() -> dict[str, str]:
+    value = os.environ.get(RUN_VARIABLE)
+    return {RUN_VARIABLE: value} if value else {}
 
 
 def tail(log_path: Path) -> str:

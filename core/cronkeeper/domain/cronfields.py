@@ -33,7 +33,7 @@ class ScheduleError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field: the values it names, its canonical text, and whether it starts with `*` (which changes the day rule)."""
+    """One field: its canonical text, the values it names, and whether it starts with `*` (the day rule asks)."""
 
     text: str
     values: frozenset[int]
@@ -119,7 +119,8 @@ def _term(term: str, at: int, kind: _Kind) -> tuple[str, set[int]]:
             if term
             else f"{kind.name}: a value is missing",
             at + min(bad, max(len(term) - 1, 0)),
-            f"write *, a number from {kind.low} to {kind.high}, a range such as {kind.low}-{kind.high}, or a step such as */2",
+            f"write *, a number from {kind.low} to {kind.high}, a range such as {kind.low}-{kind.high}, "
+            "or a step such as */2",
         )
     star = match["low"] == "*"
     low = kind.low if star else _number(match["low"], at, kind)
@@ -167,7 +168,7 @@ def _number(text: str, at: int, kind: _Kind) -> int:
 
 
 def _refuse_never(fields: CronFields, at: int) -> None:
-    """Refuse a day that no named month has, where the weekday cannot help out (Debian: AND if either starts with `*`)."""
+    """Refuse a day that no named month has, unless the weekday helps out (AND if either field starts with `*`)."""
     if not (fields.day.star or fields.weekday.star):
         return
     longest = max(_DAYS_IN_MONTH[month - 1] for month in fields.month.values)

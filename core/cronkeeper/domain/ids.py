@@ -54,7 +54,7 @@ class TaskId:
 
 @dataclass(frozen=True, slots=True, order=True)
 class RunKey:
-    """The key of a run: task, fire time (epoch ms, UTC), attempt. Its text form is the run's id, known before any store is."""
+    """The key of a run: task, fire time (epoch ms, UTC), attempt. As text it is the run's id, known before any store."""
 
     task: TaskId
     fire_ms: int

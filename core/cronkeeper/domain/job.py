@@ -18,6 +18,8 @@ from cronkeeper.domain.schedule import Dst, Fold, Gap, Schedule, parse_schedule
 DEFAULT_NAMESPACE = "default"
 DEFAULT_GRACE_S = 3600
 MAX_SHARDS = 1000
+NO_RETRY = Retry()
+CRON_DST = Dst()
 
 
 class JobType(StrEnum):
@@ -108,13 +110,13 @@ class JobSpec:
     #: The account on the node; None is the node's default (never root).
     run_as: str | None = None
     timeout_s: int | None = None
-    retry: Retry = Retry()
+    retry: Retry = NO_RETRY
     concurrency: Concurrency = Concurrency.FORBID
     misfire: Misfire = Misfire.LATEST
     grace_s: int = DEFAULT_GRACE_S
     delivery: Delivery = Delivery.AT_LEAST_ONCE
     on_worker_loss: OnWorkerLoss = OnWorkerLoss.RERUN
-    dst: Dst = Dst()
+    dst: Dst = CRON_DST
     jitter_s: int = 0
     starts_at_ms: int | None = None
     ends_at_ms: int | None = None
@@ -130,7 +132,7 @@ class JobSpec:
         return replace(self, **changes)
 
     def parsed_schedule(self) -> Schedule:
-        """Return the schedule as a value. Raises ScheduleError or ValueError: a stored spec may be older than our rules."""
+        """Return the schedule as a value. Raises ScheduleError or ValueError: a stored spec may be older than a rule."""
         return parse_schedule(self.schedule, self.timezone, self.dst)
 
     def parsed_selector(self) -> Selector | None:
@@ -144,7 +146,7 @@ class JobSpec:
         return low, high
 
     def jitter_ms(self, task: TaskId, fire_ms: int) -> int:
-        """Return how long after its fire time this fire starts: the same on every node, so a failover does not re-roll it."""
+        """Return the delay of this fire's start: the same on every node, so that a failover does not re-roll it."""
         if not self.jitter_s:
             return 0
         digest = hashlib.blake2b(f"{task}@{fire_ms}".encode(), digest_size=8).digest()
@@ -241,8 +243,10 @@ def spec_to_dict(spec: JobSpec) -> dict[str, Any]:
 
 
 def spec_from_dict(data: Mapping[str, Any]) -> JobSpec:
-    """Read what `spec_to_dict` wrote. Raises KeyError, TypeError or ValueError for anything else; unknown keys are ignored,
-    so that a worker can read the task of a newer API server."""
+    """Read what `spec_to_dict` wrote. Raises KeyError, TypeError or ValueError for anything else.
+
+    Unknown keys are ignored, so that a worker can read the task of a newer API server.
+    """
     dst, limits, retry, artifact = data["dst"], data["limits"], data["retry"], data["artifact"]
     return JobSpec(
         executable=str(data["executable"]),

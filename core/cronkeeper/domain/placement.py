@@ -17,7 +17,7 @@ class WorkerState(StrEnum):
 
 
 class MoveReason(StrEnum):
-    """Why a task moves. A closed list: it is shown by dry runs, stored with the assignment and used as a metric label."""
+    """Why a task moves. A closed list: shown by dry runs, stored with the assignment, used as a metric label."""
 
     NEW = "new"
     WORKER_LOST = "worker_lost"
@@ -58,7 +58,7 @@ class NodeInfo:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """ "This task belongs to this worker", written by the leader. `epoch` only grows: it is the fencing number of the task's runs."""
+    """The leader's word that a task belongs to a worker. `epoch` only grows: it is the fencing number of its runs."""
 
     task: TaskId
     worker: str

@@ -77,7 +77,7 @@ class Schedule:
     dst: Dst = Dst()
     #: For cron expressions.
     fields: CronFields | None = None
-    #: For `@every`: the interval in seconds, counted from 1970-01-01T00:00:00Z, so that no restart or failover shifts it.
+    #: For `@every`: the interval in seconds, counted from 1970-01-01T00:00:00Z: no restart or failover shifts it.
     every_s: int = 0
     #: For `@at`.
     at_ms: int = 0
@@ -158,7 +158,7 @@ class Schedule:
 
 
 def parse_schedule(text: str, timezone: str = "UTC", dst: Dst = Dst()) -> Schedule:
-    """Read a schedule: five fields, six with seconds first, `@hourly` and friends, `@every 90s`, `@at 2027-01-01T00:00:00Z`.
+    """Read five fields, six with seconds first, `@hourly` and friends, `@every 90s` or `@at 2027-01-01T00:00:00Z`.
 
     Raises ScheduleError (position, message, hint) for the text; ValueError for the zone.
     """
@@ -203,7 +203,7 @@ def _zone_names() -> frozenset[str]:
 
 
 def clock_changes(timezone: str, after_ms: int, *, days: int = 400) -> list[tuple[int, int, int]]:
-    """Return the zone's clock changes in the next `days` days: (instant in ms, offset before, offset after), in seconds."""
+    """Return the zone's clock changes in the next `days` days: (instant in ms, offset in s before, and after)."""
     zone = load_zone(timezone)
     found = []
     day = 86_400_000
@@ -229,7 +229,8 @@ def notes(schedule: Schedule, after_ms: int) -> list[str]:
         for instant, before, after in clock_changes(schedule.timezone, after_ms)[:2]:
             way = "forward" if after > before else "back"
             found.append(
-                f"The clock in {schedule.timezone} goes {way} by {_duration(abs(after - before))} at {rfc3339(instant)}."
+                f"The clock in {schedule.timezone} goes {way} by {_duration(abs(after - before))} "
+                f"at {rfc3339(instant)}."
             )
     if schedule.fields is not None and not (schedule.fields.day.star or schedule.fields.weekday.star):
         found.append("Both day fields are set: it fires when either the day of month or the day of week matches.")

@@ -21,7 +21,7 @@ PREFIX = "CRONKEEPER_"
 C = TypeVar("C", bound="Config")
 
 
-def setting(default: Any, help: str, *, secret: bool = False) -> Any:  # noqa: A002 - the word people look for
+def setting(default: Any, help: str, *, secret: bool = False) -> Any:
     """Declare a setting. A secret one never appears in a `repr`."""
     metadata = {"help": help, "secret": secret}
     if isinstance(default, dict):
