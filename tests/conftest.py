@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import pytest
 
+from tests.harness.galera import Galera
 from tests.harness.mariadb import MariaDB
 from tests.harness.objectstore import ObjectStore
 from tests.harness.zookeeper import ZooKeeper
@@ -37,6 +38,7 @@ def _unit_tests_touch_nothing(request: pytest.FixtureRequest, monkeypatch: pytes
         raise AssertionError("a unit test must not sleep; hand the code a clock")
 
     monkeypatch.setattr(socket.socket, "__init__", no_socket)
+    monkeypatch.setattr(socket, "socketpair", no_socket)
     monkeypatch.setattr(time, "sleep", no_sleep)
 
 
@@ -53,6 +55,13 @@ def mariadb_url(mariadb_server: MariaDB) -> Iterator[str]:
     name = f"test_{uuid.uuid4().hex[:12]}"
     yield mariadb_server.create_database(name)
     mariadb_server.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def galera_cluster() -> Iterator[Galera]:
+    """One Galera cluster of three for the session. A test that hurts a member must mend it."""
+    with Galera() as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")

@@ -23,14 +23,25 @@ _START_TIMEOUT_S = 60.0
 class MariaDB:
     """One server: durable commits, no binary log, 500 connections; every start goes on from the same data."""
 
-    def __init__(self, name: str = "mariadb", *, extra_options: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        name: str = "mariadb",
+        *,
+        password: str | None = None,
+        makes_account: bool = True,
+        extra_options: Sequence[str] = (),
+    ) -> None:
         self.folder = make_folder(name)
         self.port = free_port()
         self.user = "cronkeeper"
-        self.password = secrets.token_hex(8)
-        self._extra_options = tuple(extra_options)
+        self.password = password or secrets.token_hex(8)
+        self._makes_account = makes_account
         self.process = Process(
-            name, self._argv(), log_path=self.folder / "mariadb.log", env=_environment(), user=_ACCOUNT
+            name,
+            [*self._argv(), *extra_options],
+            log_path=self.folder / "mariadb.log",
+            env=_environment(),
+            user=_ACCOUNT,
         )
 
     def start(self) -> Self:
@@ -48,7 +59,7 @@ class MariaDB:
 
     def shut_down(self) -> None:
         """Stop it in order and keep its data, for a later `start`."""
-        self.process.stop(timeout_s=30.0)
+        self.process.stop(timeout_s=60.0)
 
     def kill(self) -> None:
         """kill -9; what was committed is there after the next `start`."""
@@ -115,13 +126,12 @@ class MariaDB:
         self.stop()
 
     def _argv(self) -> list[str]:
-        return [
-            _find("mariadbd"),
+        argv = [
+            find_program("mariadbd"),
             "--no-defaults",
             f"--datadir={self.data_dir}",
             f"--socket={self.folder / 'mariadb.sock'}",
             f"--pid-file={self.folder / 'mariadb.pid'}",
-            f"--init-file={self.folder / 'init.sql'}",
             f"--port={self.port}",
             "--bind-address=127.0.0.1",
             "--skip-name-resolve",
@@ -130,8 +140,10 @@ class MariaDB:
             "--innodb-buffer-pool-size=96M",
             "--innodb-log-file-size=32M",
             "--max-connections=500",
-            *self._extra_options,
         ]
+        if self._makes_account:
+            argv.append(f"--init-file={self.folder / 'init.sql'}")
+        return argv
 
     def _install(self) -> None:
         # The account is made by every start, from a file: nobody has to log in as root for it.
@@ -140,7 +152,7 @@ class MariaDB:
             f"GRANT ALL PRIVILEGES ON *.* TO '{self.user}'@'127.0.0.1' WITH GRANT OPTION;\n"
         )
         command = [
-            _find("mariadb-install-db"),
+            find_program("mariadb-install-db"),
             "--no-defaults",
             f"--datadir={self.data_dir}",
             "--skip-test-db",
@@ -161,7 +173,8 @@ def _environment() -> dict[str, str]:
     return environment
 
 
-def _find(program: str) -> str:
+def find_program(program: str) -> str:
+    """Return the full path of one of Debian's programs; raise `ServerError` if it is not installed."""
     found = shutil.which(program, path=_environment()["PATH"])
     if found is None:
         raise ServerError(f"{program} is not installed; run deploy/install-packages test")

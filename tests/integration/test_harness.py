@@ -22,6 +22,7 @@ from kazoo.protocol.states import KazooState
 
 from cronkeeper.runtime.zookeeper_server import ZooKeeperServer, ZooKeeperServerError
 from tests.harness.cron import Node
+from tests.harness.galera import Galera
 from tests.harness.haproxy import HAProxy
 from tests.harness.leftovers import RUN_VARIABLE, find_tagged
 from tests.harness.mariadb import MariaDB
@@ -94,6 +95,20 @@ def test_each_test_gets_an_empty_database(mariadb_url: str, mariadb_server: Mari
     name = mariadb_url.rpartition("/")[2]
     assert mariadb_url == mariadb_server.url(name)
     assert mariadb_server.execute("SHOW TABLES", name) == ()
+
+
+def test_a_galera_cluster_agrees_and_takes_a_killed_member_back(galera_cluster: Galera) -> None:
+    galera_cluster.create_database("agreed")
+    galera_cluster.members[0].execute("CREATE TABLE t (n INT PRIMARY KEY)", "agreed")
+    galera_cluster.members[1].execute("INSERT INTO t VALUES (1)", "agreed")
+    with pytest.raises(pymysql.err.IntegrityError):
+        galera_cluster.members[2].execute("INSERT INTO t VALUES (1)", "agreed")
+    galera_cluster.kill_member(2)
+    eventually(lambda: galera_cluster.status(0, "wsrep_cluster_size") == "2", timeout_s=60.0)
+    galera_cluster.members[0].execute("INSERT INTO t VALUES (2)", "agreed")
+    galera_cluster.start_member(2)
+    assert galera_cluster.members[2].execute("SELECT n FROM t ORDER BY n", "agreed") == ((1,), (2,))
+    assert [galera_cluster.status(number, "wsrep_cluster_size") for number in range(3)] == ["3", "3", "3"]
 
 
 # ZooKeeper
