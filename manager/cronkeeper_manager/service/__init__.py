@@ -1,0 +1,33 @@
+"""The use cases: all that may be done to jobs, runs and tokens. The API's only way to write; it knows nothing of HTTP.
+
+A write is one transaction in MySQL, which decides; ZooKeeper is told afterwards, within a short bound and only if it
+is there, because the leader heals whatever it was not told. So a request is saved whole or not at all.
+"""
+
+from cronkeeper_manager.service.apply import Applied, Change
+from cronkeeper_manager.service.artifacts import Artifacts, TooLargeError
+from cronkeeper_manager.service.jobs import Jobs, NameTakenError, StaleJobError
+from cronkeeper_manager.service.news import News
+from cronkeeper_manager.service.preview import Forecast, forecast
+from cronkeeper_manager.service.runs import Runs
+from cronkeeper_manager.service.tokens import Tokens
+from cronkeeper_manager.service.values import Caller, Draft, Policy, Upload
+
+__all__ = [
+    "Applied",
+    "Artifacts",
+    "Caller",
+    "Change",
+    "Draft",
+    "Forecast",
+    "Jobs",
+    "NameTakenError",
+    "News",
+    "Policy",
+    "Runs",
+    "StaleJobError",
+    "Tokens",
+    "TooLargeError",
+    "Upload",
+    "forecast",
+]

@@ -1,0 +1,309 @@
+"""Jobs: create, read, change, end. Every write is decided by one row in MySQL and told to ZooKeeper afterwards."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+
+from cronkeeper.domain.job import Job, JobSpec, JobState, next_fire
+from cronkeeper.errors import (
+    ConflictError,
+    FieldError,
+    NotFoundError,
+    PermissionDeniedError,
+    StaleWriteError,
+    ValidationFailedError,
+)
+from cronkeeper.ports import JobQuery, NewJob, Store
+from cronkeeper.runtime.clock import Clock
+from cronkeeper.wire.task import Signer, Task
+from cronkeeper_manager.service import rules
+from cronkeeper_manager.service.apply import MAX_PAGE, Applied, Decided, check_names, decide, prunable, with_next
+from cronkeeper_manager.service.artifacts import Artifacts, Pinned
+from cronkeeper_manager.service.news import News
+from cronkeeper_manager.service.preview import Forecast, forecast
+from cronkeeper_manager.service.values import Caller, Draft, Policy
+
+log = logging.getLogger(__name__)
+
+_TRIES = 5
+Expected = Collection[int] | None
+
+
+class NameTakenError(ConflictError):
+    """Another job of the namespace has that name."""
+
+
+class StaleJobError(StaleWriteError):
+    """The job has changed since the caller read it; `generation` is the present one."""
+
+    def __init__(self, job_id: int, generation: int) -> None:
+        super().__init__(f"job {job_id} has changed: its generation is {generation} now; read it again")
+        self.generation = generation
+
+
+class Jobs:
+    """The use cases of jobs. Errors common to all: UnavailableError (nothing was saved; try again later)."""
+
+    def __init__(
+        self, store: Store, artifacts: Artifacts, signer: Signer, news: News, clock: Clock, policy: Policy
+    ) -> None:
+        self._store = store
+        self._artifacts = artifacts
+        self._signer = signer
+        self._news = news
+        self._clock = clock
+        self._policy = policy
+
+    def create(self, draft: Draft, caller: Caller) -> Job:
+        """Save a new job. Raises ValidationFailedError, PermissionDeniedError, TooLargeError or NameTakenError.
+
+        The job is saved once its row is committed; whether ZooKeeper could be told makes no difference to the answer.
+        """
+        pinned = self._checked(draft, caller)
+        self._artifacts.save(pinned)
+        try:
+            job = self._store.jobs.create(self._new(pinned.spec))
+        except ConflictError as exc:
+            raise NameTakenError(str(exc)) from exc
+        self._tell([job])
+        log.info("a job was created", extra={"event": "job.created", "job": job.id, "by": caller.name})
+        return job
+
+    def get(self, job_id: int) -> Job:
+        """Return the job. Raises NotFoundError."""
+        return self._store.jobs.get(job_id)
+
+    def page(self, query: JobQuery) -> list[Job]:
+        """Return a page of jobs, oldest first."""
+        return self._store.jobs.page(query)
+
+    def workers_of(self, jobs: Sequence[Job]) -> dict[int, list[str]]:
+        """Return the workers that have the jobs' tasks."""
+        return self._store.assignments.workers_of([job.id for job in jobs]) if jobs else {}
+
+    def change(self, job_id: int, make: Callable[[JobSpec], Draft], caller: Caller, expected: Expected = None) -> Job:
+        """Give the job the spec that `make` returns for its present one; it takes effect from now on, never backwards.
+
+        `expected` are the generations that the caller may have seen; with None the newest is changed. Raises what
+        `create` raises, and NotFoundError or StaleJobError. Nothing is saved when the spec stays the same.
+        """
+
+        def decide_one(old: Job) -> Job | None:
+            pinned = self._checked(make(old.spec), caller, old.spec)
+            if pinned.spec == old.spec:
+                return None
+            self._artifacts.save(pinned)
+            return self._next_generation(old, spec=pinned.spec)
+
+        return self._update(job_id, decide_one, expected, caller, "job.changed")
+
+    def pause(self, job_id: int, caller: Caller, expected: Expected = None) -> Job:
+        """Stop the job from firing. Runs in progress go on. ConflictError for a finished job; safe to repeat."""
+
+        def decide_one(old: Job) -> Job | None:
+            if old.state is JobState.FINISHED:
+                raise ConflictError(f"job {job_id} is finished; there is nothing to pause")
+            return None if old.state is JobState.PAUSED else self._next_generation(old, state=JobState.PAUSED)
+
+        return self._update(job_id, decide_one, expected, caller, "job.paused")
+
+    def resume(self, job_id: int, caller: Caller, expected: Expected = None) -> Job:
+        """Let a paused or finished job fire again, from now on. ConflictError when it has no fire time left."""
+
+        def decide_one(old: Job) -> Job | None:
+            if old.state is JobState.ACTIVE:
+                return None
+            if next_fire(old.spec, self._clock.now_ms()) is None:
+                raise ConflictError(f"job {job_id} has no fire time left; change its schedule first")
+            return self._next_generation(old, state=JobState.ACTIVE)
+
+        return self._update(job_id, decide_one, expected, caller, "job.resumed")
+
+    def finish(self, job_id: int, caller: Caller, expected: Expected = None) -> Job:
+        """Take the job off the schedule at once; its history is kept. Safe to repeat."""
+
+        def decide_one(old: Job) -> Job | None:
+            return None if old.state is JobState.FINISHED else self._next_generation(old, state=JobState.FINISHED)
+
+        return self._update(job_id, decide_one, expected, caller, "job.finished")
+
+    def purge(self, job_id: int, caller: Caller, expected: Expected = None) -> None:
+        """Remove the job, its runs and their output for good. NotFoundError; StaleJobError."""
+        job = self._store.jobs.get(job_id)
+        _compare(job, expected)
+        if not self._store.jobs.delete(job_id):
+            raise NotFoundError(f"there is no job {job_id}")
+        self._news.drop(job.tasks())
+        log.info("a job was removed", extra={"event": "job.purged", "job": job_id, "by": caller.name})
+
+    def next(self, job_id: int, *, after_ms: int | None, count: int) -> Forecast:
+        """Return the job's next fire times after that instant (now, unless told). Raises NotFoundError."""
+        job = self._store.jobs.get(job_id)
+        after = self._clock.now_ms() if after_ms is None else after_ms
+        return forecast(job.spec, after_ms=max(after, job.effective_from_ms), count=count, state=job.state)
+
+    def preview(self, draft: Draft, caller: Caller, *, after_ms: int | None, count: int) -> Forecast:
+        """Return what the draft would do, without saving anything. Raises as `create` does."""
+        self._check(draft, caller, None)
+        after = self._clock.now_ms() if after_ms is None else after_ms
+        return forecast(draft.spec, after_ms=after, count=count)
+
+    def apply(
+        self, drafts: Sequence[Draft], caller: Caller, *, namespace: str, prune: str | None, dry_run: bool
+    ) -> Applied:
+        """Bring the namespace's jobs of these names to these specs, in one transaction; leave all others alone.
+
+        With `prune`, an explicit selector over the labels of jobs, named jobs that match it and are not among the
+        drafts are finished. With `dry_run` nothing is saved, and the changes show the next fire times before and
+        after. Raises as `create` does, with fields named `jobs[3].schedule`.
+        """
+        check_names(drafts, namespace)
+        for _ in range(_TRIES):
+            decided = self._decide(drafts, caller, namespace, prune)
+            if dry_run:
+                return with_next(decided.applied, self._clock.now_ms())
+            try:
+                return self._save(decided, caller)
+            except (ConflictError, StaleWriteError):
+                continue
+        raise ConflictError("the jobs are being changed by others at the same time; try again")
+
+    # ------------------------------------------------------------------------------------------------- one job
+
+    def _checked(self, draft: Draft, caller: Caller, before: JobSpec | None = None) -> Pinned:
+        self._check(draft, caller, before)
+        return self._artifacts.pin(draft, before)
+
+    def _check(self, draft: Draft, caller: Caller, before: JobSpec | None) -> None:
+        if faults := self._faults(draft, before):
+            raise ValidationFailedError(faults)
+        self._allow(draft.spec, caller)
+
+    def _faults(self, draft: Draft, before: JobSpec | None) -> list[FieldError]:
+        found = rules.check_spec(
+            draft.spec, now_ms=self._clock.now_ms(), run_as_allowed=self._policy.run_as_allowed, before=before
+        )
+        named = {fault.field for fault in draft.faults}
+        return [*draft.faults, *(fault for fault in found if fault.field not in named)]
+
+    def _allow(self, spec: JobSpec, caller: Caller) -> None:
+        if rules.needs_admin(spec, caller.role):
+            raise PermissionDeniedError("a job may run as root only if an admin's token asks for it", "run_as")
+
+    def _new(self, spec: JobSpec) -> NewJob:
+        now_ms = self._clock.now_ms()
+
+        def build(job_id: int) -> Job:
+            return self._sealed(Job(job_id, spec, 1, JobState.ACTIVE, now_ms, now_ms, now_ms, b""))
+
+        return NewJob(spec.namespace, spec.name, build)
+
+    def _next_generation(self, old: Job, *, spec: JobSpec | None = None, state: JobState | None = None) -> Job:
+        now_ms = self._clock.now_ms()
+        return self._sealed(
+            replace(
+                old,
+                spec=old.spec if spec is None else spec,
+                state=old.state if state is None else state,
+                generation=old.generation + 1,
+                updated_ms=now_ms,
+                # Never back: a clock that was set back must not let a fire of the past happen again.
+                effective_from_ms=max(now_ms, old.effective_from_ms),
+            )
+        )
+
+    def _sealed(self, job: Job) -> Job:
+        task = Task(job.id, job.generation, job.state, job.effective_from_ms, job.spec)
+        return replace(job, envelope=self._signer.seal(task))
+
+    def _update(
+        self, job_id: int, make: Callable[[Job], Job | None], expected: Expected, caller: Caller, event: str
+    ) -> Job:
+        """Read, decide, write by compare-and-set; again from the start when somebody else was first."""
+        for _ in range(_TRIES):
+            old = self._store.jobs.get(job_id)
+            _compare(old, expected)
+            new = make(old)
+            if new is None:
+                return old
+            try:
+                self._store.jobs.replace(new, expected_generation=old.generation)
+            except StaleWriteError:
+                continue
+            except ConflictError as exc:
+                raise NameTakenError(str(exc)) from exc
+            self._tell([new], {old.id: old})
+            log.info(
+                "a job was changed",
+                extra={"event": event, "job": job_id, "generation": new.generation, "by": caller.name},
+            )
+            return new
+        raise ConflictError(f"job {job_id} is being changed by others at the same time; try again")
+
+    def _tell(self, jobs: Sequence[Job], before: dict[int, Job] | None = None) -> None:
+        self._news.put({task: job.envelope for job in jobs for task in job.tasks()})
+        gone = [
+            task
+            for job in jobs
+            if before is not None and job.id in before
+            for task in before[job.id].tasks()[job.spec.shards :]
+        ]
+        if gone:
+            self._news.drop(gone)
+
+    # ---------------------------------------------------------------------------------------------- many jobs
+
+    def _decide(self, drafts: Sequence[Draft], caller: Caller, namespace: str, prune: str | None) -> Decided:
+        existing = self._store.jobs.find(namespace, [draft.spec.name for draft in drafts if draft.spec.name])
+        faults: list[FieldError] = []
+        for index, draft in enumerate(drafts):
+            old = existing.get(draft.spec.name or "")
+            found = self._faults(draft, None if old is None else old.spec)
+            faults += [replace(fault, field=f"jobs[{index}].{fault.field}") for fault in found]
+        if faults:
+            raise ValidationFailedError(faults)
+        pinned = []
+        for draft in drafts:
+            old = existing.get(draft.spec.name or "")
+            pinned.append(self._artifacts.pin(draft, None if old is None else old.spec))
+        pruned = [] if prune is None else self._prunable(namespace, prune, {p.spec.name for p in pinned})
+        decided = decide(pinned, existing, pruned)
+        for one in decided.touched:
+            self._allow(one.spec, caller)
+        return decided
+
+    def _prunable(self, namespace: str, selector: str, kept: Collection[str | None]) -> list[Job]:
+        found: list[Job] = []
+        after = 0
+        while page := self._store.jobs.page(JobQuery(limit=MAX_PAGE, after=after, namespace=namespace)):
+            found += prunable(page, selector, kept)
+            after = page[-1].id
+        return found
+
+    def _save(self, decided: Decided, caller: Caller) -> Applied:
+        for pinned in decided.touched:
+            self._artifacts.save(pinned)
+        changed = [
+            (self._next_generation(old, spec=pinned.spec, state=state), old) for old, pinned, state in decided.changed
+        ]
+        changed += [(self._next_generation(old, state=JobState.FINISHED), old) for old in decided.pruned]
+        created: list[Job] = []
+        if decided.created or changed:
+            created = self._store.jobs.save_many(
+                [self._new(pinned.spec) for pinned in decided.created],
+                [(new, old.generation) for new, old in changed],
+                [],
+            )
+            self._tell([*created, *(new for new, _ in changed)], {old.id: old for _, old in changed})
+        log.info(
+            "jobs were applied",
+            extra={"event": "jobs.applied", "new": len(created), "changed": len(changed), "by": caller.name},
+        )
+        return decided.applied.with_ids({job.spec.name or "": job.id for job in created})
+
+
+def _compare(job: Job, expected: Expected) -> None:
+    if expected is not None and job.generation not in expected:
+        raise StaleJobError(job.id, job.generation)
