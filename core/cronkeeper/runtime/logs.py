@@ -26,13 +26,15 @@ def setup_logs(config: Config, *, service: str, instance: str = "") -> None:
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        # `extra` may hold an `event`, the dotted word; the sentence must not be lost to it.
+        structlog.processors.EventRenamer("message"),
         structlog.stdlib.ExtraAdder(),
         _Who(service, instance),
         _redact,
     ]
     renderer: Any = structlog.processors.JSONRenderer(default=str)
     if config.log_format == "text":
-        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), event_key="message")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
