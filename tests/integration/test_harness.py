@@ -25,6 +25,7 @@ from tests.harness.cron import Node
 from tests.harness.galera import Galera
 from tests.harness.haproxy import HAProxy
 from tests.harness.leftovers import RUN_VARIABLE, find_tagged
+from tests.harness.link import Link
 from tests.harness.mariadb import MariaDB
 from tests.harness.objectstore import ObjectStore
 from tests.harness.ports import free_port, is_free
@@ -343,6 +344,59 @@ def test_haproxy_takes_a_valid_file_and_refuses_another(tmp_path: Path) -> None:
     with pytest.raises(ServerError, match="haproxy refuses"):
         refused.start()
     refused.stop()
+
+
+# Links
+
+
+def connect(port: int, server: MariaDB) -> pymysql.connections.Connection[pymysql.cursors.Cursor]:
+    return pymysql.connect(
+        host="127.0.0.1",
+        port=port,
+        user=server.user,
+        password=server.password,
+        autocommit=True,
+        connect_timeout=5,
+        read_timeout=2,
+    )
+
+
+def test_a_cut_link_hurts_only_those_who_go_through_it(mariadb_server: MariaDB) -> None:
+    with Link(mariadb_server.port) as link:
+        connection = connect(link.port, mariadb_server)
+        link.cut()
+        with pytest.raises(pymysql.err.OperationalError, match="timed out"), connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+        assert mariadb_server.execute("SELECT 1") == ((1,),)
+        link.heal()
+        connection = connect(link.port, mariadb_server)
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+            assert cursor.fetchall() == ((1,),)
+        connection.close()
+
+
+def test_a_link_that_loses_answers_still_carries_the_write(mariadb_server: MariaDB, mariadb_url: str) -> None:
+    database = mariadb_url.rpartition("/")[2]
+    mariadb_server.execute("CREATE TABLE t (n INT PRIMARY KEY)", database)
+    with Link(mariadb_server.port) as link:
+        connection = connect(link.port, mariadb_server)
+        link.cut(requests=False)
+        with pytest.raises(pymysql.err.OperationalError), connection.cursor() as cursor:
+            cursor.execute(f"INSERT INTO {database}.t VALUES (7)")
+        assert mariadb_server.execute("SELECT n FROM t", database) == ((7,),)
+
+
+def test_a_link_that_refuses_looks_like_a_dead_server_until_it_is_healed(mariadb_server: MariaDB) -> None:
+    with Link(mariadb_server.port) as link:
+        connection = connect(link.port, mariadb_server)
+        link.refuse()
+        with pytest.raises(pymysql.err.OperationalError), connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+        with pytest.raises(pymysql.err.OperationalError, match="refused"):
+            connect(link.port, mariadb_server)
+        link.heal()
+        connect(link.port, mariadb_server).close()
 
 
 # Processes
