@@ -1,0 +1,165 @@
+"""Reading many znodes at once, and not again what is known to be unchanged.
+
+A watch that has not fired says that what was read still stands: the server tells of a change before it shows the new
+state. So with `watch=True` an answer is kept until its watch fires, the connection breaks, or a minute has passed, and
+a loop that looks at everything each second asks only for what has changed. Without `watch` the server is always asked.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from cronkeeper.coord import paths
+from cronkeeper.coord.requests import (
+    Answer,
+    Check,
+    Children,
+    Exists,
+    Fault,
+    Get,
+    Multi,
+    Node,
+    Refused,
+    Session,
+    Stat,
+    Write,
+)
+from cronkeeper.errors import UnavailableError
+from cronkeeper.runtime.clock import Clock
+
+#: Even if a watch were lost, the truth is read again after this long.
+KEEP_S = 60.0
+#: How often a znode that comes and goes while we look is looked at again.
+TRIES = 5
+
+Kind = type[Get] | type[Children] | type[Exists]
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A kept answer, or the place for one while the question is under way (`read_s` is None)."""
+
+    answer: Answer = None
+    read_s: float | None = None
+
+
+class Reads:
+    """Reads over one session. A missing znode is None. `on_change` is called after each change of what was watched."""
+
+    def __init__(self, session: Session, clock: Clock) -> None:
+        self._session = session
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._kept: dict[tuple[Kind, str], _Entry] = {}
+        self._swept_s = clock.boot_s()
+        self._wake: Callable[[], None] = lambda: None
+        session.listen(self._on_event)
+
+    def on_change(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+
+    def nodes(self, wanted: Sequence[str], *, watch: bool = False) -> list[Node | None]:
+        """Return the znodes' data and stat, in order."""
+        return [answer if isinstance(answer, Node) else None for answer in self._read(Get, wanted, watch)]
+
+    def children(self, wanted: Sequence[str], *, watch: bool = False) -> list[tuple[str, ...] | None]:
+        """Return the names in each folder, in order."""
+        return [answer if isinstance(answer, tuple) else None for answer in self._read(Children, wanted, watch)]
+
+    def stats(self, wanted: Sequence[str], *, watch: bool = False) -> list[Stat | None]:
+        """Return the znodes' stats, in order."""
+        return [answer if isinstance(answer, Stat) else None for answer in self._read(Exists, wanted, watch)]
+
+    def write(self, requests: Sequence[Write | Multi]) -> list[Answer]:
+        """Send writes, and forget what is kept of the znodes they touch, so that we see our own writes at once."""
+        try:
+            return self._session.run(requests)
+        finally:
+            ops = [op for request in requests for op in (request.ops if isinstance(request, Multi) else (request,))]
+            touched = {op.path for op in ops if not isinstance(op, Check)}
+            self._drop(touched | {paths.parent(path) for path in touched})
+
+    def _read(self, kind: Kind, wanted: Sequence[str], watch: bool) -> list[Answer]:
+        if not watch:
+            return [_or_none(answer, path) for answer, path in zip(self._ask(kind, wanted, watch), wanted, strict=True)]
+        if not self._session.connected:
+            raise UnavailableError("ZooKeeper: not connected")
+        # In silence, what was told before may not stand any more, and its change may be unable to reach us.
+        silent = self._session.silence_s() > self._session.timeout_s * 2 / 3
+        known = {} if silent else self._take(kind, wanted)
+        todo = [path for path in dict.fromkeys(wanted) if path not in known]
+        for _ in range(TRIES):
+            if not todo:
+                return [known[path] for path in wanted]
+            todo = self._learn(kind, todo, known)
+        raise UnavailableError(f"ZooKeeper: {todo[0]} comes and goes")
+
+    def _learn(self, kind: Kind, wanted: list[str], known: dict[str, Answer]) -> list[str]:
+        """Ask for these with watches, add what stands to `known`, and return what must be asked again."""
+        places = self._reserve(kind, wanted)
+        answers = dict(zip(wanted, self._ask(kind, wanted, True), strict=True))
+        missing = [path for path, answer in answers.items() if isinstance(answer, Refused)]
+        for path in missing:
+            answers[path] = _or_none(answers[path], path)
+        # Only this kind of watch can be left on a znode that is not there.
+        appeared = set()
+        if kind is not Exists and missing:
+            stats = self._ask(Exists, missing, True)
+            appeared = {path for path, stat in zip(missing, stats, strict=True) if stat is not None}
+        self._keep(kind, {path: answer for path, answer in answers.items() if path not in appeared}, places)
+        known.update(answers)
+        return [path for path in wanted if path in appeared]
+
+    def _ask(self, kind: Kind, wanted: Sequence[str], watch: bool) -> list[Answer]:
+        return self._session.run([kind(path, watch) for path in wanted])
+
+    def _take(self, kind: Kind, wanted: Sequence[str]) -> dict[str, Answer]:
+        now_s = self._clock.boot_s()
+        with self._lock:
+            if now_s - self._swept_s > KEEP_S:
+                self._swept_s = now_s
+                self._kept = {key: entry for key, entry in self._kept.items() if _stands(entry, now_s)}
+            kept = {path: self._kept.get((kind, path)) for path in wanted}
+        return {path: entry.answer for path, entry in kept.items() if entry is not None and _stands(entry, now_s)}
+
+    def _reserve(self, kind: Kind, wanted: Sequence[str]) -> dict[str, _Entry]:
+        places = {path: _Entry() for path in wanted}
+        with self._lock:
+            self._kept.update({(kind, path): entry for path, entry in places.items()})
+        return places
+
+    def _keep(self, kind: Kind, answers: dict[str, Answer], places: dict[str, _Entry]) -> None:
+        now_s = self._clock.boot_s()
+        with self._lock:
+            for path, answer in answers.items():
+                # A place that is no longer ours was cleared by a change since we asked: what we heard may be old.
+                if self._kept.get((kind, path)) is places[path]:
+                    places[path].answer, places[path].read_s = answer, now_s
+
+    def _on_event(self, path: str | None) -> None:
+        if path is None:
+            with self._lock:
+                self._kept.clear()
+        else:
+            self._drop([path])
+        self._wake()
+
+    def _drop(self, touched: Iterable[str]) -> None:
+        with self._lock:
+            for path in touched:
+                for kind in (Get, Children, Exists):
+                    self._kept.pop((kind, path), None)
+
+
+def _stands(entry: _Entry, now_s: float) -> bool:
+    return entry.read_s is not None and now_s - entry.read_s <= KEEP_S
+
+
+def _or_none(answer: Answer, path: str) -> Answer:
+    if not isinstance(answer, Refused):
+        return answer
+    if answer.fault is Fault.NO_NODE:
+        return None
+    raise UnavailableError(f"ZooKeeper: {path}: {answer.fault}")
