@@ -1,0 +1,67 @@
+"""What the command line does in the database itself: schema and first token. Nothing else goes past the API."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+
+from cronkeeper.ports import Role
+from cronkeeper.runtime.clock import SystemClock
+from cronkeeper.runtime.config import Config, setting
+
+TOKEN_PREFIX = "ck_"  # noqa: S105 - what every token begins with, so that scanners find a leaked one
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatabaseConfig(Config):
+    """The one setting that `cronkeeper db` needs."""
+
+    database_url: str = setting("", "mysql+pymysql://user:password@host/db or sqlite:////path", secret=True)
+
+    def check(self) -> list[str]:
+        faults = super().check()
+        if not self.database_url:
+            faults.append("database_url: not set (environment CRONKEEPER_DATABASE_URL)")
+        return faults
+
+
+def upgrade(url: str) -> str:
+    """Bring the schema to the head and return its version. Safe to repeat and to run several times at once."""
+    from cronkeeper.store import upgrade as schema
+
+    schema.upgrade(url)
+    return schema.current(url)
+
+
+def versions(url: str) -> tuple[str, str]:
+    """Return the schema's version (empty if there is none) and the one that this program needs."""
+    from cronkeeper.store import upgrade as schema
+
+    return schema.current(url), schema.head()
+
+
+def new_secret() -> str:
+    """Return the secret of a new token: 256 random bits behind the prefix."""
+    return TOKEN_PREFIX + secrets.token_urlsafe(32)
+
+
+def create_token(url: str, *, name: str, role: str) -> str:
+    """Create a token and return its secret, which nobody can read again."""
+    secret = new_secret()
+    ensure_token(url, secret, name=name, role=role)
+    return secret
+
+
+def ensure_token(url: str, secret: str, *, name: str, role: str) -> None:
+    """Have the database know this token. One that it knows already, in whatever state, stays as it is."""
+    from cronkeeper.store import open_store
+
+    digest = hashlib.sha256(secret.encode()).hexdigest()
+    store = open_store(url)
+    try:
+        if store.tokens.find(digest) is None:
+            now_ms = SystemClock().now_ms()
+            store.tokens.add(name=name, role=Role(role), digest=digest, created_ms=now_ms, expires_ms=None)
+    finally:
+        store.close()
