@@ -1,0 +1,203 @@
+"""The agent: the worker's side of ZooKeeper. It looks at what this node is given, and makes the node have just that."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from cronkeeper.domain.ids import RunKey, TaskId
+from cronkeeper.domain.job import JobState, OnWorkerLoss
+from cronkeeper.domain.placement import Assignment, Ownership, WorkerInfo
+from cronkeeper.domain.run import Trigger
+from cronkeeper.errors import SignatureError, UnavailableError, WireFormatError
+from cronkeeper.ports import Coordinator, Store
+from cronkeeper.runtime.clock import Clock
+from cronkeeper.runtime.metrics import WorkerMetrics
+from cronkeeper.wire.task import Task, Verifier
+from cronkeeper_worker.assignments import Have, changes
+from cronkeeper_worker.journal import Journal, TaskRow
+from cronkeeper_worker.tasks import BadTaskError, Installed, install
+
+log = logging.getLogger(__name__)
+
+#: Without any news, everything is read again after so long: watches can be lost.
+FULL_LOOK_S = 60.0
+#: While the tree is being (re)built, or a run on demand waits, it is looked at again after so long.
+SOON_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What the agent changes on the node. `apply` returns once crontab, timers and journal have the change."""
+
+    apply: Callable[[Sequence[Installed], Sequence[TaskId]], None]
+    have: Callable[[], Mapping[TaskId, Have]]
+    demand: Callable[[Sequence[RunKey], Trigger], None]
+    set_foreign: Callable[[dict[TaskId, frozenset[RunKey]]], None]
+
+
+class Agent:
+    """`step` is the body of a loop that watches wake."""
+
+    def __init__(
+        self,
+        info: WorkerInfo,
+        coordinator: Coordinator,
+        store: Store,
+        journal: Journal,
+        verifier: Verifier,
+        node: Node,
+        clock: Clock,
+        metrics: WorkerMetrics,
+    ) -> None:
+        self.info = info
+        self._coordinator = coordinator
+        self._store = store
+        self._journal = journal
+        self._verifier = verifier
+        self._node = node
+        self._clock = clock
+        self._metrics = metrics
+        self._published: dict[TaskId, Ownership] = {}
+        self._published_session = 0
+        self._refused: set[tuple[TaskId, bytes]] = set()
+
+    def step(self) -> float:
+        """Look and change once. Raises UnavailableError while ZooKeeper is away: the node goes on with what it has."""
+        coordinator = self._coordinator
+        self._metrics.zookeeper.set(coordinator.connected)
+        if not coordinator.connected:
+            raise UnavailableError("ZooKeeper is not connected")
+        coordinator.announce(self.info)
+        if not coordinator.is_ready(watch=True):
+            # Before a leader has completed the tree, absence means nothing: keep firing, and say what we have.
+            self._publish(None)
+            return SOON_S
+        assigned = coordinator.assigned(self.info.id, watch=True)
+        bodies = coordinator.read_tasks(assigned, watch=True)
+        tasks = self._verified(bodies)
+        self._change(assigned, bodies, tasks)
+        self._publish(assigned)
+        self._on_demand(list(assigned))
+        return SOON_S if len(tasks) < len(assigned) else FULL_LOOK_S
+
+    def goodbye(self) -> None:
+        """Let the leader know at once that this worker is gone. Best effort: the session ends anyway."""
+        self._coordinator.stop()
+
+    # -- inside
+
+    def _verified(self, bodies: Mapping[TaskId, bytes]) -> dict[TaskId, Task]:
+        found = {}
+        for task, raw in bodies.items():
+            try:
+                opened = self._verifier.open(raw, job_id=task.job_id)
+                if task.shard < opened.spec.shards:
+                    found[task] = opened
+            except (SignatureError, WireFormatError) as exc:
+                self._refuse(task, raw, "signature" if isinstance(exc, SignatureError) else "format", str(exc))
+        return found
+
+    def _refuse(self, task: TaskId, raw: bytes, reason: str, error: str) -> None:
+        if (task, raw) not in self._refused:
+            self._refused.add((task, raw))
+            self._metrics.refused.labels(reason).inc()
+            log.error("a task is refused", extra={"event": "task.refused", "task": str(task), "error": error})
+
+    def _change(
+        self, assigned: Mapping[TaskId, Assignment], bodies: Mapping[TaskId, bytes], tasks: Mapping[TaskId, Task]
+    ) -> None:
+        todo = changes(assigned, {task: body.generation for task, body in tasks.items()}, self._node.have())
+        if not (todo.take or todo.update or todo.drop):
+            return
+        decided = self._decided_until(todo.take, assigned)
+        rows = [
+            TaskRow(task, tasks[task].generation, assigned[task].epoch, bodies[task], decided.get(task, 0))
+            for task in (*todo.take, *todo.update)
+        ]
+        self._node.apply(self._parsed(rows), todo.drop)
+        log.info(
+            "the node's tasks changed",
+            extra={
+                "event": "tasks.changed",
+                "taken": len(todo.take),
+                "updated": len(todo.update),
+                "dropped": len(todo.drop),
+            },
+        )
+        self._coordinator.disown(self.info.id, todo.drop)
+        for task in todo.drop:
+            self._published.pop(task, None)
+        self._take_over(todo.take, tasks)
+
+    def _parsed(self, rows: Sequence[TaskRow]) -> list[Installed]:
+        items = []
+        for row in rows:
+            try:
+                items.append(install(row, self._verifier))
+            except (BadTaskError, SignatureError, WireFormatError) as exc:
+                # One bad task never stops the others.
+                self._refuse(row.task, row.envelope, "unreadable", str(exc))
+        return items
+
+    def _decided_until(self, taken: Sequence[TaskId], assigned: Mapping[TaskId, Assignment]) -> dict[TaskId, int]:
+        """Return up to when the fires of taken tasks are decided: the ledger's word, or else the leader's hint."""
+        hints = {task: assigned[task].since_ms for task in taken}
+        if not taken:
+            return hints
+        try:
+            recorded = self._store.runs.last_fires(taken)
+        except UnavailableError:
+            return hints
+        return {task: recorded.get(task, hints[task]) for task in taken}
+
+    def _take_over(self, taken: Sequence[TaskId], tasks: Mapping[TaskId, Task]) -> None:
+        """Look after what the last owner left: runs that go on elsewhere, and lost ones that are to be run again."""
+        if not taken:
+            return
+        try:
+            self.refresh_foreign(taken)
+            widest_s = max(tasks[task].spec.grace_s for task in taken)
+            lost = self._store.runs.lost_runs(taken, since_ms=self._clock.now_ms() - widest_s * 1000)
+        except UnavailableError:
+            return
+        again = []
+        for run in lost:
+            spec = tasks[run.key.task].spec
+            fresh = self._clock.now_ms() - run.key.fire_ms <= spec.grace_s * 1000
+            if fresh and spec.on_worker_loss is OnWorkerLoss.RERUN and tasks[run.key.task].state is JobState.ACTIVE:
+                again.append(RunKey(run.key.task, run.key.fire_ms, run.key.attempt + 1))
+        self._node.demand(again, Trigger.CATCH_UP)
+
+    def refresh_foreign(self, tasks: Sequence[TaskId]) -> None:
+        """Ask the ledger which runs of these tasks are in progress on other nodes, and tell the engine."""
+        found: dict[TaskId, set[RunKey]] = {}
+        for run in self._store.runs.open_runs(tasks):
+            if run.worker != self.info.id:
+                found.setdefault(run.key.task, set()).add(run.key)
+        self._node.set_foreign({task: frozenset(keys) for task, keys in found.items()})
+
+    def _publish(self, assigned: Mapping[TaskId, Assignment] | None) -> None:
+        """Say our yes to what is installed (and assigned, where that is known); again after a new session or a wipe."""
+        session = self._coordinator.session_id
+        wanted = {
+            task: Ownership(task, self.info.id, have.generation, self.info.epoch)
+            for task, have in self._node.have().items()
+            if assigned is None or task in assigned
+        }
+        same = assigned is not None and session == self._published_session
+        known = self._published if same else self._coordinator.owned(self.info.id)
+        self._coordinator.own([item for task, item in wanted.items() if known.get(task) != item])
+        stale = [task for task in known if task not in wanted]
+        if stale:
+            self._coordinator.disown(self.info.id, stale)
+        self._published, self._published_session = wanted, session
+
+    def _on_demand(self, tasks: Sequence[TaskId]) -> None:
+        queued = self._coordinator.queued(tasks, watch=True)
+        if not queued:
+            return
+        keys = [item.key for item in queued if self._journal.entry(item.key) is None]
+        pending = {run.key for run in self._store.runs.pending([key.task for key in keys])} if keys else set()
+        self._node.demand([key for key in keys if key in pending], Trigger.MANUAL)

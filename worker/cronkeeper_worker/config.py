@@ -1,0 +1,71 @@
+"""The worker's settings."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from dataclasses import dataclass
+from pathlib import Path
+
+from cronkeeper.domain.ids import is_worker_id
+from cronkeeper.domain.labels import check_labels
+from cronkeeper.runtime.config import StoreConfig, setting
+
+CRON_MODES = ("auto", "system", "user", "none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerConfig(StoreConfig):
+    """What one node's worker is told."""
+
+    state_dir: Path = setting(Path("/var/lib/cronkeeper/worker"), "journal, artifacts and runs of this node")
+    worker_id: str = setting("", "stable name of this worker; unset: made once and kept in the state directory")
+    labels: dict[str, str] = setting({}, "labels that selectors match, such as zone=eu,disk=ssd")
+    capacity: int = setting(10_000, "expected load this worker takes, in fires a minute")
+    verify_keys: tuple[str, ...] = setting((), "public keys (64 hex digits each) whose signed tasks are accepted")
+    run_as_default: str = setting("nobody", "account of runs that name none (a worker run as root)")
+    run_as_allowed: tuple[str, ...] = setting(("nobody",), "accounts that runs may use on this node")
+    metrics_bind: str = setting("", "host:port of /metrics; unset: not served")
+    cron: str = setting("auto", "auto, system (/etc/cron.d), user (this user's crontab) or none")
+    cron_dir: Path = setting(Path("/etc/cron.d"), "where system crontab files go")
+    cron_timezone: str = setting("", "IANA zone of this node's cron; unset: the system's")
+    lease_every_s: float = setting(2.0, "seconds between beats of the lease row in MySQL")
+    claim_wait_s: float = setting(2.0, "seconds that a fire waits for MySQL before the other fence is asked")
+    #: Only for tests of the cron trigger and for benchmarks: cron alone fires then, as when the daemon is away.
+    timers: bool = setting(True, "fire by our own timers too, not by cron alone")
+
+    def check(self) -> list[str]:
+        faults = super().check()
+        if self.worker_id and not is_worker_id(self.worker_id):
+            faults.append("worker_id: use 1 to 63 letters, digits, '_', '.' or '-'")
+        faults += [f"labels: {fault}" for fault in check_labels(self.labels)]
+        if self.capacity < 1:
+            faults.append("capacity: use at least 1 fire a minute")
+        if not self.verify_keys:
+            faults.append("verify_keys: not set; a worker runs nothing that it cannot verify")
+        faults += [f"verify_keys: {key[:12]!r} is not 64 hex digits" for key in self.verify_keys if not _is_key(key)]
+        if self.cron not in CRON_MODES:
+            faults.append(f"cron: {self.cron!r} is not one of {', '.join(CRON_MODES)}")
+        if os.geteuid() == 0:
+            faults += [f"run_as_default: no account {self.run_as_default!r} on this node"] * (
+                not account_exists(self.run_as_default)
+            )
+        if not 0.2 <= self.lease_every_s <= self.session_timeout_s / 2:
+            faults.append("lease_every_s: use at least 0.2 and at most half of session_timeout_s")
+        return faults
+
+
+def account_exists(name: str) -> bool:
+    """Say whether this node has an account of that name."""
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
+
+
+def _is_key(text: str) -> bool:
+    try:
+        return len(bytes.fromhex(text)) == 32
+    except ValueError:
+        return False

@@ -1,0 +1,513 @@
+"""The engine: what is due is decided by the gate, written down, claimed, started; what ends is written down.
+
+It has no thread of its own and is not thread-safe: the daemon's engine thread drives it (engine_thread.py), and
+`cronkeeper-fire` drives one itself when the daemon is away (away.py). It does I/O in a fixed order and decides nothing
+that the gate, the fences or the transition table could decide.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from cronkeeper.domain.ids import RunKey, TaskId
+from cronkeeper.domain.job import Concurrency, OnWorkerLoss
+from cronkeeper.domain.retry import next_attempt_after_s
+from cronkeeper.domain.run import Reason, Run, RunEvent, RunState, Trigger, advance
+from cronkeeper.errors import UnavailableError
+from cronkeeper.runtime.clock import Clock
+from cronkeeper.runtime.metrics import WorkerMetrics
+from cronkeeper_worker import gate
+from cronkeeper_worker.fences import Answer, Fence, Fences, Outcome
+from cronkeeper_worker.gate import Decision, Verdict
+from cronkeeper_worker.journal import Entry, Journal, Phase
+from cronkeeper_worker.orders import Ended, Order
+from cronkeeper_worker.tasks import Installed
+
+log = logging.getLogger(__name__)
+
+#: A run that waits for a fence or an artifact is looked at again after so long.
+ASK_AGAIN_MS = 1000
+#: A run whose end nobody saw is run again (if the job wants that), at most so many times beyond its retries.
+MAX_RERUNS = 3
+
+
+class Runner(Protocol):
+    """Who starts processes: the runner next door, or this very process."""
+
+    def start(self, orders: Sequence[Order]) -> None: ...
+
+    def cancel(self, run_id: str) -> None: ...
+
+
+class OrderMaker(Protocol):
+    """Turns a claimed run into an order, or says why that cannot be (`order_maker.py`)."""
+
+    def obstacle(self, item: Installed) -> Reason | None: ...
+
+    def make(self, item: Installed, run: Run) -> Order: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What an engine works with."""
+
+    worker: str
+    journal: Journal
+    fences: Fences
+    runner: Runner
+    orders: OrderMaker
+    #: Grants a pending run on demand (the ledger's compare-and-set); raises UnavailableError.
+    claim_pending: Callable[[Run], bool]
+    clock: Clock
+    metrics: WorkerMetrics
+
+
+class Engine:
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._tasks: dict[TaskId, Installed] = {}
+        self._heap: list[tuple[int, TaskId]] = []
+        #: Runs whose task has left this node while they were in progress.
+        self._orphans: dict[RunKey, Entry] = {}
+        self._cancel_reasons: dict[RunKey, Reason] = {}
+
+    # -- tasks
+
+    @property
+    def tasks(self) -> dict[TaskId, Installed]:
+        """The installed tasks; for reading."""
+        return self._tasks
+
+    def install(self, items: Iterable[Installed]) -> None:
+        """Install or replace tasks; runs in progress are kept."""
+        for item in items:
+            known = self._tasks.get(item.id)
+            if known is not None:
+                item.active, item.waiting, item.foreign = known.active, known.waiting, known.foreign
+                cursor_ms = max(known.view.cursor_ms, item.view.cursor_ms)
+                item.view = replace(item.view, cursor_ms=cursor_ms)
+                item.next_ms = gate.next_look_ms(item.view, cursor_ms) if item.next_ms is not None else None
+            else:
+                item.active = {key: entry for key, entry in self._orphans.items() if key.task == item.id}
+                self._orphans = {key: entry for key, entry in self._orphans.items() if key.task != item.id}
+            self._tasks[item.id] = item
+            self._arm(item)
+        self._parts.metrics.tasks.set(len(self._tasks))
+
+    def uninstall(self, tasks: Iterable[TaskId]) -> None:
+        """Disarm tasks. Their runs go on to their end; their waiting runs are given up, for the next owner to take."""
+        dropped: list[Entry] = []
+        for task in tasks:
+            item = self._tasks.pop(task, None)
+            if item is None:
+                continue
+            self._orphans |= item.active
+            dropped += [replace(entry, phase=Phase.OVER) for entry in item.waiting.values()]
+        self._parts.journal.update(dropped, report=False)
+        self._parts.metrics.tasks.set(len(self._tasks))
+
+    def set_foreign(self, runs: dict[TaskId, frozenset[RunKey]]) -> None:
+        """Say which runs of our tasks are in progress on other nodes."""
+        freed = []
+        for item in self._tasks.values():
+            before, item.foreign = item.foreign, runs.get(item.id, frozenset())
+            if before and not item.foreign:
+                freed.append(item)
+        self._release_waiting(freed)
+
+    def has_foreign(self) -> list[TaskId]:
+        return [item.id for item in self._tasks.values() if item.foreign]
+
+    # -- looking
+
+    def look(self, trigger: Trigger) -> None:
+        """Decide about and start whatever is due now."""
+        now_ms = self._parts.clock.now_ms()
+        due = self._pop_due(now_ms)
+        if not due:
+            return
+        try:
+            start = self._decide_due(due, now_ms, trigger)
+        finally:
+            for item in due:
+                self._arm(item)
+        self._launch(start)
+        for item in due:
+            self._arm(item)
+
+    def next_look_ms(self) -> int | None:
+        """Return when `look` is wanted next, or None."""
+        return self._heap[0][0] if self._heap else None
+
+    def demand(self, keys: Sequence[RunKey], trigger: Trigger = Trigger.MANUAL) -> None:
+        """Run what no schedule asked for: runs on demand, or reruns of lost ones (trigger CATCH_UP)."""
+        decided: list[Entry] = []
+        for key in keys:
+            item = self._tasks.get(key.task)
+            if item is None or self._parts.journal.entry(key) is not None:
+                continue
+            decision, cancel = gate.decide_one(
+                item.view, key, trigger=trigger, active=item.busy(), waiting=list(item.waiting)
+            )
+            if trigger is Trigger.MANUAL and not decision.run:
+                # Its row exists and says pending: it waits for the run before it instead of being refused.
+                decision = Decision(key, trigger, run=True, wait=True)
+            entry = self._entry(item, decision)
+            decided.append(entry)
+            if entry.phase is Phase.WAITING:
+                item.waiting[key] = entry
+            for other in cancel:
+                self.cancel(other, Reason.REPLACED)
+        self._parts.journal.decide(decided, [])
+        self._launch([entry for entry in decided if entry.phase is Phase.DECIDED])
+
+    def cancel(self, key: RunKey, reason: Reason = Reason.REQUESTED) -> None:
+        """End a run: a process by signals, a waiting one at once."""
+        item = self._tasks.get(key.task)
+        if key in self._orphans or (item is not None and key in item.active):
+            self._cancel_reasons[key] = reason
+            self._parts.runner.cancel(str(key))
+        elif item is not None and key in item.waiting:
+            entry = item.waiting.pop(key)
+            state = advance(RunState.PENDING, RunEvent.CANCEL)
+            self._write_end(entry, entry.run.evolve(state=state, reason=reason))
+
+    # -- what the runner tells
+
+    def on_started(self, started: Sequence[tuple[RunKey, int]]) -> None:
+        """Processes exist: (run, started_ms)."""
+        entries = []
+        for key, started_ms in started:
+            entry = self._find(key)
+            if entry is None or entry.phase is not Phase.CLAIMED:
+                continue
+            run = entry.run.evolve(state=advance(entry.run.state, RunEvent.START), started_ms=started_ms)
+            self._parts.metrics.lag.observe(max(0, started_ms - key.fire_ms) / 1000)
+            entries.append(self._keep(replace(entry, run=run, phase=Phase.STARTED)))
+        self._parts.journal.update(entries)
+        self._parts.metrics.running.set(self._running())
+
+    def on_spawn_failed(self, key: RunKey, message: str) -> None:
+        """No process came to be."""
+        entry = self._find(key)
+        if entry is None or entry.phase not in (Phase.CLAIMED, Phase.STARTED):
+            return
+        now_ms = self._parts.clock.now_ms()
+        run = entry.run
+        if run.state is RunState.CLAIMED:
+            run = run.evolve(state=advance(run.state, RunEvent.START))
+        run = run.evolve(
+            state=advance(run.state, RunEvent.EXIT_ERROR),
+            reason=Reason.SPAWN_FAILED,
+            ended_ms=now_ms,
+            output_tail=message[:4096],
+        )
+        log.warning("a run could not be started", extra={"event": "run.spawn_failed", "run": run.id, "error": message})
+        self._end([(entry, run)])
+
+    def on_ended(self, ended: Sequence[Ended]) -> None:
+        """Processes have ended."""
+        pairs = []
+        for one in ended:
+            key = RunKey.parse(one.run_id)
+            entry = self._find(key)
+            if entry is None:
+                continue
+            run = entry.run
+            if run.state is RunState.CLAIMED:
+                run = run.evolve(state=advance(run.state, RunEvent.START), started_ms=run.started_ms or one.ended_ms)
+            event, reason = _how(one, self._cancel_reasons.pop(key, Reason.REQUESTED))
+            run = run.evolve(
+                state=advance(run.state, event),
+                reason=reason,
+                ended_ms=one.ended_ms,
+                exit_code=one.exit_code,
+                signal=one.signal,
+                output_bytes=one.output_bytes,
+                output_tail=one.tail,
+            )
+            pairs.append((entry, run))
+        self._end(pairs)
+
+    def resume(self, entries: Sequence[Entry]) -> None:
+        """Take over the journal's open entries at start: those with a process as active, the others to be launched."""
+        launch = []
+        for entry in entries:
+            item = self._tasks.get(entry.run.key.task)
+            if entry.phase in (Phase.CLAIMED, Phase.STARTED):
+                self._keep(entry)
+            elif item is None:
+                self._parts.journal.update([replace(entry, phase=Phase.OVER)], report=False)
+            elif entry.phase is Phase.WAITING:
+                item.waiting[entry.run.key] = entry
+                self._arm(item)
+            else:
+                launch.append(entry)
+        self._launch(launch)
+
+    # -- inside
+
+    def _pop_due(self, now_ms: int) -> list[Installed]:
+        found: dict[TaskId, Installed] = {}
+        while self._heap and self._heap[0][0] <= now_ms:
+            next_ms, task = heapq.heappop(self._heap)
+            item = self._tasks.get(task)
+            # An entry that matches neither is left over from before an edit or an earlier look.
+            if item is not None and next_ms in (item.next_ms, self._waiting_ms(item)):
+                found[task] = item
+        return list(found.values())
+
+    def _decide_due(self, due: Sequence[Installed], now_ms: int, trigger: Trigger) -> list[Entry]:
+        """Decide for each task, make all of it durable, and only then believe it; return what is to be started."""
+        verdicts: list[tuple[Installed, Verdict, list[Entry]]] = []
+        for item in due:
+            if item.next_ms is None or item.next_ms > now_ms:
+                continue
+            verdict = gate.decide(item.view, now_ms, trigger=trigger, active=item.busy(), waiting=list(item.waiting))
+            verdicts.append((item, verdict, [self._entry(item, decision) for decision in verdict.decisions]))
+        self._parts.journal.decide(
+            [entry for _, _, entries in verdicts for entry in entries],
+            [(item.id, verdict.cursor_ms, verdict.next_ms) for item, verdict, _ in verdicts],
+        )
+        start: list[Entry] = []
+        for item, verdict, entries in verdicts:
+            self._believe(item, verdict, entries)
+            start += [entry for entry in entries if entry.phase is Phase.DECIDED]
+        for item in due:
+            start += self._take_ready(item, now_ms)
+        return start
+
+    def _believe(self, item: Installed, verdict: Verdict, entries: Sequence[Entry]) -> None:
+        item.view = replace(item.view, cursor_ms=verdict.cursor_ms)
+        item.next_ms = verdict.next_ms
+        if verdict.dropped:
+            log.warning(
+                "fires were due for so long that the oldest are not decided one by one",
+                extra={"event": "fire.dropped", "task": str(item.id), "count": verdict.dropped},
+            )
+        if verdict.cancel:
+            for key in list(item.waiting):
+                self._skip(item.waiting.pop(key), Reason.SUPERSEDED)
+            for key in verdict.cancel:
+                self.cancel(key, Reason.REPLACED)
+        for entry in entries:
+            outcome = "run" if entry.run.state is RunState.PENDING else str(entry.run.reason)
+            self._parts.metrics.fires.labels(entry.run.trigger.value, outcome).inc()
+            if entry.phase is Phase.WAITING:
+                item.waiting[entry.run.key] = entry
+
+    def _entry(self, item: Installed, decision: Decision) -> Entry:
+        run = Run(
+            key=decision.key,
+            trigger=decision.trigger,
+            state=RunState.PENDING,
+            worker=self._parts.worker,
+            nonce=secrets.token_hex(16),
+            generation=item.generation,
+            fence=item.fence,
+            reason=decision.reason,
+        )
+        if not decision.run:
+            return Entry(run.evolve(state=advance(run.state, RunEvent.SKIP)), Phase.OVER)
+        return Entry(run, Phase.WAITING if decision.wait else Phase.DECIDED)
+
+    def _take_ready(self, item: Installed, now_ms: int) -> list[Entry]:
+        """Take the waiting runs that may go now: one if the policy wants them one by one."""
+        one_by_one = item.view.spec.concurrency is not Concurrency.ALLOW
+        ready: list[Entry] = []
+        for key, entry in sorted(item.waiting.items()):
+            if entry.not_before_ms > now_ms or (one_by_one and (item.busy() or ready)):
+                continue
+            del item.waiting[key]
+            of_schedule = key.attempt == 1 and entry.run.trigger is not Trigger.MANUAL
+            if of_schedule and self._too_late(item, key, now_ms):
+                self._skip(entry, item.obstacle or Reason.LATE)
+            else:
+                ready.append(replace(entry, phase=Phase.DECIDED))
+        return ready
+
+    def _too_late(self, item: Installed, key: RunKey, now_ms: int) -> bool:
+        spec = item.view.spec
+        return now_ms - key.fire_ms - spec.jitter_ms(item.id, key.fire_ms) > spec.grace_s * 1000
+
+    def _release_waiting(self, items: Iterable[Installed]) -> None:
+        now_ms = self._parts.clock.now_ms()
+        found = list(items)
+        self._launch([entry for item in found for entry in self._take_ready(item, now_ms)])
+        for item in found:
+            self._arm(item)
+
+    def _launch(self, entries: Sequence[Entry]) -> None:
+        """Claim and start decided runs: one claim for all of them."""
+        able: list[tuple[Installed, Entry]] = []
+        for entry in entries:
+            item = self._tasks.get(entry.run.key.task)
+            if item is None:
+                continue
+            item.obstacle = self._parts.orders.obstacle(item)
+            late = self._too_late(item, entry.run.key, self._parts.clock.now_ms())
+            if item.obstacle is Reason.ARTIFACT_MISSING and not late:
+                self._wait_more(item, entry)
+            elif item.obstacle is not None and entry.run.trigger is not Trigger.MANUAL:
+                self._skip(entry, item.obstacle)
+            else:
+                # A run on demand has its row already: it is claimed, and then ends as failed with the reason.
+                able.append((item, entry))
+        answers = self._claim(able)
+        orders = []
+        for item, entry in able:
+            order = self._on_answer(item, entry, *answers[entry.run.key])
+            if order is not None:
+                orders.append(order)
+        if orders:
+            self._parts.runner.start(orders)
+        self._parts.metrics.running.set(self._running())
+
+    def _claim(self, able: Sequence[tuple[Installed, Entry]]) -> dict[RunKey, Answer]:
+        now_ms = self._parts.clock.now_ms()
+        claimed = {
+            entry.run.key: entry.run.evolve(state=advance(RunState.PENDING, RunEvent.CLAIM), claimed_ms=now_ms)
+            for _, entry in able
+        }
+        on_demand = [run for run in claimed.values() if run.trigger is Trigger.MANUAL and run.key.attempt == 1]
+        answers: dict[RunKey, Answer] = {}
+        for run in on_demand:
+            try:
+                mine = self._parts.claim_pending(run)
+                answers[run.key] = (Outcome.GRANTED if mine else Outcome.REFUSED, Fence.MYSQL)
+            except UnavailableError:
+                answers[run.key] = (Outcome.UNDECIDED, Fence.NONE)
+        scheduled = [run for key, run in claimed.items() if key not in answers]
+        if scheduled:
+            delivery = {entry.run.key: item.view.spec.delivery for item, entry in able}
+            answers |= self._parts.fences.claim(scheduled, delivery)
+        return answers
+
+    def _on_answer(self, item: Installed, entry: Entry, outcome: Outcome, fence: Fence) -> Order | None:
+        self._parts.metrics.claims.labels(fence.value, outcome.value).inc()
+        run = entry.run
+        if outcome is Outcome.REFUSED:
+            # The row is another's: there is nothing to report, and nothing more to do here.
+            skipped = run.evolve(state=advance(run.state, RunEvent.SKIP), reason=Reason.FENCE_REFUSED)
+            self._parts.journal.update([replace(entry, run=skipped, phase=Phase.OVER)], report=False)
+            log.info("another worker has this fire", extra={"event": "claim.refused", "run": run.id})
+            return None
+        if outcome is Outcome.UNDECIDED:
+            item.obstacle = Reason.ISOLATED
+            self._wait_more(item, entry)
+            return None
+        run = run.evolve(
+            state=advance(run.state, RunEvent.CLAIM),
+            claimed_ms=self._parts.clock.now_ms(),
+            autonomous=fence is Fence.NONE,
+        )
+        granted = Entry(run, Phase.CLAIMED, claim_fence=fence.value)
+        if fence is not Fence.MYSQL:
+            self._parts.journal.update([granted])
+        self._keep(granted)
+        obstacle = item.obstacle
+        if obstacle is not None and obstacle is not Reason.ISOLATED:
+            self._fail(granted, obstacle)
+            return None
+        try:
+            return self._parts.orders.make(item, run)
+        except ValueError as exc:
+            self.on_spawn_failed(run.key, str(exc))
+            return None
+
+    def _wait_more(self, item: Installed, entry: Entry) -> None:
+        """Have a run wait for a fence or its artifact, until its grace is over."""
+        now_ms = self._parts.clock.now_ms()
+        later = replace(entry, phase=Phase.WAITING, not_before_ms=now_ms + ASK_AGAIN_MS)
+        item.waiting[entry.run.key] = later
+        self._parts.journal.update([later], report=False)
+        self._arm(item)
+
+    def _skip(self, entry: Entry, reason: Reason) -> None:
+        run = entry.run.evolve(state=advance(RunState.PENDING, RunEvent.SKIP), reason=reason)
+        log.warning("a fire was skipped", extra={"event": "run.skipped", "run": run.id, "reason": reason.value})
+        self._write_end(entry, run)
+
+    def _fail(self, entry: Entry, reason: Reason) -> None:
+        run = entry.run.evolve(state=advance(entry.run.state, RunEvent.START))
+        run = run.evolve(
+            state=advance(run.state, RunEvent.EXIT_ERROR), reason=reason, ended_ms=self._parts.clock.now_ms()
+        )
+        self._end([(entry, run)])
+
+    def _end(self, pairs: Sequence[tuple[Entry, Run]]) -> None:
+        """Write down how runs ended, plan retries, and let go what waited for them."""
+        self._parts.journal.update([replace(entry, run=run, phase=Phase.OVER) for entry, run in pairs])
+        touched: dict[TaskId, Installed] = {}
+        retries: list[Entry] = []
+        for _, run in pairs:
+            self._orphans.pop(run.key, None)
+            self._parts.metrics.runs.labels(run.state.value).inc()
+            item = self._tasks.get(run.key.task)
+            if item is None:
+                continue
+            item.active.pop(run.key, None)
+            touched[item.id] = item
+            retry = self._retry(item, run)
+            if retry is not None:
+                retries.append(retry)
+                item.waiting[retry.run.key] = retry
+        if retries:
+            self._parts.journal.decide(retries, [])
+        self._release_waiting(touched.values())
+        self._parts.metrics.running.set(self._running())
+
+    def _write_end(self, entry: Entry, run: Run) -> None:
+        self._parts.journal.update([replace(entry, run=run, phase=Phase.OVER)])
+
+    def _retry(self, item: Installed, run: Run) -> Entry | None:
+        """Return the next attempt of this fire, waiting for its back-off, or None."""
+        spec = item.view.spec
+        wait_s, trigger = None, Trigger.RETRY
+        if run.state in (RunState.FAILED, RunState.TIMED_OUT):
+            wait_s = next_attempt_after_s(spec.retry, run.key.attempt)
+        elif run.state is RunState.LOST and spec.on_worker_loss is OnWorkerLoss.RERUN:
+            trigger = Trigger.CATCH_UP
+            wait_s = 1 if run.key.attempt <= spec.retry.limit + MAX_RERUNS else None
+        if wait_s is None:
+            return None
+        key = RunKey(run.key.task, run.key.fire_ms, run.key.attempt + 1)
+        entry = self._entry(item, Decision(key, trigger, run=True, wait=True))
+        return replace(entry, not_before_ms=self._parts.clock.now_ms() + wait_s * 1000)
+
+    def _keep(self, entry: Entry) -> Entry:
+        item = self._tasks.get(entry.run.key.task)
+        (self._orphans if item is None else item.active)[entry.run.key] = entry
+        return entry
+
+    def _find(self, key: RunKey) -> Entry | None:
+        item = self._tasks.get(key.task)
+        if item is not None and key in item.active:
+            return item.active[key]
+        return self._orphans.get(key)
+
+    def _running(self) -> int:
+        return len(self._orphans) + sum(len(item.active) for item in self._tasks.values())
+
+    def _waiting_ms(self, item: Installed) -> int | None:
+        return min((entry.not_before_ms for entry in item.waiting.values() if entry.not_before_ms), default=None)
+
+    def _arm(self, item: Installed) -> None:
+        for next_ms in {item.next_ms, self._waiting_ms(item)}:
+            if next_ms is not None:
+                heapq.heappush(self._heap, (next_ms, item.id))
+
+
+def _how(ended: Ended, cancel_reason: Reason) -> tuple[RunEvent, Reason | None]:
+    if ended.lost:
+        return RunEvent.LOSE, Reason.RUNNER_LOST
+    if ended.timed_out:
+        return RunEvent.TIME_OUT, Reason.TIMEOUT
+    if ended.cancelled:
+        return RunEvent.CANCEL, cancel_reason
+    return (RunEvent.EXIT_OK if ended.exit_code == 0 else RunEvent.EXIT_ERROR), None

@@ -1,0 +1,124 @@
+"""The engine's thread: one inbox, one owner of all scheduling state, and a timer that is exact to the millisecond."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from cronkeeper.domain.ids import RunKey
+from cronkeeper.domain.run import Trigger
+from cronkeeper.runtime.clock import Clock
+from cronkeeper_worker.engine import Engine
+from cronkeeper_worker.orders import Ended, RunnerEvent, SpawnFailed, Started
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+#: The clock is looked at this often whatever is due: somebody may have set it.
+LONGEST_WAIT_S = 1.0
+#: After a journal that could not be written (disk full), the thread rests for so long.
+FAULT_REST_S = 1.0
+
+
+class EngineThread:
+    """Runs what others ask for on the engine, in order; and looks whenever something is due."""
+
+    def __init__(self, engine: Engine, clock: Clock, *, timers: bool) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._timers = timers
+        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._started: list[tuple[RunKey, int]] = []
+        self._ended: list[Ended] = []
+        self._looks = 0
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+
+    def post(self, action: Callable[[], None]) -> None:
+        """Have `action` run on the engine's thread soon."""
+        self._inbox.put(action)
+        self._wake.set()
+
+    def ask(self, action: Callable[[], T], timeout_s: float = 30.0) -> T:
+        """Run `action` on the engine's thread and return its result. Raises what it raises, or TimeoutError."""
+        done = threading.Event()
+        result: list[T] = []
+        fault: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                result.append(action())
+            except BaseException as exc:  # noqa: BLE001 - it is raised again, in the thread that asked
+                fault.append(exc)
+            done.set()
+
+        self.post(run)
+        if not done.wait(timeout_s):
+            raise TimeoutError("the engine did not answer")
+        if fault:
+            raise fault[0]
+        return result[0]
+
+    def look(self, _number: int = 0) -> None:
+        """Cron calls: look now. Many calls before the thread gets to it are one look."""
+        with self._lock:
+            self._looks += 1
+        self._wake.set()
+
+    def tell(self, event: RunnerEvent) -> None:
+        """The runner tells something. Starts and ends come in herds: each herd is written down with one sync."""
+        if isinstance(event, SpawnFailed):
+            self.post(lambda: self._engine.on_spawn_failed(RunKey.parse(event.run_id), event.message))
+            return
+        with self._lock:
+            if isinstance(event, Started):
+                self._started.append((RunKey.parse(event.run_id), event.started_ms))
+            elif isinstance(event, Ended):
+                self._ended.append(event)
+        self._wake.set()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._wake.set()
+
+    def run(self) -> None:
+        """The body of the thread."""
+        while not self._stopping.is_set():
+            self._wake.clear()
+            try:
+                self._turn()
+            except sqlite3.Error as exc:
+                log.error("the journal cannot be written", extra={"event": "journal.fault", "error": str(exc)})
+                self._stopping.wait(FAULT_REST_S)
+            self._wake.wait(self._wait_s())
+
+    def _turn(self) -> None:
+        with self._lock:
+            started, self._started = self._started, []
+            ended, self._ended = self._ended, []
+            looks, self._looks = self._looks, 0
+        if started:
+            self._engine.on_started(started)
+        if ended:
+            self._engine.on_ended(ended)
+        while True:
+            try:
+                action = self._inbox.get_nowait()
+            except queue.Empty:
+                break
+            action()
+        if looks:
+            self._engine.look(Trigger.CRON)
+        elif self._timers:
+            self._engine.look(Trigger.TIMER)
+
+    def _wait_s(self) -> float:
+        next_ms = self._engine.next_look_ms() if self._timers else None
+        if next_ms is None:
+            return LONGEST_WAIT_S
+        return min(LONGEST_WAIT_S, max(0.0, (next_ms - self._clock.now_ms()) / 1000))

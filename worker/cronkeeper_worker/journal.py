@@ -1,0 +1,247 @@
+"""The node's own record: its tasks, every decision before it is acted on, and what MySQL has not heard yet.
+
+SQLite with write-ahead log and full syncs. The daemon owns it while it lives; `cronkeeper-fire` uses it when the daemon
+is away (a lock on the state directory keeps them apart). A decision is durable before anything is started for it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from cronkeeper.domain.ids import RunKey, TaskId
+from cronkeeper.domain.run import Reason, Run, RunState, Trigger
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS tasks (
+    task TEXT PRIMARY KEY, generation INTEGER NOT NULL, fence INTEGER NOT NULL, envelope BLOB NOT NULL,
+    cursor_ms INTEGER NOT NULL, next_ms INTEGER
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS runs (
+    run_id TEXT PRIMARY KEY, task TEXT NOT NULL, phase TEXT NOT NULL, not_before_ms INTEGER NOT NULL DEFAULT 0,
+    dirty INTEGER NOT NULL, claim_fence TEXT NOT NULL DEFAULT '',
+    trigger TEXT NOT NULL, state TEXT NOT NULL, worker TEXT NOT NULL, nonce TEXT NOT NULL, generation INTEGER NOT NULL,
+    fence INTEGER NOT NULL, reason TEXT, claimed_ms INTEGER, started_ms INTEGER, ended_ms INTEGER, exit_code INTEGER,
+    signal INTEGER, autonomous INTEGER NOT NULL, output_tail TEXT NOT NULL, output_bytes INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS runs_dirty ON runs (dirty) WHERE dirty = 1;
+CREATE INDEX IF NOT EXISTS runs_open ON runs (phase) WHERE phase != 'over';
+"""
+_RUN_COLUMNS = (
+    "run_id, task, trigger, state, worker, nonce, generation, fence, reason, claimed_ms, started_ms, ended_ms, "
+    "exit_code, signal, autonomous, output_tail, output_bytes"
+)
+# Column names and placeholders only; every value travels as a parameter.
+_INSERT = (
+    f"INSERT OR {{}} INTO runs (phase, not_before_ms, dirty, claim_fence, {_RUN_COLUMNS}) "  # noqa: S608
+    f"VALUES ({', '.join('?' * 21)})"
+)
+_SELECT = f"SELECT phase, not_before_ms, claim_fence, {_RUN_COLUMNS} FROM runs "  # noqa: S608
+
+
+class Phase(StrEnum):
+    """How far this node is with a run; finer than the ledger's states."""
+
+    #: Decided to run; it is to be claimed at once, also by a daemon that starts after a crash.
+    DECIDED = "decided"
+    #: Decided to run, once another run has ended, its back-off is over, or a fence or the object store answers.
+    WAITING = "waiting"
+    #: Claimed by a fence; a process may exist.
+    CLAIMED = "claimed"
+    #: A process was started.
+    STARTED = "started"
+    #: Nothing more will happen on this node.
+    OVER = "over"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRow:
+    """A task this node was given: the signed envelope as it came, and how far its fires are decided."""
+
+    task: TaskId
+    generation: int
+    fence: int
+    envelope: bytes
+    cursor_ms: int
+    next_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A run with what only this node knows of it."""
+
+    run: Run
+    phase: Phase
+    not_before_ms: int = 0
+    #: Which fence granted it: `mysql`, `zookeeper`, `none` (autonomous), or empty.
+    claim_fence: str = ""
+
+
+class Journal:
+    """All methods are safe to call from several threads; every write is one synced transaction."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.RLock()
+        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=10)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        self._db.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    # -- tasks
+
+    def tasks(self) -> list[TaskRow]:
+        """Return every task of this node."""
+        rows = self._read("SELECT task, generation, fence, envelope, cursor_ms, next_ms FROM tasks")
+        return [TaskRow(TaskId.parse(row[0]), *row[1:]) for row in rows]
+
+    def due_tasks(self, now_ms: int) -> list[TaskRow]:
+        """Return the tasks that want a look at `now_ms`: what `cronkeeper-fire` asks when the daemon is away."""
+        rows = self._read(
+            "SELECT task, generation, fence, envelope, cursor_ms, next_ms FROM tasks WHERE next_ms <= ?", (now_ms,)
+        )
+        return [TaskRow(TaskId.parse(row[0]), *row[1:]) for row in rows]
+
+    def save_tasks(self, tasks: Sequence[TaskRow], dropped: Iterable[TaskId] = ()) -> None:
+        """Install and drop tasks in one transaction. The cursor of a known task never goes back."""
+        with self._lock, self._transaction():
+            self._db.executemany("DELETE FROM tasks WHERE task = ?", [(str(task),) for task in dropped])
+            self._db.executemany(
+                "INSERT INTO tasks (task, generation, fence, envelope, cursor_ms, next_ms) VALUES (?, ?, ?, ?, ?, ?) "
+                "ON CONFLICT (task) DO UPDATE SET generation = excluded.generation, fence = excluded.fence, "
+                "envelope = excluded.envelope, cursor_ms = max(cursor_ms, excluded.cursor_ms), "
+                "next_ms = excluded.next_ms",
+                [(str(t.task), t.generation, t.fence, t.envelope, t.cursor_ms, t.next_ms) for t in tasks],
+            )
+
+    # -- decisions and runs
+
+    def decide(self, entries: Sequence[Entry], cursors: Sequence[tuple[TaskId, int, int | None]]) -> None:
+        """Make decisions durable, with the cursors (task, cursor, next look) they move. A known entry stays."""
+        with self._lock, self._transaction():
+            self._db.executemany(
+                _INSERT.format("IGNORE"),
+                [
+                    (e.phase, e.not_before_ms, e.run.state is not RunState.PENDING, e.claim_fence, *_columns(e.run))
+                    for e in entries
+                ],
+            )
+            self._db.executemany(
+                "UPDATE tasks SET cursor_ms = max(cursor_ms, ?), next_ms = ? WHERE task = ?",
+                [(cursor_ms, next_ms, str(task)) for task, cursor_ms, next_ms in cursors],
+            )
+
+    def update(self, entries: Sequence[Entry], *, report: bool = True) -> None:
+        """Write how far runs have come. With `report`, MySQL is to hear of it."""
+        with self._lock, self._transaction():
+            self._db.executemany(
+                _INSERT.format("REPLACE"),
+                [(e.phase, e.not_before_ms, report, e.claim_fence, *_columns(e.run)) for e in entries],
+            )
+
+    def entry(self, key: RunKey) -> Entry | None:
+        """Return one run, or None."""
+        found = self._entries("WHERE run_id = ?", (str(key),))
+        return found[0] if found else None
+
+    def open_entries(self) -> list[Entry]:
+        """Return the runs with which this node is not done, oldest fire first."""
+        return sorted(self._entries("WHERE phase != 'over'", ()), key=lambda entry: entry.run.key)
+
+    def dirty(self, limit: int) -> list[Entry]:
+        """Return runs of which MySQL has not heard the latest."""
+        return self._entries("WHERE dirty = 1 LIMIT ?", (limit,))
+
+    def dirty_count(self) -> int:
+        return int(self._read("SELECT count(*) FROM runs WHERE dirty = 1")[0][0])
+
+    def mark_reported(self, runs: Sequence[Run]) -> None:
+        """MySQL has these states now. A run that has moved on meanwhile stays dirty."""
+        with self._lock, self._transaction():
+            self._db.executemany(
+                "UPDATE runs SET dirty = 0 WHERE run_id = ? AND state = ?", [(str(run.key), run.state) for run in runs]
+            )
+
+    def prune(self, before_ms: int) -> int:
+        """Forget runs that are over and reported and ended (or were decided for an instant) before `before_ms`."""
+        with self._lock, self._transaction():
+            cursor = self._db.execute(
+                "DELETE FROM runs WHERE phase = 'over' AND dirty = 0 AND coalesce(ended_ms, claimed_ms, 0) < ?",
+                (before_ms,),
+            )
+            return cursor.rowcount
+
+    def _entries(self, where: str, parameters: tuple[Any, ...]) -> list[Entry]:
+        rows = self._read(_SELECT + where, parameters)
+        return [Entry(_run(row[3:]), Phase(row[0]), row[1], row[2]) for row in rows]
+
+    def _read(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
+        with self._lock:
+            return self._db.execute(statement, parameters).fetchall()
+
+    def _transaction(self) -> _Transaction:
+        return _Transaction(self._db)
+
+
+class _Transaction:
+    """BEGIN IMMEDIATE … COMMIT; ROLLBACK when anything goes wrong."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def __enter__(self) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._db.execute("COMMIT" if kind is None else "ROLLBACK")
+
+
+def _columns(run: Run) -> tuple[Any, ...]:
+    return (
+        str(run.key),
+        str(run.key.task),
+        run.trigger,
+        run.state,
+        run.worker,
+        run.nonce,
+        run.generation,
+        run.fence,
+        run.reason,
+        run.claimed_ms,
+        run.started_ms,
+        run.ended_ms,
+        run.exit_code,
+        run.signal,
+        run.autonomous,
+        run.output_tail,
+        run.output_bytes,
+    )
+
+
+def _run(row: tuple[Any, ...]) -> Run:
+    return Run(
+        key=RunKey.parse(row[0]),
+        trigger=Trigger(row[2]),
+        state=RunState(row[3]),
+        worker=row[4],
+        nonce=row[5],
+        generation=row[6],
+        fence=row[7],
+        reason=None if row[8] is None else Reason(row[8]),
+        claimed_ms=row[9],
+        started_ms=row[10],
+        ended_ms=row[11],
+        exit_code=row[12],
+        signal=row[13],
+        autonomous=bool(row[14]),
+        output_tail=row[15],
+        output_bytes=row[16],
+    )

@@ -1,0 +1,86 @@
+"""From a claimed run to the order that the runner carries out; and what this node refuses."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Callable
+from pathlib import Path
+
+from cronkeeper.domain.instants import rfc3339
+from cronkeeper.domain.job import Artifact, JobType
+from cronkeeper.domain.run import Reason, Run
+from cronkeeper_worker.config import account_exists
+from cronkeeper_worker.orders import Order
+from cronkeeper_worker.tasks import Installed
+
+
+class NodeOrders:
+    """Makes orders under this node's own rules: which accounts runs may use is decided here, whatever the task says."""
+
+    def __init__(
+        self,
+        *,
+        worker: str,
+        run_as_default: str,
+        run_as_allowed: tuple[str, ...],
+        artifact_path: Callable[[Artifact], Path],
+    ) -> None:
+        self._worker = worker
+        self._privileged = os.geteuid() == 0
+        self._me = pwd.getpwuid(os.geteuid()).pw_name
+        self._default = run_as_default
+        self._allowed = frozenset(run_as_allowed) | {run_as_default}
+        self._artifact_path = artifact_path
+
+    def obstacle(self, item: Installed) -> Reason | None:
+        """Return why a run of this task cannot be started here now, or None."""
+        if self._account_fault(item.view.spec.run_as):
+            return Reason.USER_REFUSED
+        artifact = item.view.spec.artifact
+        if item.view.spec.type is not JobType.COMMAND and artifact is None:
+            return Reason.BAD_TASK
+        if artifact is not None and not self._artifact_path(artifact).is_file():
+            return Reason.ARTIFACT_MISSING
+        return None
+
+    def make(self, item: Installed, run: Run) -> Order:
+        """Return the order. Raises ValueError (OrderError) when the task asks for what cannot be."""
+        spec = item.view.spec
+        order = Order(
+            run_id=run.id,
+            nonce=run.nonce,
+            env={**spec.env, **_variables(item, run)},
+            run_as=(spec.run_as or self._default) if self._privileged else None,
+            timeout_s=spec.timeout_s,
+            output_kb=spec.limits.output_kb,
+            cpu_s=spec.limits.cpu,
+            memory_mb=spec.limits.memory_mb,
+        )
+        if spec.artifact is not None:
+            path = str(self._artifact_path(spec.artifact))
+            return order._replace(executable=path, sha256=spec.artifact.sha256, argv=spec.args)
+        if spec.args:
+            # The arguments travel beside the command line, never inside it: the shell does not read them again.
+            return order._replace(argv=("/bin/sh", "-c", f'{spec.executable} "$@"', "sh", *spec.args))
+        return order._replace(command=spec.executable)
+
+    def _account_fault(self, run_as: str | None) -> bool:
+        if not self._privileged:
+            return run_as is not None and run_as != self._me
+        account = run_as or self._default
+        return account not in self._allowed or not account_exists(account)
+
+
+def _variables(item: Installed, run: Run) -> dict[str, str]:
+    """Return what a run is told about itself: with fire time and fence, an effect outside can be exactly-once."""
+    return {
+        "CRONKEEPER_JOB_ID": str(run.key.task.job_id),
+        "CRONKEEPER_RUN_ID": run.id,
+        "CRONKEEPER_FIRE_TIME": rfc3339(run.key.fire_ms),
+        "CRONKEEPER_ATTEMPT": str(run.key.attempt),
+        "CRONKEEPER_SHARD": str(run.key.task.shard),
+        "CRONKEEPER_SHARDS": str(item.view.spec.shards),
+        "CRONKEEPER_WORKER": run.worker,
+        "CRONKEEPER_FENCE": str(run.fence),
+    }

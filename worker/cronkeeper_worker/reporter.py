@@ -1,0 +1,141 @@
+"""The reporter: carries what the journal holds home to MySQL, in batches, until MySQL has heard all of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from cronkeeper.domain.ids import RunKey
+from cronkeeper.domain.run import TERMINAL, Run, RunState, Trigger
+from cronkeeper.errors import CronkeeperError, UnavailableError
+from cronkeeper.ports import Coordinator, Event, Store
+from cronkeeper.runtime.clock import Clock
+from cronkeeper.runtime.metrics import WorkerMetrics
+from cronkeeper_worker.fences import Fence
+from cronkeeper_worker.journal import Entry, Journal, Phase
+
+log = logging.getLogger(__name__)
+
+BATCH = 500
+CHUNK = 65_536
+#: Output up to this size travels in the run's own row, as its tail.
+TAIL_BYTES = 4096
+#: Reported runs stay in the journal for so long, for `cronkeeper-fire` and for people.
+KEEP_MS = 3_600_000
+
+
+class Reporter:
+    """`step` is the body of a loop: it reports one batch, uploads output, and says when to come again."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        store: Store,
+        coordinator: Coordinator | None,
+        clock: Clock,
+        metrics: WorkerMetrics,
+        *,
+        output_file: Callable[[RunKey], Path],
+        acknowledge: Callable[[list[str]], None],
+    ) -> None:
+        self._journal = journal
+        self._store = store
+        self._coordinator = coordinator
+        self._clock = clock
+        self._metrics = metrics
+        self._output_file = output_file
+        self._acknowledge = acknowledge
+        self._uploaded: dict[RunKey, int] = {}
+        self._pruned_ms = 0
+
+    def step(self) -> float:
+        """Report what there is. Raises UnavailableError while MySQL is away."""
+        dirty = self._journal.dirty(BATCH)
+        self._metrics.spool.set(len(dirty) if len(dirty) < BATCH else self._journal.dirty_count())
+        over = [entry for entry in dirty if entry.phase is Phase.OVER]
+        for entry in over:
+            if entry.run.output_bytes > TAIL_BYTES:
+                self._upload(entry.run.key, whole=True)
+        if dirty:
+            self._record([entry.run for entry in dirty])
+            self._finish(over)
+        self._upload_running()
+        self._prune()
+        return 0.02 if len(dirty) == BATCH else (0.25 if dirty else 0.5)
+
+    def _record(self, runs: Sequence[Run]) -> None:
+        conflicts = set(self._store.runs.record(runs))
+        # A skipped fire that another worker ran is no double; a started one is, and is told.
+        doubles = [run for run in runs if run.key in conflicts and run.state is not RunState.SKIPPED]
+        if doubles:
+            now_ms = self._clock.now_ms()
+            events = [
+                Event(now_ms, "run.double", run.id, f"also started by {run.worker}: {run.state}") for run in doubles
+            ]
+            self._store.events.add(events)
+            for run in doubles:
+                log.error("a fire was started twice", extra={"event": "run.double", "run": run.id})
+        self._journal.mark_reported(runs)
+
+    def _finish(self, over: Iterable[Entry]) -> None:
+        done = []
+        for entry in over:
+            self._uploaded.pop(entry.run.key, None)
+            done.append(entry.run.id)
+            if self._coordinator is not None:
+                self._clean_znodes(entry)
+        self._acknowledge(done)
+
+    def _clean_znodes(self, entry: Entry) -> None:
+        assert self._coordinator is not None
+        key = entry.run.key
+        try:
+            if entry.claim_fence == Fence.ZOOKEEPER:
+                self._coordinator.drop_claim(key)
+            if entry.run.trigger is Trigger.MANUAL and entry.run.state in TERMINAL:
+                self._coordinator.consume(key)
+        except UnavailableError:
+            # The leader consumes what is left over, and a claim that stays refuses only a fire that has its row.
+            log.info("znodes of an ended run stay for now", extra={"event": "run.znodes_left", "run": entry.run.id})
+
+    def _upload_running(self) -> None:
+        for entry in self._journal.open_entries():
+            if entry.phase is Phase.STARTED:
+                self._upload(entry.run.key, whole=False)
+
+    def _upload(self, key: RunKey, *, whole: bool) -> None:
+        """Send what the output file has grown by. A file that is gone was sent by an earlier try, or never was."""
+        offset = self._uploaded.get(key, 0)
+        try:
+            with self._output_file(key).open("rb") as file:
+                file.seek(offset)
+                while data := file.read(CHUNK):
+                    self._store.runs.append_output(key, offset=offset, data=data)
+                    offset += len(data)
+                    self._uploaded[key] = offset
+                    if not whole:
+                        break
+        except FileNotFoundError:
+            return
+
+    def _prune(self) -> None:
+        now_ms = self._clock.now_ms()
+        if now_ms - self._pruned_ms > 60_000:
+            self._pruned_ms = now_ms
+            self._journal.prune(now_ms - KEEP_MS)
+
+
+def poison_proof(step: Callable[[], float]) -> Callable[[], float]:
+    """Wrap a step so that an error which is not retryable is told, and the loop goes on slowly instead of dying."""
+
+    def guarded() -> float:
+        try:
+            return step()
+        except CronkeeperError as exc:
+            if exc.retryable:
+                raise
+            log.exception("a step failed for a reason that does not pass by itself", extra={"event": "loop.fault"})
+            return 5.0
+
+    return guarded

@@ -1,0 +1,60 @@
+"""Tasks as the engine holds them: verified, parsed, and with what is known of their runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from cronkeeper.domain.ids import RunKey, TaskId
+from cronkeeper.domain.job import JobState
+from cronkeeper.domain.run import Reason
+from cronkeeper.errors import CronkeeperError
+from cronkeeper.wire.task import Task, Verifier
+from cronkeeper_worker.gate import TaskView, next_look_ms
+from cronkeeper_worker.journal import Entry, TaskRow
+
+
+class BadTaskError(CronkeeperError):
+    """The task is signed, but this node cannot read it (a schedule of a newer version, a shard too many)."""
+
+
+@dataclass(slots=True)
+class Installed:
+    """One installed task. Owned by the engine's thread; nothing else touches it."""
+
+    view: TaskView
+    task: Task
+    generation: int
+    fence: int
+    envelope: bytes
+    next_ms: int | None
+    active: dict[RunKey, Entry] = field(default_factory=dict)
+    waiting: dict[RunKey, Entry] = field(default_factory=dict)
+    #: Runs of the task that other nodes started and have not ended: they count for the concurrency policy.
+    foreign: frozenset[RunKey] = frozenset()
+    #: Why its runs cannot be started at present, if they cannot.
+    obstacle: Reason | None = None
+
+    @property
+    def id(self) -> TaskId:
+        return self.view.id
+
+    def busy(self) -> list[RunKey]:
+        """Return the runs that live now."""
+        return [*self.active, *self.foreign]
+
+
+def install(row: TaskRow, verifier: Verifier) -> Installed:
+    """Verify and parse a journal row.
+
+    Raises SignatureError or WireFormatError (never run it) or BadTaskError (signed, but not understood here).
+    """
+    task = verifier.open(row.envelope, job_id=row.task.job_id)
+    if row.task.shard >= task.spec.shards:
+        raise BadTaskError(f"task {row.task}: the job has {task.spec.shards} shards only")
+    try:
+        schedule = task.spec.parsed_schedule()
+    except ValueError as exc:
+        raise BadTaskError(f"task {row.task}: {exc}") from exc
+    view = TaskView(row.task, task.spec, schedule, task.state, max(row.cursor_ms, task.effective_from_ms))
+    next_ms = next_look_ms(view, view.cursor_ms) if task.state is JobState.ACTIVE else None
+    return Installed(view, task, row.generation, row.fence, row.envelope, next_ms)
