@@ -10,21 +10,18 @@ from __future__ import annotations
 import heapq
 import logging
 import secrets
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.job import Concurrency, OnWorkerLoss
 from cronkeeper.domain.retry import next_attempt_after_s
 from cronkeeper.domain.run import Reason, Run, RunEvent, RunState, Trigger, advance
-from cronkeeper.errors import UnavailableError
-from cronkeeper.runtime.clock import Clock
-from cronkeeper.runtime.metrics import WorkerMetrics
 from cronkeeper_worker import gate
-from cronkeeper_worker.fences import Answer, Fence, Fences, Outcome
+from cronkeeper_worker.engine_parts import Parts, claim_runs, how_it_ended
+from cronkeeper_worker.fences import Fence, Outcome
 from cronkeeper_worker.gate import Decision, Verdict
-from cronkeeper_worker.journal import Entry, Journal, Phase
+from cronkeeper_worker.journal import Entry, Phase
 from cronkeeper_worker.orders import Ended, Order
 from cronkeeper_worker.tasks import Installed
 
@@ -34,37 +31,6 @@ log = logging.getLogger(__name__)
 ASK_AGAIN_MS = 1000
 #: A run whose end nobody saw is run again (if the job wants that), at most so many times beyond its retries.
 MAX_RERUNS = 3
-
-
-class Runner(Protocol):
-    """Who starts processes: the runner next door, or this very process."""
-
-    def start(self, orders: Sequence[Order]) -> None: ...
-
-    def cancel(self, run_id: str) -> None: ...
-
-
-class OrderMaker(Protocol):
-    """Turns a claimed run into an order, or says why that cannot be (`order_maker.py`)."""
-
-    def obstacle(self, item: Installed) -> Reason | None: ...
-
-    def make(self, item: Installed, run: Run) -> Order: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What an engine works with."""
-
-    worker: str
-    journal: Journal
-    fences: Fences
-    runner: Runner
-    orders: OrderMaker
-    #: Grants a pending run on demand (the ledger's compare-and-set); raises UnavailableError.
-    claim_pending: Callable[[Run], bool]
-    clock: Clock
-    metrics: WorkerMetrics
 
 
 class Engine:
@@ -221,7 +187,7 @@ class Engine:
             run = entry.run
             if run.state is RunState.CLAIMED:
                 run = run.evolve(state=advance(run.state, RunEvent.START), started_ms=run.started_ms or one.ended_ms)
-            event, reason = _how(one, self._cancel_reasons.pop(key, Reason.REQUESTED))
+            event, reason = how_it_ended(one, self._cancel_reasons.pop(key, Reason.REQUESTED))
             run = run.evolve(
                 state=advance(run.state, event),
                 reason=reason,
@@ -358,7 +324,7 @@ class Engine:
             else:
                 # A run on demand has its row already: it is claimed, and then ends as failed with the reason.
                 able.append((item, entry))
-        answers = self._claim(able)
+        answers = claim_runs(self._parts, able)
         orders = []
         for item, entry in able:
             order = self._on_answer(item, entry, *answers[entry.run.key])
@@ -367,26 +333,6 @@ class Engine:
         if orders:
             self._parts.runner.start(orders)
         self._parts.metrics.running.set(self._running())
-
-    def _claim(self, able: Sequence[tuple[Installed, Entry]]) -> dict[RunKey, Answer]:
-        now_ms = self._parts.clock.now_ms()
-        claimed = {
-            entry.run.key: entry.run.evolve(state=advance(RunState.PENDING, RunEvent.CLAIM), claimed_ms=now_ms)
-            for _, entry in able
-        }
-        on_demand = [run for run in claimed.values() if run.trigger is Trigger.MANUAL and run.key.attempt == 1]
-        answers: dict[RunKey, Answer] = {}
-        for run in on_demand:
-            try:
-                mine = self._parts.claim_pending(run)
-                answers[run.key] = (Outcome.GRANTED if mine else Outcome.REFUSED, Fence.MYSQL)
-            except UnavailableError:
-                answers[run.key] = (Outcome.UNDECIDED, Fence.NONE)
-        scheduled = [run for key, run in claimed.items() if key not in answers]
-        if scheduled:
-            delivery = {entry.run.key: item.view.spec.delivery for item, entry in able}
-            answers |= self._parts.fences.claim(scheduled, delivery)
-        return answers
 
     def _on_answer(self, item: Installed, entry: Entry, outcome: Outcome, fence: Fence) -> Order | None:
         self._parts.metrics.claims.labels(fence.value, outcome.value).inc()
@@ -501,13 +447,3 @@ class Engine:
         for next_ms in {item.next_ms, self._waiting_ms(item)}:
             if next_ms is not None:
                 heapq.heappush(self._heap, (next_ms, item.id))
-
-
-def _how(ended: Ended, cancel_reason: Reason) -> tuple[RunEvent, Reason | None]:
-    if ended.lost:
-        return RunEvent.LOSE, Reason.RUNNER_LOST
-    if ended.timed_out:
-        return RunEvent.TIME_OUT, Reason.TIMEOUT
-    if ended.cancelled:
-        return RunEvent.CANCEL, cancel_reason
-    return (RunEvent.EXIT_OK if ended.exit_code == 0 else RunEvent.EXIT_ERROR), None
