@@ -1,0 +1,126 @@
+"""Connections: how they are opened, what is set on each, and how long anything may take."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from sqlalchemy import URL, Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DisconnectionError
+
+from cronkeeper.errors import ConfigError
+
+CONNECT_TIMEOUT_S = 3
+ANSWER_TIMEOUT_S = 10
+#: SQLite's other writers have this long to finish.
+BUSY_TIMEOUT_S = 10
+POOL_TIMEOUT_S = 10
+#: Well under every server's and proxy's idle timeout.
+RECYCLE_S = 900
+#: A connection that was used this lately is taken to be alive; an older one is asked first.
+PING_AFTER_S = 1.0
+
+MYSQL_NAMES = ("mysql", "mariadb")
+#: Lock waits end before our patience does, so that "waited for a lock" is never taken for "no answer".
+_MYSQL_SETTINGS = (
+    "SET SESSION time_zone = '+00:00', innodb_lock_wait_timeout = 5",
+    "SET SESSION sql_mode = 'STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'",
+    "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+)
+_SQLITE_SETTINGS = ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "PRAGMA foreign_keys = OFF")
+
+
+def parse_url(url: str) -> URL:
+    """Return the parsed URL of a database that we can use. Raises ConfigError that never repeats a password."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise ConfigError("the database URL cannot be read; use mysql+pymysql://user:password@host/name") from None
+    if parsed.get_backend_name() in MYSQL_NAMES:
+        if parsed.get_driver_name() != "pymysql" or not parsed.database:
+            raise ConfigError("the database URL must be mysql+pymysql://user:password@host:port/name")
+        return parsed
+    if parsed.get_backend_name() == "sqlite":
+        if not parsed.database or parsed.database == ":memory:":
+            raise ConfigError("SQLite needs a file, as in sqlite:////var/lib/cronkeeper/cronkeeper.db")
+        return parsed
+    raise ConfigError(f"{parsed.get_backend_name()} is not supported; use mysql+pymysql:// or sqlite:///")
+
+
+def make_engine(url: str, *, pool_size: int) -> Engine:
+    """Return an engine whose connections are in autocommit; nothing is opened before the first use.
+
+    cronkeeper.store.session alone begins and ends transactions: the pool need not send a ROLLBACK at each return.
+    """
+    parsed = parse_url(url)
+    is_mysql = parsed.get_backend_name() in MYSQL_NAMES
+    engine = create_engine(
+        parsed,
+        isolation_level="AUTOCOMMIT",
+        skip_autocommit_rollback=True,
+        pool_reset_on_return=None,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=POOL_TIMEOUT_S,
+        pool_recycle=RECYCLE_S,
+        pool_use_lifo=True,
+        hide_parameters=True,
+        connect_args=_mysql_arguments(parsed) if is_mysql else {"timeout": BUSY_TIMEOUT_S},
+    )
+    if is_mysql:
+        _mysql_events(engine)
+    else:
+        _set_on_connect(engine, _SQLITE_SETTINGS)
+    return engine
+
+
+def _mysql_arguments(url: URL) -> dict[str, Any]:
+    """Return our timeouts, save those that the URL itself sets (`?read_timeout=30`)."""
+    ours = {
+        "connect_timeout": CONNECT_TIMEOUT_S,
+        "read_timeout": ANSWER_TIMEOUT_S,
+        "write_timeout": ANSWER_TIMEOUT_S,
+        "charset": "utf8mb4",
+    }
+    return {key: value for key, value in ours.items() if key not in url.query}
+
+
+def _set_on_connect(engine: Engine, statements: tuple[str, ...]) -> None:
+    @event.listens_for(engine, "connect")
+    def _set(connection: Any, _record: Any) -> None:
+        cursor = connection.cursor()
+        try:
+            for statement in statements:
+                cursor.execute(statement)
+        finally:
+            cursor.close()
+
+
+def _mysql_events(engine: Engine) -> None:
+    _set_on_connect(engine, _MYSQL_SETTINGS)
+
+    @event.listens_for(engine, "do_connect")
+    def _connect(dialect: Any, _record: Any, arguments: Any, named: dict[str, Any]) -> Any:
+        # A hung server still accepts connections (the kernel does it) and then says nothing: the greeting gets the
+        # short time. pymysql has one time limit for greeting and answers; it looks at this attribute before each read.
+        answer_timeout = named["read_timeout"]
+        connection = dialect.connect(*arguments, **{**named, "read_timeout": named["connect_timeout"]})
+        connection._read_timeout = answer_timeout
+        return connection
+
+    @event.listens_for(engine, "checkin")
+    def _note_use(_connection: Any, record: Any) -> None:
+        record.info["used"] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def _ask_when_idle(connection: Any, record: Any, _proxy: Any) -> None:
+        if time.monotonic() - record.info.get("used", time.monotonic()) < PING_AFTER_S:
+            return
+        answer_timeout = connection._read_timeout
+        connection._read_timeout = connection.connect_timeout
+        try:
+            connection.ping(reconnect=False)
+        except engine.dialect.loaded_dbapi.Error as exc:
+            raise DisconnectionError from exc
+        connection._read_timeout = answer_timeout

@@ -1,0 +1,101 @@
+"""The few places where MySQL and SQLite spell the same thing differently, and statements over many rows.
+
+SQLAlchemy's own multi-row VALUES is compiled anew for each number of rows, and executemany is one statement only where
+the driver's regular expression happens to match; so the hot paths build their text here. Backticks quote in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Table
+
+#: Bounds of one statement: below SQLite's number of variables and any sensible max_allowed_packet.
+MAX_ROWS = 500
+MAX_BYTES = 2_000_000
+
+Row = tuple[Any, ...]
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Flavour:
+    #: A value's place in driver SQL.
+    mark: str
+    is_mysql: bool
+    #: The database's clock, epoch milliseconds: the start of the statement.
+    now_ms: str
+
+    def new(self, column: str) -> str:
+        """Return how an upsert names the value that the statement brings."""
+        return f"VALUES(`{column}`)" if self.is_mysql else f"excluded.`{column}`"
+
+    def keep_old(self, column: str) -> str:
+        """Return the end of an INSERT that leaves rows alone which exist already."""
+        return f"ON DUPLICATE KEY UPDATE `{column}` = `{column}`" if self.is_mysql else "ON CONFLICT DO NOTHING"
+
+    def replace_old(self, key: Sequence[str], columns: Sequence[str]) -> str:
+        """Return the end of an INSERT that overwrites these columns of rows which exist already."""
+        assignments = ", ".join(f"`{column}` = {self.new(column)}" for column in columns)
+        if self.is_mysql:
+            return f"ON DUPLICATE KEY UPDATE {assignments}"
+        return f"ON CONFLICT ({names(key)}) DO UPDATE SET {assignments}"
+
+    def among(self, columns: Sequence[str], count: int) -> str:
+        """Return a condition: these columns, together, are one of `count` tuples."""
+        one = "(" + ", ".join([self.mark] * len(columns)) + ")"
+        many = ", ".join([one] * count)
+        return f"({names(columns)}) IN ({many if self.is_mysql else 'VALUES ' + many})"
+
+    def using(self, index: str) -> str:
+        """Return the word, after a table's name, that makes the server use this index, whatever it thinks."""
+        return f"FORCE INDEX (`{index}`)" if self.is_mysql else f"INDEXED BY `{index}`"
+
+    def by_key(self) -> str:
+        """Return the word that makes MySQL use the primary key (SQLite needs none)."""
+        return "FORCE INDEX (PRIMARY)" if self.is_mysql else ""
+
+    def locked(self) -> str:
+        """Return the end of a SELECT that locks what it reads (in SQLite a transaction has the whole database)."""
+        return "FOR UPDATE" if self.is_mysql else ""
+
+    def insert(self, conn: Connection, table: Table, columns: Sequence[str], rows: Sequence[Row], end: str = "") -> int:
+        """Insert all rows with one statement; return the driver's last row id (MySQL: of the first row)."""
+        one = "(" + ", ".join([self.mark] * len(columns)) + ")"
+        text = f"INSERT INTO `{table.name}` ({names(columns)}) VALUES {', '.join([one] * len(rows))} {end}"
+        result = conn.exec_driver_sql(text, tuple(value for row in rows for value in row))
+        return int(result.lastrowid or 0)
+
+    def marks(self, count: int) -> str:
+        """Return `count` places for values, with commas between them."""
+        return ", ".join([self.mark] * count)
+
+
+MYSQL = Flavour(mark="%s", is_mysql=True, now_ms="FLOOR(UNIX_TIMESTAMP(NOW(6)) * 1000)")
+SQLITE = Flavour(mark="?", is_mysql=False, now_ms="CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)")
+
+
+def names(columns: Sequence[str]) -> str:
+    """Return quoted names with commas between them."""
+    return ", ".join(f"`{column}`" for column in columns)
+
+
+def chunks(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    """Divide rows into pieces that fit one statement."""
+    start, size = 0, 0
+    for index, row in enumerate(rows):
+        length = sum(len(value) for value in row if isinstance(value, str | bytes))
+        if index > start and (index - start >= MAX_ROWS or size + length > MAX_BYTES):
+            yield rows[start:index]
+            start, size = index, 0
+        size += length
+    if start < len(rows):
+        yield rows[start:]
+
+
+def slices(items: Sequence[Item], size: int = MAX_ROWS) -> Iterator[Sequence[Item]]:
+    """Divide a list into pieces of at most `size`."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

@@ -1,0 +1,121 @@
+"""Jobs as rows and back. Pure."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from cronkeeper.domain.ids import RunKey, TaskId
+from cronkeeper.domain.job import Job, JobSpec, JobState, LastRun, spec_from_dict, spec_to_dict
+from cronkeeper.domain.run import RunState
+from cronkeeper.errors import WireFormatError
+from cronkeeper.ports import PlanRow
+from cronkeeper.store.flavour import Row
+from cronkeeper.wire.codec import dumps
+
+#: All columns of the table, in the order of `to_row`.
+COLUMNS = (
+    "id",
+    "namespace",
+    "name",
+    "generation",
+    "state",
+    "schedule",
+    "timezone",
+    "selector",
+    "shards",
+    "effective_from_ms",
+    "created_ms",
+    "updated_ms",
+    "search",
+    "spec",
+    "envelope",
+)
+#: What `from_row` reads: columns of jobs, then of job_heads (all None where the job has never run).
+READ = ("id", "generation", "state", "effective_from_ms", "created_ms", "updated_ms", "spec", "envelope")
+READ_HEAD = ("shard", "fire_ms", "attempt", "state", "ended_ms")
+PLAN = ("id", "generation", "state", "shards", "selector", "schedule", "timezone", "effective_from_ms", "updated_ms")
+
+
+def to_row(job: Job) -> Row:
+    """Return the job's row."""
+    spec = job.spec
+    return (
+        job.id,
+        spec.namespace,
+        spec.name,
+        job.generation,
+        job.state.value,
+        spec.schedule,
+        spec.timezone,
+        spec.selector,
+        spec.shards,
+        job.effective_from_ms,
+        job.created_ms,
+        job.updated_ms,
+        searchable(spec),
+        dumps(spec_to_dict(spec)).decode(),
+        job.envelope,
+    )
+
+
+def placeholder(namespace: str, name: str | None, mark: str) -> Row:
+    """Return a row without an id that holds a place (and a name) until the same transaction fills it."""
+    return (namespace, name, 0, JobState.PAUSED.value, "", "", None, 1, 0, 0, 0, mark, "", b"")
+
+
+def label_rows(job: Job) -> list[Row]:
+    """Return the rows by which the job is found by its labels."""
+    return [(job.id, key, value) for key, value in sorted(job.spec.labels.items())]
+
+
+def searchable(spec: JobSpec) -> str:
+    """Return what a job is looked for in. A line feed parts the fields."""
+    return f"{spec.name or ''}\n{spec.executable}\n{spec.description}".casefold()
+
+
+def from_row(row: Any) -> Job:
+    """Read a row of READ and READ_HEAD. Raises WireFormatError when it was edited by hand or is of a newer version."""
+    job_id, generation, state, effective_from_ms, created_ms, updated_ms, spec, envelope, *head = row
+    try:
+        return Job(
+            id=int(job_id),
+            spec=spec_from_dict(json.loads(spec)),
+            generation=int(generation),
+            state=JobState(state),
+            created_ms=int(created_ms),
+            updated_ms=int(updated_ms),
+            effective_from_ms=int(effective_from_ms),
+            envelope=bytes(envelope),
+            last_run=_last_run(int(job_id), *head),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as exc:
+        raise WireFormatError(f"the row of job {job_id} cannot be read: {exc!r}") from exc
+
+
+def plan_row(row: Any) -> PlanRow:
+    """Read a row of PLAN. Raises WireFormatError."""
+    job_id, generation, state, shards, selector, schedule, timezone, effective_from_ms, updated_ms = row
+    try:
+        return PlanRow(
+            int(job_id),
+            int(generation),
+            JobState(state),
+            int(shards),
+            selector,
+            str(schedule),
+            str(timezone),
+            int(effective_from_ms),
+            int(updated_ms),
+        )
+    except (TypeError, ValueError) as exc:
+        raise WireFormatError(f"the row of job {job_id} cannot be read: {exc!r}") from exc
+
+
+def _last_run(
+    job_id: int, shard: int | None, fire_ms: int | None, attempt: int | None, state: str | None, ended_ms: int | None
+) -> LastRun | None:
+    if shard is None or fire_ms is None or attempt is None or state is None:
+        return None
+    key = RunKey(TaskId(job_id, shard), fire_ms, attempt)
+    return LastRun(str(key), fire_ms, RunState(state), ended_ms)

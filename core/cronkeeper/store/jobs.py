@@ -1,0 +1,259 @@
+"""The truth about jobs."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Select, and_, exists, func, or_, select
+from sqlalchemy.exc import IntegrityError
+
+from cronkeeper.domain.job import Job, JobState, JobStatus
+from cronkeeper.domain.run import UNSUCCESSFUL
+from cronkeeper.errors import ConflictError, NotFoundError, StaleWriteError, WireFormatError
+from cronkeeper.ports import JobQuery, NewJob, PlanRow
+from cronkeeper.store import job_rows, schema
+from cronkeeper.store.flavour import chunks, slices
+from cronkeeper.store.session import Database
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+_jobs, _heads, _labels = schema.jobs, schema.job_heads, schema.job_labels
+_FAILED_STATES = sorted(state.value for state in UNSUCCESSFUL)
+_NAME_TAKEN = "the namespace has a job of that name already; choose another name, or change that job"
+#: History is removed in transactions of this many rows: a large one would hold up every other writer.
+_DELETE_ROWS = 1000
+
+
+class SqlJobStore:
+    """See cronkeeper.ports.JobStore."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def create(self, new: NewJob) -> Job:
+        return self.save_many([new], [], [])[0]
+
+    def save_many(self, new: Sequence[NewJob], changed: Sequence[tuple[Job, int]], removed: Sequence[int]) -> list[Job]:
+        inserted: list[Job] = []
+
+        def body(conn: Connection) -> list[Job]:
+            try:
+                self._finish(conn, removed)
+                self._replace(conn, changed)
+                inserted[:] = self._insert(conn, new)
+            except IntegrityError as exc:
+                raise ConflictError(_NAME_TAKEN) from exc
+            return list(inserted)
+
+        def landed(conn: Connection) -> bool:
+            # All or nothing, so any one row tells. Where some were only finished, "no" is fine: that can be repeated.
+            proof = [*inserted[:1], *(job for job, _ in changed[:1])]
+            return bool(proof) and self._is_stored(conn, proof[0])
+
+        return self._db.transaction(body, landed=landed)
+
+    def get(self, job_id: int) -> Job:
+        row = self._db.read(lambda conn: conn.execute(_select_jobs().where(_jobs.c.id == job_id)).first())
+        if row is None:
+            raise NotFoundError(f"there is no job {job_id}")
+        return job_rows.from_row(row)
+
+    def find(self, namespace: str, names: Sequence[str]) -> dict[str, Job]:
+        def body(conn: Connection) -> dict[str, Job]:
+            found: dict[str, Job] = {}
+            for some in slices(names):
+                query = _select_jobs().where(_jobs.c.namespace == namespace, _jobs.c.name.in_(some))
+                jobs = (job_rows.from_row(row) for row in conn.execute(query))
+                found.update({job.spec.name: job for job in jobs if job.spec.name is not None})
+            return found
+
+        return self._db.read(body)
+
+    def page(self, query: JobQuery) -> list[Job]:
+        return self._db.read(lambda conn: self._page(conn, query))
+
+    def replace(self, job: Job, *, expected_generation: int) -> None:
+        self.save_many([], [(job, expected_generation)], [])
+
+    def mark_finished(self, job_id: int, *, generation: int) -> bool:
+        text = (
+            f"UPDATE `jobs` SET `state` = '{JobState.FINISHED}', {self._touch()}"
+            f" WHERE `id` = {self._mark} AND `generation` = {self._mark} AND `state` = '{JobState.ACTIVE}'"
+        )
+
+        def body(conn: Connection) -> bool:
+            if conn.exec_driver_sql(text, (job_id, generation)).rowcount == 1:
+                return True
+            # An earlier call may have done it whose answer was lost.
+            state = select(_jobs.c.state).where(_jobs.c.id == job_id, _jobs.c.generation == generation)
+            return conn.execute(state).scalar() == JobState.FINISHED.value
+
+        return self._db.statement(body, repeatable=True)
+
+    def delete(self, job_id: int) -> bool:
+        # History first, in pieces; as long as the job's own row is there, a delete that broke off can be done again.
+        for table in (schema.run_output, schema.runs):
+            self._delete_history(table.name, job_id)
+
+        def body(conn: Connection) -> bool:
+            for table in (_labels, _heads):
+                conn.execute(table.delete().where(table.c.job_id == job_id))
+            return conn.execute(_jobs.delete().where(_jobs.c.id == job_id)).rowcount == 1
+
+        def landed(conn: Connection) -> bool:
+            return conn.execute(select(_jobs.c.id).where(_jobs.c.id == job_id).with_for_update()).first() is None
+
+        return self._db.transaction(body, landed=landed)
+
+    def plan_rows(self, *, changed_since_ms: int = 0) -> list[PlanRow]:
+        query = select(*(_jobs.c[name] for name in job_rows.PLAN)).order_by(_jobs.c.id)
+        if changed_since_ms:
+            query = query.where(_jobs.c.updated_ms >= changed_since_ms)
+        rows = self._db.read(lambda conn: conn.execute(query).all())
+        return list(_readable(rows, job_rows.plan_row))
+
+    def job_ids(self) -> set[int]:
+        return set(self._db.read(lambda conn: conn.execute(select(_jobs.c.id)).scalars().all()))
+
+    def envelopes(self, job_ids: Sequence[int]) -> dict[int, bytes]:
+        def body(conn: Connection) -> dict[int, bytes]:
+            found: dict[int, bytes] = {}
+            for some in slices(job_ids):
+                query = select(_jobs.c.id, _jobs.c.envelope).where(_jobs.c.id.in_(some))
+                found.update({job_id: bytes(envelope) for job_id, envelope in conn.execute(query)})
+            return found
+
+        return self._db.read(body)
+
+    @property
+    def _mark(self) -> str:
+        return self._db.flavour.mark
+
+    def _touch(self) -> str:
+        """Move `updated_ms`, so that the leader's question for what has changed finds the row."""
+        now = self._db.flavour.now_ms
+        return f"`updated_ms` = CASE WHEN `updated_ms` < {now} THEN {now} ELSE `updated_ms` END"
+
+    def _page(self, conn: Connection, query: JobQuery) -> list[Job]:
+        found: list[Job] = []
+        after = query.after
+        while len(found) < query.limit:
+            wanted = query.limit - len(found)
+            selected = _filtered(query).where(_jobs.c.id > after).order_by(_jobs.c.id).limit(wanted)
+            rows = conn.execute(selected).all()
+            found += _readable(rows, job_rows.from_row)
+            if len(rows) < wanted:
+                break
+            # A row that cannot be read must not make the page shorter: a short page means "no more".
+            after = rows[-1].id
+        return found
+
+    def _insert(self, conn: Connection, new: Sequence[NewJob]) -> list[Job]:
+        ids = self._reserve(conn, new) if new else []
+        jobs = [item.build(job_id) for item, job_id in zip(new, ids, strict=True)]
+        self._write(conn, jobs)
+        return jobs
+
+    def _reserve(self, conn: Connection, new: Sequence[NewJob]) -> list[int]:
+        """Return an id for each, ascending."""
+        if not self._db.is_mysql:
+            last = conn.exec_driver_sql("SELECT `seq` FROM `sqlite_sequence` WHERE `name` = 'jobs'").scalar()
+            return [int(last or 0) + 1 + index for index in range(len(new))]
+        # A table's next number is known only by taking it, and in a cluster numbers come in steps; so insert rows that
+        # only we can recognise and read back which ids they got. One statement numbers its rows in their order.
+        mark = secrets.token_hex(16)
+        ids: list[int] = []
+        flavour, columns = self._db.flavour, job_rows.COLUMNS[1:]
+        for rows in chunks([job_rows.placeholder(item.namespace, item.name, mark) for item in new]):
+            first = flavour.insert(conn, _jobs, columns, rows)
+            after = ids[-1] if ids else first - 1
+            query = select(_jobs.c.id).where(_jobs.c.id > after, _jobs.c.search == mark).order_by(_jobs.c.id)
+            ids += conn.execute(query).scalars().all()
+        return ids
+
+    def _replace(self, conn: Connection, changed: Sequence[tuple[Job, int]]) -> None:
+        expected = {job.id: generation for job, generation in changed}
+        for some in slices(sorted(expected)):
+            query = select(_jobs.c.id, _jobs.c.generation).where(_jobs.c.id.in_(some)).with_for_update()
+            stored = {row.id: row.generation for row in conn.execute(query)}
+            if missing := [job_id for job_id in some if job_id not in stored]:
+                raise NotFoundError(f"there is no job {missing[0]}")
+            if stale := [job_id for job_id in some if stored[job_id] != expected[job_id]]:
+                raise StaleWriteError(
+                    f"job {stale[0]} is at generation {stored[stale[0]]}, not {expected[stale[0]]} any more"
+                )
+            conn.execute(_labels.delete().where(_labels.c.job_id.in_(some)))
+        self._write(conn, [job for job, _ in changed])
+
+    def _write(self, conn: Connection, jobs: Sequence[Job]) -> None:
+        """Write whole rows, new ones and others."""
+        flavour = self._db.flavour
+        end = flavour.replace_old(("id",), job_rows.COLUMNS[1:])
+        for rows in chunks([job_rows.to_row(job) for job in jobs]):
+            flavour.insert(conn, _jobs, job_rows.COLUMNS, rows, end)
+        for rows in chunks([row for job in jobs for row in job_rows.label_rows(job)]):
+            flavour.insert(conn, _labels, ("job_id", "key", "value"), rows)
+
+    def _finish(self, conn: Connection, removed: Sequence[int]) -> None:
+        for some in slices(sorted(removed)):
+            text = (
+                f"UPDATE `jobs` SET `state` = '{JobState.FINISHED}', {self._touch()}"
+                f" WHERE `id` IN ({self._db.flavour.marks(len(some))}) AND `state` <> '{JobState.FINISHED}'"
+            )
+            conn.exec_driver_sql(text, tuple(some))
+
+    def _is_stored(self, conn: Connection, job: Job) -> bool:
+        query = select(_jobs.c.generation, _jobs.c.envelope).where(_jobs.c.id == job.id).with_for_update()
+        row = conn.execute(query).first()
+        return row is not None and (row.generation, bytes(row.envelope)) == (job.generation, job.envelope)
+
+    def _delete_history(self, table: str, job_id: int) -> None:
+        limit = f" LIMIT {_DELETE_ROWS}" if self._db.is_mysql else ""
+        text = f"DELETE FROM `{table}` WHERE `job_id` = {self._mark}{limit}"
+        while True:
+            removed = self._db.statement(lambda conn: conn.exec_driver_sql(text, (job_id,)).rowcount, repeatable=True)
+            if removed < _DELETE_ROWS or not limit:
+                return
+
+
+def _select_jobs() -> Select[Any]:
+    columns = [*(_jobs.c[name] for name in job_rows.READ), *(_heads.c[name] for name in job_rows.READ_HEAD)]
+    return select(*columns).select_from(_jobs.outerjoin(_heads, _heads.c.job_id == _jobs.c.id))
+
+
+def _filtered(query: JobQuery) -> Select[Any]:
+    selected = _select_jobs()
+    if query.namespace is not None:
+        selected = selected.where(_jobs.c.namespace == query.namespace)
+    if query.q:
+        # Both sides are case-folded already, and instr knows no wildcards that would need escaping.
+        selected = selected.where(func.instr(_jobs.c.search, query.q.casefold()) > 0)
+    for key, value in query.labels:
+        has = and_(_labels.c.job_id == _jobs.c.id, _labels.c.key == key, _labels.c.value == value)
+        selected = selected.where(exists().where(has))
+    match query.status:
+        case None:
+            return selected
+        case JobStatus.PAUSED:
+            return selected.where(_jobs.c.state == JobState.PAUSED.value)
+        case JobStatus.FINISHED:
+            return selected.where(_jobs.c.state == JobState.FINISHED.value)
+        case JobStatus.ERROR:
+            failed = _heads.c.state.in_(_FAILED_STATES)
+            return selected.where(_jobs.c.state == JobState.ACTIVE.value, failed)
+        case JobStatus.SCHEDULED:
+            fine = or_(_heads.c.state.is_(None), _heads.c.state.not_in(_FAILED_STATES))
+            return selected.where(_jobs.c.state == JobState.ACTIVE.value, fine)
+
+
+def _readable(rows: Iterable[Any], read: Callable[[Any], T]) -> Iterable[T]:
+    """Read the rows that can be read; one that cannot must not hide the others."""
+    for row in rows:
+        try:
+            yield read(row)
+        except WireFormatError as exc:
+            log.error("a job's row cannot be read and is left out", extra={"job": row[0], "error": str(exc)})

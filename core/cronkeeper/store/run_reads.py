@@ -1,0 +1,166 @@
+"""Reading the ledger."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, and_, select, tuple_
+
+from cronkeeper.domain.ids import RunKey, TaskId
+from cronkeeper.domain.run import Run, RunState, Trigger
+from cronkeeper.errors import NotFoundError, WireFormatError
+from cronkeeper.store import run_rows, schema
+from cronkeeper.store.flavour import Row, names, slices
+from cronkeeper.store.session import Database
+
+log = logging.getLogger(__name__)
+
+_runs = schema.runs
+_COLUMNS = [_runs.c[name] for name in run_rows.COLUMNS]
+#: SQLite joins at most 500 SELECTs in one statement.
+_UNIONS = 250
+
+
+class RunReads:
+    """The reading half of the run store."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._flavour = db.flavour
+
+    def get(self, key: RunKey) -> Run:
+        run = self._db.read(lambda conn: self._read_one(conn, key))
+        if run is None:
+            raise NotFoundError(f"there is no run {key}")
+        return run
+
+    def history(self, job_id: int, *, limit: int, before: RunKey | None = None) -> list[Run]:
+        c = _runs.c
+        query = select(*_COLUMNS).where(c.job_id == job_id)
+        if before is not None:
+            # The first condition says nothing new, but it is one that an index can begin at.
+            place = (before.fire_ms, before.task.shard, before.attempt)
+            query = query.where(c.fire_ms <= before.fire_ms, tuple_(c.fire_ms, c.shard, c.attempt) < place)
+        query = query.order_by(c.fire_ms.desc(), c.shard.desc(), c.attempt.desc()).limit(limit)
+        # Without the hint MySQL sorts the job's whole history when its statistics are old.
+        query = query.with_hint(_runs, "FORCE INDEX (runs_by_job)", "mysql")
+        return self._db.read(lambda conn: self._runs(conn.execute(query)))
+
+    def at(self, job_id: int, fire_ms: int) -> list[Run]:
+        c = _runs.c
+        query = select(*_COLUMNS).where(c.job_id == job_id, c.fire_ms == fire_ms).order_by(c.shard, c.attempt)
+        return self._db.read(lambda conn: self._runs(conn.execute(query)))
+
+    def last_fires(self, tasks: Sequence[TaskId]) -> dict[TaskId, int]:
+        # One step down the primary key for each task, however long its history is; a retry adds no fire time.
+        mark = self._flavour.mark
+        newest = (
+            "(SELECT r.`fire_ms` FROM `runs` AS r WHERE r.`job_id` = t.`job_id` AND r.`shard` = t.`shard`"
+            f" AND r.`attempt` = 1 AND r.`trigger` <> '{Trigger.MANUAL}' ORDER BY r.`fire_ms` DESC LIMIT 1)"
+        )
+
+        def body(conn: Connection) -> dict[TaskId, int]:
+            found: dict[TaskId, int] = {}
+            for some in slices(tasks, _UNIONS):
+                wanted = " UNION ALL ".join([f"SELECT {mark} AS `job_id`, {mark} AS `shard`"] * len(some))
+                text = f"SELECT t.`job_id`, t.`shard`, {newest} FROM ({wanted}) AS t"
+                values = tuple(value for task in some for value in (task.job_id, task.shard))
+                for job_id, shard, fire_ms in conn.exec_driver_sql(text, values):
+                    if fire_ms is not None:
+                        found[TaskId(job_id, shard)] = fire_ms
+            return found
+
+        return self._db.read(body)
+
+    def open_runs(self, tasks: Sequence[TaskId]) -> list[Run]:
+        return self._db.read(lambda conn: self._of_tasks(conn, tasks, run_rows.ACTIVE_STATES))
+
+    def lost_runs(self, tasks: Sequence[TaskId], *, since_ms: int) -> list[Run]:
+        mark = self._flavour.mark
+        latest = (
+            f" AND r.`fire_ms` >= {mark} AND NOT EXISTS (SELECT 1 FROM `runs` AS later"
+            " WHERE later.`job_id` = r.`job_id` AND later.`shard` = r.`shard`"
+            " AND later.`fire_ms` = r.`fire_ms` AND later.`attempt` > r.`attempt`)"
+        )
+        return self._db.read(lambda conn: self._of_tasks(conn, tasks, (RunState.LOST.value,), latest, (since_ms,)))
+
+    def pending(self, tasks: Sequence[TaskId]) -> list[Run]:
+        return self._db.read(lambda conn: self._of_tasks(conn, tasks, (RunState.PENDING.value,)))
+
+    def cancellations(self, worker: str) -> list[RunKey]:
+        asked = self._db.read(lambda conn: self._of_worker(conn, worker, run_rows.ACTIVE_STATES, cancel_requested=True))
+        return [run.key for run in asked]
+
+    def _of_tasks(
+        self, conn: Connection, tasks: Sequence[TaskId], states: Sequence[str], end: str = "", values: Row = ()
+    ) -> list[Run]:
+        """Return the tasks' runs in these (rare) states; never by way of the tasks' whole history."""
+        wanted = set(tasks)
+        found: list[Run] = []
+        for some in slices(sorted({task.job_id for task in wanted})):
+            text = (
+                f"SELECT {_columns_of('r')} FROM `runs` AS r {self._flavour.using('runs_by_state')}"
+                f" WHERE r.`state` IN ({self._flavour.marks(len(states))})"
+                f" AND r.`job_id` IN ({self._flavour.marks(len(some))}){end}"
+            )
+            found += self._runs(conn.exec_driver_sql(text, (*states, *some, *values)))
+        return sorted((run for run in found if run.key.task in wanted), key=lambda run: run.key)
+
+    def _of_worker(
+        self,
+        conn: Connection,
+        worker: str,
+        states: Sequence[str],
+        *,
+        lock: bool = False,
+        cancel_requested: bool = False,
+    ) -> list[Run]:
+        asked = " AND `cancel_requested` = 1" if cancel_requested else ""
+        text = (
+            f"SELECT {names(run_rows.COLUMNS)} FROM `runs` {self._flavour.using('runs_by_state')}"
+            f" WHERE `state` IN ({self._flavour.marks(len(states))}) AND `worker` = {self._flavour.mark}{asked}"
+            f" ORDER BY {names(run_rows.KEY)} {self._flavour.locked() if lock else ''}"
+        )
+        return self._runs(conn.exec_driver_sql(text, (*states, worker)))
+
+    def _old_keys(self, conn: Connection, before_ms: int, limit: int) -> list[Row]:
+        """Return keys of runs that are over and older; never a job's last run, which its page links to."""
+        mark = self._flavour.mark
+        text = (
+            f"SELECT r.`job_id`, r.`shard`, r.`fire_ms`, r.`attempt` FROM `runs` AS r"
+            f" {self._flavour.using('runs_by_fire')} WHERE r.`fire_ms` < {mark}"
+            f" AND r.`state` IN ({self._flavour.marks(len(run_rows.OVER_STATES))})"
+            " AND NOT EXISTS (SELECT 1 FROM `job_heads` AS h"
+            " WHERE h.`job_id` = r.`job_id` AND h.`fire_ms` = r.`fire_ms`)"
+            f" ORDER BY r.`fire_ms` LIMIT {mark}"
+        )
+        return [tuple(row) for row in conn.exec_driver_sql(text, (before_ms, *run_rows.OVER_STATES, limit))]
+
+    def _read_one(self, conn: Connection, key: RunKey, *, lock: bool = False) -> Run | None:
+        query = select(*_COLUMNS).where(self._is(key))
+        row = conn.execute(query.with_for_update() if lock else query).first()
+        return None if row is None else run_rows.from_row(row)
+
+    def _is(self, key: RunKey) -> ColumnElement[bool]:
+        c = _runs.c
+        task = and_(c.job_id == key.task.job_id, c.shard == key.task.shard)
+        return and_(task, c.fire_ms == key.fire_ms, c.attempt == key.attempt)
+
+    def _now(self, conn: Connection) -> int:
+        return int(conn.exec_driver_sql(f"SELECT {self._flavour.now_ms}").scalar_one())
+
+    def _runs(self, rows: Iterable[Any]) -> list[Run]:
+        """Read the rows that can be read; one of a newer version must not hide the others."""
+        found: list[Run] = []
+        for row in rows:
+            try:
+                found.append(run_rows.from_row(row))
+            except WireFormatError as exc:
+                log.error("a run's row cannot be read and is left out", extra={"job": row[0], "error": str(exc)})
+        return found
+
+
+def _columns_of(alias: str) -> str:
+    return ", ".join(f"{alias}.`{name}`" for name in run_rows.COLUMNS)

@@ -1,0 +1,208 @@
+"""The ledger: claims, reports, requests. Reading is in run_reads.py, output in run_output.py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
+
+from cronkeeper.domain.ids import RunKey
+from cronkeeper.domain.run import Reason, Run, RunEvent, RunState, advance
+from cronkeeper.errors import ConflictError, NotFoundError, UnavailableError, UnknownOutcomeError
+from cronkeeper.store import run_rows, schema
+from cronkeeper.store.flavour import Row, chunks, names, slices
+from cronkeeper.store.run_output import RunOutput
+from cronkeeper.store.run_reads import RunReads
+from cronkeeper.store.session import Database
+from cronkeeper.store.terms import hold_term
+
+
+class SqlRunStore(RunReads, RunOutput):
+    """See cronkeeper.ports.RunStore."""
+
+    def __init__(self, db: Database) -> None:
+        super().__init__(db)
+        self._record_end = run_rows.record_end(db.flavour)
+        self._head_end = run_rows.head_end(db.flavour)
+
+    def claim(self, runs: Sequence[Run]) -> dict[RunKey, bool]:
+        nonces = {run.key: run.nonce for run in runs}
+        owners: dict[RunKey, str] = {}
+        # All claimants go through the keys in the same order, or they would wait for each other in a circle.
+        for rows in chunks([run_rows.to_row(run) for run in sorted(runs, key=lambda run: run.key)]):
+            owners |= self._claim(rows)
+        return {key: owners.get(key, nonce) == nonce for key, nonce in nonces.items()}
+
+    def record(self, runs: Sequence[Run]) -> list[RunKey]:
+        nonces = {run.key: run.nonce for run in runs}
+        foreign: list[RunKey] = []
+        # Sorting is stable: several reports of one run stay in their order.
+        for rows in chunks([run_rows.to_row(run) for run in sorted(runs, key=lambda run: run.key)]):
+            foreign += self._record(rows, nonces)
+        return foreign
+
+    def request(self, run: Run) -> None:
+        row = run_rows.to_row(run)
+
+        def body(conn: Connection) -> None:
+            try:
+                self._flavour.insert(conn, schema.runs, run_rows.COLUMNS, [row])
+            except IntegrityError as exc:
+                raise ConflictError(f"there is a run {run.id} already") from exc
+
+        try:
+            self._db.statement(body)
+        except UnknownOutcomeError as lost:
+            self._request_again(run, row, lost)
+
+    def claim_pending(self, run: Run) -> bool:
+        values = {
+            "state": run.state.value,
+            "worker": run.worker,
+            "nonce": run.nonce,
+            "generation": run.generation,
+            "fence": run.fence,
+            "claimed_ms": run.claimed_ms,
+            "autonomous": int(run.autonomous),
+        }
+        table = schema.runs
+        claimable = table.c.state.in_(run_rows.CLAIMABLE_STATES)
+        update = table.update().where(self._is(run.key), claimable).values(values)
+
+        def body(conn: Connection) -> bool:
+            if conn.execute(update).rowcount == 1:
+                return True
+            stored = self._read_one(conn, run.key)
+            # An earlier call may have done it whose answer was lost.
+            return stored is not None and stored.nonce == run.nonce and stored.state is not RunState.PENDING
+
+        return self._db.statement(body, repeatable=True)
+
+    def request_cancel(self, key: RunKey) -> Run:
+        def body(conn: Connection) -> Run:
+            stored = self._read_one(conn, key, lock=True)
+            if stored is None:
+                raise NotFoundError(f"there is no run {key}")
+            if stored.state.value in run_rows.OVER_STATES:
+                raise ConflictError(f"run {key} is over: {stored.state}")
+            asked = stored.evolve(cancel_requested=True)
+            if stored.state is RunState.PENDING:
+                state = advance(stored.state, RunEvent.CANCEL)
+                asked = asked.evolve(state=state, reason=Reason.REQUESTED, ended_ms=self._now(conn))
+            changes = dict(zip(run_rows.COLUMNS, run_rows.to_row(asked), strict=True))
+            kept = {name: changes[name] for name in ("state", "reason", "ended_ms", "cancel_requested")}
+            conn.execute(schema.runs.update().where(self._is(key)).values(kept))
+            return asked
+
+        def landed(conn: Connection) -> bool:
+            stored = self._read_one(conn, key, lock=True)
+            return stored is not None and stored.cancel_requested
+
+        return self._db.transaction(body, landed=landed)
+
+    def lose(self, worker: str, *, term: int, reason: str) -> list[Run]:
+        why = Reason(reason)
+
+        def body(conn: Connection) -> list[Run]:
+            hold_term(conn, self._flavour, term)
+            given_up = [
+                run.evolve(state=advance(run.state, RunEvent.LOSE), reason=why)
+                for run in self._of_worker(conn, worker, run_rows.LOSABLE_STATES, lock=True)
+            ]
+            for some in slices(given_up):
+                text = (
+                    f"UPDATE `runs` SET `state` = '{RunState.LOST}', `reason` = {self._flavour.mark}"
+                    f" WHERE {self._flavour.among(run_rows.KEY, len(some))}"
+                )
+                keys = [value for run in some for value in run_rows.key_row(run.key)]
+                conn.exec_driver_sql(text, (why.value, *keys))
+                self._move_heads(conn, some)
+            return given_up
+
+        def landed(conn: Connection) -> bool:
+            # Whoever is not active any more is lost, or has told the truth since.
+            return not self._of_worker(conn, worker, run_rows.LOSABLE_STATES, lock=True)
+
+        return self._db.transaction(body, landed=landed)
+
+    def purge(self, *, before_ms: int, limit: int) -> int:
+        removed = 0
+        while removed < limit:
+            wanted = min(limit - removed, 500)
+            count = self._db.transaction(lambda conn: self._purge(conn, before_ms, wanted), repeatable=True)  # noqa: B023
+            removed += count
+            if count < wanted:
+                break
+        self._db.transaction(lambda conn: self._purge_notes(conn, before_ms), repeatable=True)
+        return removed
+
+    def _claim(self, rows: Sequence[Row]) -> dict[RunKey, str]:
+        """Insert rows that are missing; return the nonces of those that were there, or of all."""
+        try:
+            return self._db.statement(lambda conn: self._insert_claims(conn, rows))
+        except UnknownOutcomeError:
+            # Whatever came of it, inserting what is missing and reading the nonces back says whose the rows are.
+            try:
+                return self._db.statement(lambda conn: self._insert_missing(conn, rows, synced=True))
+            except UnknownOutcomeError as exc:
+                raise UnavailableError("the database does not answer; claim again with the same nonces") from exc
+
+    def _insert_claims(self, conn: Connection, rows: Sequence[Row]) -> dict[RunKey, str]:
+        # A plain INSERT, all or nothing: the one statement that a claim costs when nobody else wants any of it.
+        try:
+            self._flavour.insert(conn, schema.runs, run_rows.COLUMNS, rows)
+        except IntegrityError:
+            return self._insert_missing(conn, rows)
+        return {}
+
+    def _insert_missing(self, conn: Connection, rows: Sequence[Row], *, synced: bool = False) -> dict[RunKey, str]:
+        if synced:
+            self._db.synced(conn)
+        self._flavour.insert(conn, schema.runs, run_rows.COLUMNS, rows, self._flavour.keep_old("nonce"))
+        columns, among = names((*run_rows.KEY, "nonce")), self._flavour.among(run_rows.KEY, len(rows))
+        text = f"SELECT {columns} FROM `runs` {self._flavour.by_key()} WHERE {among}"
+        found = conn.exec_driver_sql(text, tuple(value for row in rows for value in row[:4]))
+        return {run_rows.key_of(row[:4]): row[4] for row in found}
+
+    def _record(self, rows: Sequence[Row], nonces: dict[RunKey, str]) -> list[RunKey]:
+        flavour = self._flavour
+        keys = list(dict.fromkeys(row[:4] for row in rows))
+
+        def body(conn: Connection) -> list[RunKey]:
+            flavour.insert(conn, schema.runs, run_rows.COLUMNS, rows, self._record_end)
+            among = flavour.among(run_rows.KEY, len(keys))
+            text = f"SELECT {names(run_rows.COLUMNS)} FROM `runs` {flavour.by_key()} WHERE {among}"
+            stored = self._runs(conn.exec_driver_sql(text, tuple(value for key in keys for value in key)))
+            self._move_heads(conn, [run for run in stored if run.nonce == nonces[run.key]])
+            return sorted(run.key for run in stored if run.nonce != nonces[run.key])
+
+        return self._db.transaction(body, repeatable=True)
+
+    def _move_heads(self, conn: Connection, runs: Sequence[Run]) -> None:
+        if heads := run_rows.newest_heads(runs):
+            self._flavour.insert(conn, schema.job_heads, run_rows.HEAD, heads, self._head_end)
+
+    def _request_again(self, run: Run, row: Row, lost: UnknownOutcomeError) -> None:
+        def body(conn: Connection) -> Run | None:
+            self._db.synced(conn)
+            self._flavour.insert(conn, schema.runs, run_rows.COLUMNS, [row], self._flavour.keep_old("nonce"))
+            return self._read_one(conn, run.key)
+
+        stored = self._db.statement(body, repeatable=True)
+        if stored is None or (stored.nonce, stored.trigger) != (run.nonce, run.trigger):
+            raise ConflictError(f"there is a run {run.id} already") from lost
+
+    def _purge(self, conn: Connection, before_ms: int, limit: int) -> int:
+        keys = self._old_keys(conn, before_ms, limit)
+        if not keys:
+            return 0
+        values = tuple(value for key in keys for value in key)
+        for table in ("run_output", "runs"):
+            conn.exec_driver_sql(f"DELETE FROM `{table}` WHERE {self._flavour.among(run_rows.KEY, len(keys))}", values)
+        return len(keys)
+
+    def _purge_notes(self, conn: Connection, before_ms: int) -> None:
+        """Events and remembered answers grow with the ledger and go with it."""
+        conn.execute(schema.events.delete().where(schema.events.c.at_ms < before_ms))
+        conn.execute(schema.idempotency.delete().where(schema.idempotency.c.created_ms < before_ms))

@@ -1,0 +1,243 @@
+"""The tables, as the code of this version expects them. The migrations make them; a test holds the two together.
+
+All instants are epoch milliseconds, UTC. Names compare byte by byte, as they do in ZooKeeper: `a`, `A` and `a ` differ.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy.dialects import mysql
+from sqlalchemy.types import TypeEngine
+
+metadata = MetaData()
+
+_MYSQL = ("mysql", "mariadb")
+_TABLE_OPTIONS: dict[str, Any] = {
+    "mysql_engine": "InnoDB",
+    "mysql_charset": "utf8mb4",
+    "mysql_collate": "utf8mb4_bin",
+    "mariadb_engine": "InnoDB",
+    "mariadb_charset": "utf8mb4",
+    "mariadb_collate": "utf8mb4_bin",
+}
+
+
+def ascii_text(length: int) -> TypeEngine[str]:
+    """A word of ours: a state, an id, hex digits. One byte a character, so that keys stay short."""
+    return String(length).with_variant(mysql.VARCHAR(length, charset="ascii", collation="ascii_bin"), *_MYSQL)
+
+
+def name_text() -> TypeEngine[str]:
+    """A name that a user chose."""
+    return String(190).with_variant(mysql.VARCHAR(190, charset="utf8mb4", collation="utf8mb4_bin"), *_MYSQL)
+
+
+def long_text() -> TypeEngine[str]:
+    """Up to 16 MiB of text."""
+    return Text().with_variant(mysql.MEDIUMTEXT(charset="utf8mb4", collation="utf8mb4_bin"), *_MYSQL)
+
+
+def long_bytes() -> TypeEngine[bytes]:
+    """Up to 16 MiB of bytes."""
+    return LargeBinary().with_variant(mysql.MEDIUMBLOB(), *_MYSQL)
+
+
+def row_id() -> TypeEngine[int]:
+    """A number that the database gives out and never gives out twice."""
+    return BigInteger().with_variant(Integer(), "sqlite")
+
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", row_id(), primary_key=True, autoincrement=True),
+    Column("namespace", name_text(), nullable=False),
+    Column("name", name_text(), nullable=True),
+    Column("generation", BigInteger, nullable=False),
+    Column("state", ascii_text(16), nullable=False),
+    #: Copies of what the leader plans by; `spec` stays the truth.
+    Column("schedule", long_text(), nullable=False),
+    Column("timezone", ascii_text(64), nullable=False),
+    Column("selector", long_text(), nullable=True),
+    Column("shards", Integer, nullable=False),
+    Column("effective_from_ms", BigInteger, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("updated_ms", BigInteger, nullable=False),
+    #: Name, executable and description, case-folded: what free text is looked for in.
+    Column("search", long_text(), nullable=False),
+    #: JSON, see cronkeeper.domain.job.spec_to_dict.
+    Column("spec", long_text(), nullable=False),
+    Column("envelope", long_bytes(), nullable=False),
+    Index("jobs_by_name", "namespace", "name", unique=True),
+    Index("jobs_by_update", "updated_ms"),
+    # Ids of removed jobs are never used again: old runs, znodes and crontabs may still name them.
+    sqlite_autoincrement=True,
+    **_TABLE_OPTIONS,
+)
+
+job_labels = Table(
+    "job_labels",
+    metadata,
+    Column("job_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("key", ascii_text(190), primary_key=True),
+    Column("value", ascii_text(190), nullable=False),
+    Index("job_labels_by_value", "key", "value"),
+    **_TABLE_OPTIONS,
+)
+
+#: Each job's newest run that was started, so that a page of jobs needs no look into the ledger.
+job_heads = Table(
+    "job_heads",
+    metadata,
+    Column("job_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("shard", Integer, nullable=False),
+    Column("fire_ms", BigInteger, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("state", ascii_text(16), nullable=False),
+    Column("ended_ms", BigInteger, nullable=True),
+    **_TABLE_OPTIONS,
+)
+
+#: The ledger. Its primary key is the fence: whoever inserts the row owns the start.
+runs = Table(
+    "runs",
+    metadata,
+    Column("job_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("shard", Integer, primary_key=True, autoincrement=False),
+    Column("fire_ms", BigInteger, primary_key=True, autoincrement=False),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("trigger", ascii_text(16), nullable=False),
+    Column("state", ascii_text(16), nullable=False),
+    Column("worker", ascii_text(63), nullable=False),
+    Column("nonce", ascii_text(32), nullable=False),
+    Column("generation", BigInteger, nullable=False),
+    Column("fence", BigInteger, nullable=False),
+    Column("reason", ascii_text(32), nullable=True),
+    Column("claimed_ms", BigInteger, nullable=True),
+    Column("started_ms", BigInteger, nullable=True),
+    Column("ended_ms", BigInteger, nullable=True),
+    Column("exit_code", Integer, nullable=True),
+    Column("signal", Integer, nullable=True),
+    Column("autonomous", Integer, nullable=False),
+    Column("output_tail", long_text(), nullable=False),
+    Column("output_bytes", BigInteger, nullable=False),
+    Column("cancel_requested", Integer, nullable=False),
+    #: For a job's history over all of its shards.
+    Index("runs_by_job", "job_id", "fire_ms"),
+    #: For the few rows that are not over: whose, and which.
+    Index("runs_by_state", "state", "worker"),
+    #: For taking old rows away.
+    Index("runs_by_fire", "fire_ms"),
+    **_TABLE_OPTIONS,
+)
+
+run_output = Table(
+    "run_output",
+    metadata,
+    Column("job_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("shard", Integer, primary_key=True, autoincrement=False),
+    Column("fire_ms", BigInteger, primary_key=True, autoincrement=False),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("offset", BigInteger, primary_key=True, autoincrement=False),
+    Column("data", long_bytes(), nullable=False),
+    **_TABLE_OPTIONS,
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("worker", ascii_text(63), primary_key=True),
+    Column("incarnation", ascii_text(64), nullable=False),
+    #: The incarnation that the leader declared lost last; it never becomes alive again.
+    Column("lost_incarnation", ascii_text(64), nullable=False),
+    #: By the database's clock. 0: released.
+    Column("beat_ms", BigInteger, nullable=False),
+    Column("clock_offset_ms", BigInteger, nullable=False),
+    Column("info", long_bytes(), nullable=False),
+    **_TABLE_OPTIONS,
+)
+
+#: One row. Every transaction of a leader moves `beat` where the term is still its own.
+term = Table(
+    "term",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("term", BigInteger, nullable=False),
+    Column("holder", name_text(), nullable=False),
+    Column("beat", BigInteger, nullable=False),
+    **_TABLE_OPTIONS,
+)
+
+assignments = Table(
+    "assignments",
+    metadata,
+    Column("job_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("shard", Integer, primary_key=True, autoincrement=False),
+    Column("worker", ascii_text(63), nullable=False),
+    Column("generation", BigInteger, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("reason", ascii_text(32), nullable=False),
+    Column("assigned_ms", BigInteger, nullable=False),
+    Column("since_ms", BigInteger, nullable=False),
+    **_TABLE_OPTIONS,
+)
+
+#: An admin's wishes, until the leader has fulfilled or dropped them.
+move_requests = Table(
+    "move_requests",
+    metadata,
+    Column("job_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("shard", Integer, primary_key=True, autoincrement=False),
+    Column("worker", ascii_text(63), nullable=False),
+    Column("requested_ms", BigInteger, nullable=False),
+    **_TABLE_OPTIONS,
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", row_id(), primary_key=True, autoincrement=True),
+    Column("name", name_text(), nullable=False),
+    Column("role", ascii_text(16), nullable=False),
+    Column("digest", ascii_text(64), nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("expires_ms", BigInteger, nullable=True),
+    Column("revoked_ms", BigInteger, nullable=True),
+    Index("tokens_by_digest", "digest", unique=True),
+    sqlite_autoincrement=True,
+    **_TABLE_OPTIONS,
+)
+
+idempotency = Table(
+    "idempotency",
+    metadata,
+    #: SHA-256 over scope and key, which may be of any length.
+    Column("digest", ascii_text(64), primary_key=True),
+    Column("body_digest", ascii_text(128), nullable=False),
+    #: Whose beginning this is, when the answer to it was lost.
+    Column("nonce", ascii_text(32), nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    #: 0 while the request is under way.
+    Column("status", Integer, nullable=False),
+    Column("body", long_bytes(), nullable=False),
+    Index("idempotency_by_age", "created_ms"),
+    **_TABLE_OPTIONS,
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", row_id(), primary_key=True, autoincrement=True),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("kind", ascii_text(64), nullable=False),
+    Column("subject", name_text(), nullable=False),
+    Column("detail", long_text(), nullable=False),
+    #: SHA-256 over the rest: the same event told twice is one event.
+    Column("digest", ascii_text(64), nullable=False),
+    Index("events_by_digest", "digest", unique=True),
+    Index("events_by_time", "at_ms"),
+    sqlite_autoincrement=True,
+    **_TABLE_OPTIONS,
+)
