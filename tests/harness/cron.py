@@ -38,7 +38,7 @@ class NodeProcess(Process):
         deadline = time.monotonic() + _START_TIMEOUT_S
         while self._popen is not None and self._popen.poll() is None and self._inner_pid is None:
             # It is our program as soon as it leads a session: until then it is still nsenter's half-made child.
-            leaders = [pid for pid in children(self._popen.pid) if os.getsid(pid) == pid]
+            leaders = [pid for pid in children(self._popen.pid) if _leads_session(pid)]
             self._inner_pid = leaders[0] if leaders else None
             if time.monotonic() > deadline:
                 raise ServerError(f"{self.name} did not enter its node{self.log_tail()}")
@@ -280,6 +280,13 @@ def children(pid: int) -> list[int]:
             if int(stat.rpartition(")")[2].split()[1]) == pid:
                 found.append(int(folder.name))
     return sorted(found)
+
+
+def _leads_session(pid: int) -> bool:
+    try:
+        return os.getsid(pid) == pid
+    except ProcessLookupError:
+        return False  # it was a short one: it has ended already
 
 
 def _environment(env: Mapping[str, str] | None) -> dict[str, str]:

@@ -315,6 +315,11 @@ def test_what_a_program_started_outlives_it_but_not_its_node() -> None:
     assert not any(alive(pid) for pid in pids)
 
 
+def test_the_shortest_programs_are_run_in_a_node_without_a_race() -> None:
+    with Node("short-node") as node:
+        assert [node.run(["echo", str(number)]) for number in range(30)] == [f"{number}\n" for number in range(30)]
+
+
 def test_a_program_in_a_node_has_the_environment_and_account_it_was_given() -> None:
     with Node("env-node") as node:
         program = node.spawn(["sh", "-c", 'echo "$GREETING $(id -un) $(pwd)"'], {"GREETING": "hi"}, user="nobody")
