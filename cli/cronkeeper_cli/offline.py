@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cronkeeper_cli.documents import SERVER_FIELDS, parse_jobs, read_text
 from cronkeeper_cli.failures import EXIT_USAGE, CommandError
-from cronkeeper_cli.output import plain_table, yaml_text
+from cronkeeper_cli.output import cell_text, plain_table, yaml_text
 
 if TYPE_CHECKING:
     from cronkeeper.domain.schedule import Schedule
@@ -120,4 +121,48 @@ def _local_zone() -> str | None:
     return None
 
 
-COMMANDS: list[click.Command] = [explain]
+@click.command(
+    epilog="""\b
+Examples:
+  cronkeeper validate -f job.yaml
+  cronkeeper validate -f jobs.json -f more.yaml
+  cronkeeper show listing -o json | cronkeeper validate -f -"""
+)
+@click.option("-f", "--file", "sources", multiple=True, required=True, metavar="FILE", help="JSON or YAML, `-`: stdin.")
+def validate(sources: tuple[str, ...]) -> None:
+    """Check jobs in files by the API's own rules, without an API. Exit status 2 if one is wrong.
+
+    Which accounts `run_as` may name is known to the API only; so is whether a stored file exists.
+    """
+    lines: list[str] = []
+    count = 0
+    for source in sources:
+        for index, job in enumerate(parse_jobs(read_text(source), source)):
+            count += 1
+            faults = job_faults({key: value for key, value in job.items() if key not in SERVER_FIELDS})
+            name = f" ({cell_text(job['name'])})" if isinstance(job.get("name"), str) else ""
+            lines += [f"{source}: job {index + 1}{name}: {line}" for line in faults]
+    if lines:
+        raise CommandError("\n".join(lines), EXIT_USAGE)
+    click.echo(f"{count} {'job is' if count == 1 else 'jobs are'} sound")
+
+
+def job_faults(job: dict[str, Any]) -> list[str]:
+    """Return what the API would find wrong with a job, one line for each fault."""
+    from cronkeeper.errors import ValidationFailedError
+    from cronkeeper.runtime.clock import SystemClock
+    from cronkeeper_api.body import Body
+    from cronkeeper_api.reading import read_draft
+    from cronkeeper_manager.service.rules import check_spec
+
+    account = job.get("run_as")
+    allowed = (account,) if isinstance(account, str) else ()
+    try:
+        draft = read_draft(Body(job), run_as_allowed=allowed)
+        faults = [*draft.faults, *check_spec(draft.spec, now_ms=SystemClock().now_ms(), run_as_allowed=allowed)]
+    except ValidationFailedError as exc:
+        faults = list(exc.errors)
+    return [f"{fault.field}: {fault.message}{f' (hint: {fault.hint})' if fault.hint else ''}" for fault in faults]
+
+
+COMMANDS: list[click.Command] = [validate, explain]

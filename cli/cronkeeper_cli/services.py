@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -78,9 +79,8 @@ def load_config(cls: type[C], config_file: Path | None, sets: tuple[str, ...], e
 
 def _know_all_settings() -> None:
     """One file serves all services: a key of another one is known once that one's configuration was imported."""
-    import cronkeeper_api.config
-    import cronkeeper_manager.config
-    import cronkeeper_worker.config  # noqa: F401
+    for component in ("api", "manager", "worker"):
+        importlib.import_module(f"cronkeeper_{component}.config")
 
 
 def settings_text(cls: type[Config]) -> str:

@@ -28,6 +28,8 @@ _FIRST_WAIT_S = 0.2
 _LONGEST_WAIT_S = 10.0
 #: A part that ran for so long counts as sound again: its next end is its first failure.
 _SOUND_AFTER_S = 30.0
+#: Signals that come so soon after the first are no second wish.
+_SAME_WISH_S = 1.0
 _LOG_LIMIT_BYTES = 8 * 1024 * 1024
 _LOG_LOOK_S = 60.0
 _TAIL_LINES = 15
@@ -151,25 +153,30 @@ class Supervisor:
         """TERM to all parts, and KILL to those that are still there after `timeout_s` or at the next signal."""
         for child in (*self.parts, *self.foreign):
             child.again_s = None
+        for part in self._running():
+            os.kill(part.pid, signal.SIGTERM)
+        self._wait_for_end(timeout_s)
+        for part in self._running():
+            os.killpg(part.pid, signal.SIGKILL)
+            select.select([part.pidfd], [], [])
+            self._reap(part)
+
+    def _running(self) -> list[Part]:
+        return [part for part in self.parts if part.running]
+
+    def _wait_for_end(self, timeout_s: float) -> None:
+        begun = time.monotonic()
         asked = self._signals
-        deadline = time.monotonic() + timeout_s
-        for part in self.parts:
-            if part.running:
-                os.kill(part.pid, signal.SIGTERM)
-        while any(part.running for part in self.parts):
-            left_s = deadline - time.monotonic()
-            if left_s <= 0 or self._signals > asked:
-                break
+        while self._running() and (left_s := begun + timeout_s - time.monotonic()) > 0:
             for key, _ in self._selector.select(left_s):
                 if isinstance(key.data, Part):
                     self._reap(key.data)
                 elif key.data is None:
                     self._drain_wakes()
-        for part in self.parts:
-            if part.running:
-                os.killpg(part.pid, signal.SIGKILL)
-                select.select([part.pidfd], [], [])
-                self._reap(part)
+            if self._signals > asked and time.monotonic() - begun > _SAME_WISH_S:
+                return
+            # A terminal and a service manager may both tell us of the same end; who asks again later, means it.
+            asked = self._signals
 
     def tail(self, part: Part) -> str:
         """Return the last lines of a part's log."""

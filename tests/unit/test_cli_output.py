@@ -85,18 +85,8 @@ def test_a_table_is_aligned_and_has_no_blanks_at_line_ends() -> None:
 
 def test_a_job_as_a_table_row() -> None:
     lines = render([JOB], JOBS, "table").splitlines()
-    assert lines[0].split() == [
-        "ID",
-        "NAME",
-        "STATUS",
-        "SCHEDULE",
-        "NEXT",
-        "FIRE",
-        "LAST",
-        "RUN",
-        "WORKERS",
-        "EXECUTABLE",
-    ]
+    titles = ["ID", "NAME", "STATUS", "SCHEDULE", "NEXT", "FIRE", "LAST", "RUN", "WORKERS", "EXECUTABLE"]
+    assert lines[0].split() == titles
     assert "5 * * * * (Europe/Berlin)" in lines[1]
     assert "failed 2026-12-31T23:05:00Z" in lines[1]
     assert lines[1].endswith("ls -la")
