@@ -23,14 +23,15 @@ class WorkerConfig(StoreConfig):
     labels: dict[str, str] = setting({}, "labels that selectors match, such as zone=eu,disk=ssd")
     capacity: int = setting(10_000, "expected load this worker takes, in fires a minute")
     verify_keys: tuple[str, ...] = setting((), "public keys (64 hex digits each) whose signed tasks are accepted")
-    run_as_default: str = setting("nobody", "account of runs that name none (a worker run as root)")
-    run_as_allowed: tuple[str, ...] = setting(("nobody",), "accounts that runs may use on this node")
+    node_account: str = setting("nobody", "account of runs that name none (a worker run as root)")
+    node_accounts: tuple[str, ...] = setting((), "further accounts that runs may use on this node, such as deploy,root")
     metrics_bind: str = setting("", "host:port of /metrics; unset: not served")
     cron: str = setting("auto", "auto, system (/etc/cron.d), user (this user's crontab) or none")
     cron_dir: Path = setting(Path("/etc/cron.d"), "where system crontab files go")
     cron_timezone: str = setting("", "IANA zone of this node's cron; unset: the system's")
     lease_every_s: float = setting(2.0, "seconds between beats of the lease row in MySQL")
     claim_wait_s: float = setting(2.0, "seconds that a fire waits for MySQL before the other fence is asked")
+    on_stop: str = setting("leave", "leave: hand the tasks over at once; stay: keep them, for a restart or an upgrade")
     #: Only for tests of the cron trigger and for benchmarks: cron alone fires then, as when the daemon is away.
     timers: bool = setting(True, "fire by our own timers too, not by cron alone")
 
@@ -47,9 +48,11 @@ class WorkerConfig(StoreConfig):
         if self.cron not in CRON_MODES:
             faults.append(f"cron: {self.cron!r} is not one of {', '.join(CRON_MODES)}")
         if os.geteuid() == 0:
-            faults += [f"run_as_default: no account {self.run_as_default!r} on this node"] * (
-                not account_exists(self.run_as_default)
+            faults += [f"node_account: no account {self.node_account!r} on this node"] * (
+                not account_exists(self.node_account)
             )
+        if self.on_stop not in ("leave", "stay"):
+            faults.append(f"on_stop: {self.on_stop!r} is neither leave nor stay")
         if not 0.2 <= self.lease_every_s <= self.session_timeout_s / 2:
             faults.append("lease_every_s: use at least 0.2 and at most half of session_timeout_s")
         return faults

@@ -22,15 +22,15 @@ class NodeOrders:
         self,
         *,
         worker: str,
-        run_as_default: str,
-        run_as_allowed: tuple[str, ...],
+        account: str,
+        accounts: tuple[str, ...],
         artifact_path: Callable[[Artifact], Path],
     ) -> None:
         self._worker = worker
         self._privileged = os.geteuid() == 0
         self._me = pwd.getpwuid(os.geteuid()).pw_name
-        self._default = run_as_default
-        self._allowed = frozenset(run_as_allowed) | {run_as_default}
+        self._default = account
+        self._allowed = frozenset(accounts) | {account}
         self._artifact_path = artifact_path
 
     def obstacle(self, item: Installed) -> Reason | None:

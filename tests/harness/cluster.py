@@ -1,0 +1,263 @@
+"""A whole Cronkeeper cluster on loopback, every part real: what a user of a fleet has, on one machine.
+
+Three ZooKeeper servers, MariaDB, an S3 server, HAProxy in front of two API servers, two managers, and three workers,
+each in a node with a cron of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from cronkeeper.wire.task import Signer
+from tests.harness.cron import Node, NodeProcess
+from tests.harness.folders import make_folder, remove_folder
+from tests.harness.haproxy import HAProxy
+from tests.harness.mariadb import MariaDB
+from tests.harness.objectstore import ObjectStore
+from tests.harness.ports import free_port
+from tests.harness.processes import Process, ServerError
+from tests.harness.zookeeper import ZooKeeper
+
+CRONKEEPER = str(Path(sys.executable).parent / "cronkeeper")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP answer: status, headers, and the body as bytes."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Cluster:
+    """`start` brings everything up and waits until it is ready; `stop` leaves no process and no file."""
+
+    def __init__(
+        self,
+        zookeeper: ZooKeeper,
+        mariadb: MariaDB,
+        objects: ObjectStore,
+        *,
+        workers: int = 3,
+        managers: int = 2,
+        apis: int = 2,
+    ) -> None:
+        self.folder = make_folder("cluster")
+        self.zookeeper, self.mariadb, self.objects = zookeeper, mariadb, objects
+        self.database = f"cluster_{uuid.uuid4().hex[:10]}"
+        self._seed = secrets.token_bytes(32)
+        self._key_file = self.folder / "signing-key"
+        self._api_ports = [free_port() for _ in range(max(apis, 2))]
+        self.haproxy: HAProxy | None = None
+        self.env: dict[str, str] = {}
+        self.apis: list[Process] = []
+        self.managers: list[Process] = []
+        self.nodes: dict[str, Node] = {}
+        self.workers: dict[str, NodeProcess] = {}
+        self._counts = (workers, managers, apis)
+        self.token = ""
+
+    # -- life
+
+    def start(self) -> Self:
+        """Bring up all parts."""
+        self._key_file.write_text(self._seed.hex())
+        self._key_file.chmod(0o600)
+        bucket = self.objects.create_bucket(f"jobs-{uuid.uuid4().hex[:8]}")
+        self.env = {
+            "PATH": os.environ["PATH"],
+            "CRONKEEPER_DATABASE_URL": self.mariadb.create_database(self.database),
+            "CRONKEEPER_ZOOKEEPER": f"{self.zookeeper.hosts}/cronkeeper-{uuid.uuid4().hex[:8]}",
+            "CRONKEEPER_ZOOKEEPER_AUTH": f"cronkeeper:{secrets.token_hex(16)}",
+            "CRONKEEPER_BLOB_URL": f"s3://{bucket}",
+            "CRONKEEPER_S3_ENDPOINT": self.objects.endpoint_url,
+            "CRONKEEPER_S3_ACCESS_KEY": self.objects.access_key,
+            "CRONKEEPER_S3_SECRET_KEY": self.objects.secret_key,
+            "CRONKEEPER_SIGNING_KEY_FILE": str(self._key_file),
+            "CRONKEEPER_VERIFY_KEYS": Signer.from_seed(self._seed).public_bytes.hex(),
+            "CRONKEEPER_LOG_FORMAT": "json",
+        }
+        self.command("db", "upgrade")
+        self.token = self.new_token("admin")
+        workers, managers, apis = self._counts
+        for number in range(apis):
+            self.apis.append(self._service("api", number, {"CRONKEEPER_BIND": f"127.0.0.1:{self._api_ports[number]}"}))
+        for number in range(managers):
+            self.managers.append(self._service("manager", number, {"CRONKEEPER_MANAGER_ID": f"m{number + 1}"}))
+        for number in range(workers):
+            self.add_worker(f"w{number + 1}", {"zone": "abc"[number % 3]})
+        self.haproxy = HAProxy(*(f"127.0.0.1:{port}" for port in self._api_ports[:2])).start()
+        self.wait(lambda: self.get("/readyz").status == 200, "the API is ready", 30)
+        self.wait(lambda: len(self.workers_up()) == workers, "all workers are up", 30)
+        return self
+
+    def stop(self) -> None:
+        if self.haproxy is not None:
+            self.haproxy.stop()
+        for node in self.nodes.values():
+            node.stop()
+        for process in [*self.apis, *self.managers]:
+            process.kill()
+        self.mariadb.drop_database(self.database)
+        remove_folder(self.folder)
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start()
+        except BaseException:
+            print(self.logs())
+            self.stop()
+            raise
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            print(self.logs())
+        self.stop()
+
+    def add_worker(self, name: str, labels: Mapping[str, str], settings: Mapping[str, str] | None = None) -> None:
+        """Start one more node with its cron and its worker."""
+        node = Node(name, folder=self.folder / name).start()
+        node.start_cron()
+        self.nodes[name] = node
+        env = {
+            **self.env,
+            "CRONKEEPER_WORKER_ID": name,
+            "CRONKEEPER_STATE_DIR": str(self.state_dir(name)),
+            "CRONKEEPER_LABELS": ",".join(f"{key}={value}" for key, value in labels.items()),
+            "CRONKEEPER_CRON_TIMEZONE": "UTC",
+            "CRONKEEPER_NODE_ACCOUNTS": "root",
+            **(settings or {}),
+        }
+        self.workers[name] = node.process([CRONKEEPER, "worker"], env, name="worker").start()
+
+    def state_dir(self, worker: str) -> Path:
+        return self.folder / f"state-{worker}"
+
+    # -- asking
+
+    @property
+    def url(self) -> str:
+        """The base URL: HAProxy's."""
+        if self.haproxy is None:
+            raise ServerError("HAProxy has not been started")
+        return self.haproxy.url
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        token: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Send one request through HAProxy."""
+        data = body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
+        sent = {"Authorization": f"Bearer {self.token if token is None else token}", **(headers or {})}
+        if data is not None:
+            sent.setdefault("Content-Type", "application/json")
+        request = urllib.request.Request(self.url + path, data=data, method=method, headers=sent)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:
+                return Answer(response.status, dict(response.headers), response.read())
+        except urllib.error.HTTPError as exc:
+            with exc:
+                return Answer(exc.code, dict(exc.headers), exc.read())
+
+    def get(self, path: str) -> Answer:
+        return self.request("GET", path)
+
+    def post_job(self, **fields: Any) -> dict[str, Any]:
+        """Post a job and return it; fails on anything but 201."""
+        answer = self.request("POST", "/jobs", fields)
+        assert answer.status == 201, answer.body
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def runs(self, job_id: str) -> list[dict[str, Any]]:
+        """Return the job's runs, newest first."""
+        found: list[dict[str, Any]] = self.get(f"/jobs/{job_id}/runs").json()
+        return found
+
+    def workers_up(self) -> list[str]:
+        answer = self.get("/workers")
+        return [worker["id"] for worker in answer.json() if worker["state"] == "up"] if answer.status == 200 else []
+
+    def owner(self, job_id: str) -> str | None:
+        """Return the worker that has the (unsharded) job."""
+        workers = self.get(f"/jobs/{job_id}").json()["workers"]
+        return workers[0] if workers else None
+
+    def crontab(self, worker: str) -> str:
+        """Return all crontab files of a node, as text."""
+        return "".join(text.decode() for text in self.nodes[worker].read_crontabs().values())
+
+    def wait(self, check: Callable[[], T], what: str, timeout_s: float = 30.0, *, every_s: float = 0.2) -> T:
+        """Wait until `check` is true and return what it returned; fail with `what` otherwise."""
+        deadline = time.monotonic() + timeout_s
+        fault: object = None
+        while time.monotonic() < deadline:
+            try:
+                found = check()
+                if found:
+                    return found
+                fault = found
+            except (OSError, KeyError, IndexError, ValueError) as exc:
+                fault = exc
+            time.sleep(every_s)
+        raise AssertionError(f"not within {timeout_s} s: {what} (last seen: {fault!r})")
+
+    # -- commands
+
+    def command(self, *argv: str, env: Mapping[str, str] | None = None) -> str:
+        """Run the command line with the cluster's settings; return what it printed."""
+        done = subprocess.run(
+            [CRONKEEPER, *argv],
+            env={**self.env, **(env or {})},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr + done.stdout
+        return done.stdout
+
+    def new_token(self, role: str) -> str:
+        """Make a bearer token directly in the database."""
+        printed = self.command("db", "token", "--role", role, "--name", f"test-{role}-{uuid.uuid4().hex[:6]}")
+        return next(word for word in printed.split() if word.startswith("ck_"))
+
+    def leader(self) -> Process:
+        """Return the manager that leads, by its metrics-free sign: its log."""
+        for process in self.managers:
+            lines = [line for line in process.log_text().splitlines() if "leader." in line]
+            if process.running and lines and "leader.elected" in lines[-1]:
+                return process
+        raise LookupError("no manager leads")
+
+    def logs(self) -> str:
+        """Return the tails of all services' logs, for a failed test."""
+        parts = [*self.apis, *self.managers, *self.workers.values()]
+        return "\n".join(f"== {part.name}\n{part.log_text()[-6000:]}" for part in parts)
+
+    def _service(self, kind: str, number: int, settings: Mapping[str, str]) -> Process:
+        name = f"{kind}-{number + 1}"
+        env = {**self.env, **settings}
+        return Process(name, [CRONKEEPER, kind], log_path=self.folder / f"{name}.log", env=env).start()
