@@ -1,0 +1,380 @@
+"""Runs processes: starts what is ordered, reads its output, ends it in time, and tells how it ended.
+
+One thread, one epoll, no locks. The runner drives an Executor for months; `cronkeeper-fire` drives one for a single
+fire when daemon and runner are both away. `poll` does all the work and never blocks for longer than it is told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import os
+import select
+import signal
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from cronkeeper_worker import launch, run_files
+from cronkeeper_worker.orders import Ended, Order, OrderError, RunEvent, SpawnFailed, Started, check, is_run_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: Forks between two looks at everything else: keeps pipes drained and clients answered while a thousand start.
+_STARTS_PER_TURN = 8
+#: How long a stray child may hold a run's output open after the main process has ended.
+_DRAIN_S = 2.0
+_READ_BYTES = 65_536
+_LEFTOVER_LOOK_S = 0.1
+
+
+class _Run:
+    """A run that we are the parent of."""
+
+    __slots__ = (
+        "cancelled", "ended_ms", "exit_code", "file", "folder", "head_left", "kill_after_s", "output", "output_bytes",
+        "over", "pid", "pidfd", "run_id", "signal", "started_ms", "status", "tail", "timed_out", "timeout_s",
+    )  # fmt: skip
+
+    def __init__(self, order: Order, launched: launch.Launched, folder: str) -> None:
+        self.run_id = order.run_id
+        self.folder = folder
+        self.timeout_s = order.timeout_s
+        self.kill_after_s = order.kill_after_s
+        self.pid = launched.pid
+        #: Descriptors; -1 once closed. `file` is opened by the first byte of output.
+        self.pidfd, self.output, self.status, self.file = launched.pidfd, launched.output_fd, launched.status_fd, -1
+        self.head_left = order.output_kb * 1024
+        self.output_bytes = 0
+        self.tail = b""
+        self.started_ms = 0
+        self.ended_ms = 0
+        self.exit_code: int | None = None
+        self.signal: int | None = None
+        self.timed_out = False
+        self.cancelled = False
+        #: The main process has ended and was reaped.
+        self.over = False
+
+
+class Executor:
+    """Carries out orders under one state folder, and reports by events.
+
+    `flush_exits`: whether the note of a run's end is forced to the disk before the event comes out. Set it while nobody
+    listens who writes the event down at once.
+    """
+
+    def __init__(self, state_dir: str, *, flush_exits: bool = True) -> None:
+        self.state_dir = state_dir
+        self.flush_exits = flush_exits
+        self._launcher = launch.Launcher(state_dir)
+        self._epoll = select.epoll()
+        self._handlers: dict[int, Callable[[], None]] = {}
+        self._queue: deque[Order] = deque()
+        self._runs: dict[str, _Run] = {}
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._timer_number = 0
+        self._events: list[RunEvent] = []
+        #: Notes that could not be written (the disk is full), until they are acknowledged.
+        self.unwritten: dict[str, RunEvent] = {}
+        #: Children and strays of ended runs that are still to go.
+        self._chores = 0
+
+    # ------------------------------------------------------------------------------------------------------- orders
+
+    def start(self, order: Order) -> None:
+        """Queue an order; `poll` answers with Started or SpawnFailed. One that is under way already is no error."""
+        try:
+            check(order)
+        except OrderError as exc:
+            self._events.append(SpawnFailed(order.run_id, str(exc), _now_ms()))
+            return
+        self._queue.append(order)
+
+    def cancel(self, run_id: str) -> None:
+        """End a run: SIGTERM to its group, SIGKILL after the order's `kill_after_s`. Unknown runs are ignored."""
+        for order in self._queue:
+            if order.run_id == run_id:
+                self._queue.remove(order)
+                self._events.append(Ended(run_id, _now_ms(), None, None, False, True, 0, ""))
+                return
+        run = self._runs.get(run_id)
+        if run is not None and not run.over and not run.cancelled:
+            run.cancelled = True
+            self._terminate(run)
+
+    def running(self) -> list[Started]:
+        """Return the runs whose process was executed and has not ended."""
+        return [Started(run.run_id, run.pid, run.started_ms) for run in self._runs.values() if run.started_ms]
+
+    def knows(self, run_id: str) -> bool:
+        """Say whether the run is queued or under way here."""
+        return run_id in self._runs or any(order.run_id == run_id for order in self._queue)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is queued, running or being cleared away."""
+        return not (self._queue or self._runs or self._chores)
+
+    def forget(self, run_id: str) -> None:
+        """Remove an ended run's folder with all it holds. Safe to repeat."""
+        self.unwritten.pop(run_id, None)
+        if is_run_id(run_id) and run_id not in self._runs and not self._launcher.folders.remove(run_id):
+            self._chores += 1
+            self._reap(launch.remove_tree(run_files.run_folder(self.state_dir, run_id)))
+
+    # --------------------------------------------------------------------------------------------------------- loop
+
+    def poll(self, timeout_s: float) -> list[RunEvent]:
+        """Work for up to `timeout_s`, or until something happened; return what it was, oldest first."""
+        for _ in range(min(_STARTS_PER_TURN, len(self._queue))):
+            self._launch(self._queue.popleft())
+        if self._queue or self._events:
+            timeout_s = 0
+        elif self._timers:
+            timeout_s = min(timeout_s, max(0.0, self._timers[0][0] - _boot_s()))
+        for fd, _mask in self._epoll.poll(timeout_s):
+            # A handler may have closed the descriptor of another event of the same turn.
+            handler = self._handlers.get(fd)
+            if handler is not None:
+                handler()
+        while self._timers and self._timers[0][0] <= _boot_s():
+            heapq.heappop(self._timers)[2]()
+        events, self._events = self._events, []
+        return events
+
+    def watch(self, fd: int, handler: Callable[[], None], *, mask: int = select.EPOLLIN) -> None:
+        """Have `poll` call `handler` while the descriptor is ready; calling again changes the mask."""
+        if fd in self._handlers:
+            self._epoll.modify(fd, mask)
+        else:
+            self._epoll.register(fd, mask)
+        self._handlers[fd] = handler
+
+    def unwatch(self, fd: int) -> None:
+        """Stop watching; call it before the descriptor is closed."""
+        if self._handlers.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def after(self, delay_s: float, do: Callable[[], None]) -> None:
+        """Have `poll` call `do` once, in `delay_s` seconds of the boot-time clock."""
+        self._timer_number += 1
+        heapq.heappush(self._timers, (_boot_s() + delay_s, self._timer_number, do))
+
+    def tell(self, event: RunEvent) -> None:
+        """Have the next `poll` return this event: for who finds out about runs that are not ours (see orphans)."""
+        self._events.append(event)
+
+    def close(self) -> None:
+        """Let go of everything; runs go on, but nobody reads their output any more. For tests and for one-shot use."""
+        for run in list(self._runs.values()):
+            self._close_run(run)
+        self._epoll.close()
+        self._launcher.close()
+
+    # -------------------------------------------------------------------------------------------------------- start
+
+    def _launch(self, order: Order) -> None:
+        folder = run_files.run_folder(self.state_dir, order.run_id)
+        try:
+            launched = self._launcher.launch(order)
+        except FileExistsError:
+            self._answer_again(order, folder)
+        except (OrderError, OSError) as exc:
+            self._fail(order.run_id, folder, str(exc))
+        else:
+            run = self._runs[order.run_id] = _Run(order, launched, folder)
+            self.watch(run.status, lambda: self._on_status(run))
+            self.watch(run.output, lambda: self._on_output(run))
+            self.watch(run.pidfd, lambda: self._on_exit(run))
+
+    def _answer_again(self, order: Order, folder: str) -> None:
+        """The run was started before: tell what became of it, if it is the same order; refuse another one."""
+        start = run_files.read_start(folder)
+        if start is not None and (start.nonce, start.digest) != (order.nonce, launch.digest(order)):
+            self._events.append(SpawnFailed(order.run_id, "another order has this run id", _now_ms()))
+            return
+        run, ended = self._runs.get(order.run_id), run_files.read_exit(folder)
+        if run is not None and run.started_ms:
+            self._events.append(Started(run.run_id, run.pid, run.started_ms))
+        elif run is None and ended is not None:
+            self._events.append(ended)
+
+    def _fail(self, run_id: str, folder: str, message: str) -> None:
+        event = SpawnFailed(run_id, message, _now_ms())
+        # When the disk is full, the note below goes the same way, and is kept in memory.
+        with contextlib.suppress(OSError):
+            os.makedirs(folder, 0o711, exist_ok=True)
+        self.note(folder, event)
+
+    def _on_status(self, run: _Run) -> None:
+        reason = os.read(run.status, 4096)
+        self.unwatch(run.status)
+        os.close(run.status)
+        run.status = -1
+        if reason:
+            os.waitpid(run.pid, 0)
+            self._close_run(run)
+            del self._runs[run.run_id]
+            self._fail(run.run_id, run.folder, reason.decode(errors="replace"))
+            return
+        start = run_files.read_start(run.folder)
+        run.started_ms = start.started_ms if start is not None else _now_ms()
+        self._events.append(Started(run.run_id, run.pid, run.started_ms))
+        if run.timeout_s is not None:
+            self.after(run.timeout_s, lambda: self._on_timeout(run))
+
+    # ----------------------------------------------------------------------------------------------------- watching
+
+    def _on_output(self, run: _Run) -> None:
+        if not self._take_output(run):
+            self._close_output(run)
+            if run.over:
+                self._finish(run)
+
+    def _take_output(self, run: _Run) -> bool:
+        """Read once. False at the end of the output."""
+        try:
+            data = os.read(run.output, _READ_BYTES)
+        except BlockingIOError:
+            return True
+        if not data:
+            return False
+        run.output_bytes += len(data)
+        run.tail = (run.tail + data)[-run_files.TAIL_BYTES :]
+        if run.head_left > 0:
+            head = data[: run.head_left]
+            run.head_left -= len(head)
+            try:
+                if run.file < 0:
+                    path = os.path.join(run.folder, run_files.OUTPUT)
+                    run.file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+                if os.write(run.file, head) < len(head):
+                    run.head_left = 0
+            except OSError:
+                # No space left: the job matters more than its log, whose tail is kept in memory.
+                run.head_left = 0
+        return True
+
+    def _on_exit(self, run: _Run) -> None:
+        if run.status >= 0:
+            # It was quicker than we are: first say that it started, or why not.
+            self._on_status(run)
+            if run.run_id not in self._runs:
+                return
+        found = os.waitid(os.P_PIDFD, run.pidfd, os.WEXITED | os.WNOWAIT)
+        assert found is not None
+        if found.si_code == os.CLD_EXITED:
+            run.exit_code = found.si_status
+        else:
+            run.signal = found.si_status
+        run.ended_ms = _now_ms()
+        run.over = True
+        # Until it is reaped its number cannot belong to anybody else, so this reaches nobody but its own group.
+        _signal_group(run.pid, signal.SIGTERM)
+        os.waitpid(run.pid, 0)
+        self.unwatch(run.pidfd)
+        os.close(run.pidfd)
+        run.pidfd = -1
+        if _signal_group(run.pid, 0):
+            self._chores += 1
+            self._clear_group(run.pid, _boot_s() + run.kill_after_s)
+        if run.output < 0:
+            self._finish(run)
+        else:
+            self.after(_DRAIN_S, lambda: self._on_drained(run))
+
+    def _on_drained(self, run: _Run) -> None:
+        """A process that left the group still holds the output: the run is over without it."""
+        if run.output >= 0:
+            self._take_output(run)
+            self._close_output(run)
+            self._finish(run)
+
+    def _finish(self, run: _Run) -> None:
+        self._close_run(run)
+        del self._runs[run.run_id]
+        event = Ended(
+            run.run_id, run.ended_ms, run.exit_code, run.signal, run.timed_out, run.cancelled, run.output_bytes,
+            run_files.tail_text(run.tail),
+        )  # fmt: skip
+        self.note(run.folder, event)
+
+    def note(self, folder: str, event: Ended | SpawnFailed) -> None:
+        """Write down how a run ended, and have `poll` return it."""
+        try:
+            run_files.write_exit(folder, event, flush=self.flush_exits)
+        except OSError:
+            # The disk is full or gone. Whoever listens now still learns it, and so does who connects later.
+            self.unwritten[event.run_id] = event
+        self._events.append(event)
+
+    # ------------------------------------------------------------------------------------------------------- ending
+
+    def _on_timeout(self, run: _Run) -> None:
+        if not run.over and not run.cancelled:
+            run.timed_out = True
+            self._terminate(run)
+
+    def _terminate(self, run: _Run) -> None:
+        _signal_group(run.pid, signal.SIGTERM)
+        _signal_group(run.pid, signal.SIGCONT)  # a stopped process would sleep on it
+
+        def kill() -> None:
+            if not run.over:
+                _signal_group(run.pid, signal.SIGKILL)
+
+        self.after(run.kill_after_s, kill)
+
+    def _clear_group(self, group: int, kill_at: float) -> None:
+        """The main process left children behind: they got SIGTERM, and SIGKILL if they are still here at `kill_at`.
+
+        The group's number stays taken while a member lives, and looking ten times a second leaves no time for the
+        kernel to hand it out again.
+        """
+        if not _signal_group(group, 0):
+            self._chores -= 1
+            return
+        if _boot_s() >= kill_at:
+            _signal_group(group, signal.SIGKILL)
+        self.after(_LEFTOVER_LOOK_S, lambda: self._clear_group(group, kill_at))
+
+    def _reap(self, pid: int) -> None:
+        if os.waitpid(pid, os.WNOHANG)[0]:
+            self._chores -= 1
+        else:
+            self.after(_LEFTOVER_LOOK_S, lambda: self._reap(pid))
+
+    def _close_output(self, run: _Run) -> None:
+        self.unwatch(run.output)
+        os.close(run.output)
+        run.output = -1
+
+    def _close_run(self, run: _Run) -> None:
+        for fd in (run.pidfd, run.output, run.status):
+            if fd >= 0:
+                self.unwatch(fd)
+                os.close(fd)
+        if run.file >= 0:
+            os.close(run.file)
+        run.pidfd = run.output = run.status = run.file = -1
+
+
+def _signal_group(group: int, number: int) -> bool:
+    """Send a signal to a process group; say whether there was anybody left to get it."""
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # a member changed its account: it is there, and not ours to end
+        return True
+    return True
+
+
+def _boot_s() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

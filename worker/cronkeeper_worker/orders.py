@@ -1,0 +1,140 @@
+"""What the runner is told and what it tells: values that travel as JSON between the daemon and the runner.
+
+The runner stays for months in a few MiB, so this module imports nothing but `typing`; hence NamedTuple where the rest
+of the project has dataclasses (those would cost the runner 1.5 MiB and 10 ms).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+_RUN_ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
+
+
+class OrderError(ValueError):
+    """The order makes no sense, or this machine cannot carry it out. The message is for the run's owner."""
+
+
+class Order(NamedTuple):
+    """One process to make: exactly one of `command` (a line for /bin/sh), `argv` (no shell) and `executable` (a file).
+
+    The process gets a clean environment plus `env`; the caller puts the CRONKEEPER_* variables in there.
+    """
+
+    run_id: str
+    #: The claim's nonce: the same run_id and nonce ordered twice is one order.
+    nonce: str
+    command: str = ""
+    argv: tuple[str, ...] = ()
+    #: Path of a file in the artifact cache, with its sha256 in hex; `argv` then holds its arguments.
+    executable: str = ""
+    sha256: str = ""
+    env: dict[str, str] = {}  # noqa: RUF012  # never changed: the values of a NamedTuple are read-only here
+    #: An account's name; None is the account that the runner itself runs as.
+    run_as: str | None = None
+    #: None is a fresh folder of the run's own, gone when the run is forgotten.
+    cwd: str | None = None
+    timeout_s: float | None = None
+    #: From SIGTERM to SIGKILL.
+    kill_after_s: float = 10.0
+    output_kb: int = 1024
+    cpu_s: int | None = None
+    memory_mb: int | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what `order_from` reads."""
+        return self._asdict()
+
+
+def order_from(data: dict[str, Any]) -> Order:
+    """Read an order. Raises OrderError for one that must not be carried out."""
+    try:
+        order = Order(**data)._replace(argv=tuple(data.get("argv", ())))
+    except (TypeError, AttributeError) as exc:
+        raise OrderError(f"not an order: {exc}") from exc
+    check(order)
+    return order
+
+
+def check(order: Order) -> None:
+    """Raise OrderError for an order that is unsafe to touch (its run id names a folder) or says nothing."""
+    if not is_run_id(order.run_id):
+        raise OrderError(f"not a run id: {order.run_id!r}")
+    if bool(order.command) + bool(order.executable or order.argv) != 1:
+        raise OrderError("an order needs one of command, argv and executable")
+    if order.executable and not order.sha256:
+        raise OrderError("an artifact is run only with its sha256")
+    texts = (order.command, order.executable, order.cwd or "", *order.argv, *order.env, *order.env.values())
+    if any("\0" in text for text in texts):
+        raise OrderError("a NUL character has no place in a command or an environment")
+    if any("=" in name or not name for name in order.env):
+        raise OrderError("the name of an environment variable is empty or holds '='")
+
+
+def is_run_id(text: str) -> bool:
+    """Say whether the text can name a run's folder."""
+    return 0 < len(text) <= 128 and _RUN_ID_CHARACTERS.issuperset(text) and not text.startswith(".")
+
+
+class Started(NamedTuple):
+    """The process exists and has been told what to run."""
+
+    run_id: str
+    pid: int
+    started_ms: int
+
+
+class SpawnFailed(NamedTuple):
+    """Nothing of the run was executed. The message is for the run's owner."""
+
+    run_id: str
+    message: str
+    failed_ms: int
+
+
+class Ended(NamedTuple):
+    """The main process is over and its output complete (or given up 2 s later, when a stray child held it open).
+
+    Exactly one of `exit_code` and `signal` is set, unless `lost` (its parent died before it: nobody can tell) or
+    cancelled before it began. `tail` is the last 4 KiB of output.
+    """
+
+    run_id: str
+    ended_ms: int
+    exit_code: int | None
+    signal: int | None
+    timed_out: bool
+    cancelled: bool
+    output_bytes: int
+    tail: str
+    lost: bool = False
+
+
+class RunnerLost(NamedTuple):
+    """The connection to the runner is gone. Call `ensure`: a new runner tells about everything that still runs."""
+
+    reason: str
+
+
+RunEvent = Started | SpawnFailed | Ended
+RunnerEvent = Started | SpawnFailed | Ended | RunnerLost
+
+_KINDS: dict[str, type[RunEvent]] = {"started": Started, "spawn_failed": SpawnFailed, "ended": Ended}
+_NAMES = {kind: name for name, kind in _KINDS.items()}
+
+
+def event_to_json(event: RunEvent) -> dict[str, Any]:
+    """Return the event as a JSON object; `event_from` reads it."""
+    return {"event": _NAMES[type(event)], **event._asdict()}
+
+
+def event_from(data: dict[str, Any]) -> RunEvent:
+    """Read an event. Raises ValueError for anything else."""
+    fields = dict(data)
+    kind = _KINDS.get(fields.pop("event", ""))
+    try:
+        if kind is not None:
+            return kind(**fields)
+    except TypeError as exc:
+        raise ValueError(f"not an event: {exc}") from exc
+    raise ValueError("not an event")

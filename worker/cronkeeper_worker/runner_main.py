@@ -1,0 +1,294 @@
+"""The runner: the small process that is the parent of all runs on a node, and outlives the worker daemon.
+
+    python -ISs runner_main.py <state folder>
+
+It detaches itself, refuses to be there twice (flock on runner.lock), listens on runner.sock (owner only) and ends by
+itself once it has had neither a run nor a client for a minute. All it knows is in the runs' folders too, so it may be
+killed at any time.
+
+Messages are JSON objects, one a line. First the client says `{"op": "hello", "protocol": 1}`, and the runner answers
+with its own protocol, its pid and everything that runs; then come all ends that nobody acknowledged. `hello` and
+`finish` are the same in every protocol. A runner that is told `finish` gives up its socket and its lock at once, stays
+with its own runs until they have ended, and goes; a newer runner adopts them meanwhile by their folders.
+"""
+
+from __future__ import annotations
+
+import _socket
+import contextlib
+import fcntl
+import gc
+import json
+import os
+import signal
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+# Under -I the interpreter has no path to us. At its end the folder shadows nothing of the standard library, and
+# cronkeeper_worker/__init__.py holds a docstring only: nothing heavy comes in.
+sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from cronkeeper_worker import launch  # noqa: E402
+from cronkeeper_worker.executor import Executor  # noqa: E402
+from cronkeeper_worker.orders import OrderError, RunEvent, SpawnFailed, event_to_json, order_from  # noqa: E402
+from cronkeeper_worker.orphans import Orphans  # noqa: E402
+
+PROTOCOL = 1
+SOCKET, LOCK, LOG = "runner.sock", "runner.lock", "runner.log"
+_IDLE_S = 60.0
+_READ_BYTES = 1 << 18
+_MAX_LINE = 1 << 26
+#: What a client may leave unread before it is cut off; on its return it is told everything anew.
+_MAX_UNREAD = 1 << 26
+_EPOLLIN, _EPOLLOUT = 1, 4
+_MAX_LOG = 1 << 20
+
+
+class _Client:
+    __slots__ = ("fd", "greeted", "incoming", "outgoing", "socket")
+
+    def __init__(self, fd: int) -> None:
+        self.socket = _socket.socket(fileno=fd)
+        self.socket.setblocking(False)
+        self.fd = fd
+        self.incoming = bytearray()
+        self.outgoing = bytearray()
+        self.greeted = False
+
+
+class Runner:
+    """Serves clients and drives the executor, in one thread."""
+
+    def __init__(self, state_dir: str, lock_fd: int) -> None:
+        self._state_dir = state_dir
+        self._lock_fd = lock_fd
+        self._executor = Executor(state_dir)
+        self._orphans = Orphans(self._executor)
+        self._clients: dict[int, _Client] = {}
+        self._listener: _socket.socket | None = None
+        self._idle_since = time.monotonic()
+        self._finishing = False
+        #: Set by SIGTERM; obeyed within the 5 s of a turn.
+        self.asked_to_finish = False
+
+    def run(self) -> None:
+        """Serve until there is nothing more to do."""
+        self._listen()
+        self._orphans.scan()
+        gc.collect()
+        gc.freeze()  # the collector would touch, and so copy, every page after each fork
+        while not self._done():
+            events = self._executor.poll(5.0)
+            if events:
+                self._broadcast(events)
+            for client in list(self._clients.values()):
+                if client.outgoing:
+                    self._flush(client)
+            if self.asked_to_finish:
+                self._give_up_name()
+            # While somebody listens, the event reaches a journal in no time; otherwise our note is all there is.
+            self._executor.flush_exits = not self._clients
+
+    def _done(self) -> bool:
+        if not (self._executor.idle and self._orphans.idle):
+            self._idle_since = time.monotonic()
+            return False
+        if self._finishing:
+            return not any(client.outgoing for client in self._clients.values())
+        if self._clients:
+            self._idle_since = time.monotonic()
+        if time.monotonic() - self._idle_since < _IDLE_S:
+            return False
+        self._give_up_name()
+        return True
+
+    # -------------------------------------------------------------------------------------------------------- socket
+
+    def _listen(self) -> None:
+        path = os.path.join(self._state_dir, SOCKET)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)  # of a runner that was killed: we hold the lock
+        listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC)
+        listener.bind(path)
+        os.chmod(path, 0o600)
+        listener.listen(16)
+        self._listener = listener
+        self._executor.watch(listener.fileno(), self._accept)
+
+    def _give_up_name(self) -> None:
+        """Make room for another runner. The socket goes before the lock: nobody else's socket is ever removed."""
+        self._finishing = True
+        if self._listener is not None:
+            self._executor.unwatch(self._listener.fileno())
+            os.unlink(os.path.join(self._state_dir, SOCKET))
+            self._listener.close()
+            self._listener = None
+            os.close(self._lock_fd)
+
+    def _accept(self) -> None:
+        assert self._listener is not None
+        try:
+            fd, _ = self._listener._accept()  # type: ignore[attr-defined]  # `socket` would cost 1 MiB
+        except OSError:
+            return
+        client = self._clients[fd] = _Client(fd)
+        self._executor.watch(fd, lambda: self._on_ready(client))
+
+    def _drop(self, client: _Client) -> None:
+        if self._clients.pop(client.fd, None) is not None:
+            self._executor.unwatch(client.fd)
+            client.socket.close()
+
+    def _on_ready(self, client: _Client) -> None:
+        try:
+            data = client.socket.recv(_READ_BYTES)
+        except BlockingIOError:
+            self._flush(client)
+            return
+        except OSError:
+            data = b""
+        client.incoming += data
+        if not data or len(client.incoming) > _MAX_LINE:
+            self._drop(client)
+            return
+        *lines, rest = client.incoming.split(b"\n")
+        client.incoming = bytearray(rest)
+        for line in lines:
+            try:
+                self._obey(client, json.loads(line))
+            except (ValueError, KeyError, TypeError, AttributeError) as exc:
+                # It does not speak our language. Nothing it said before is undone.
+                _log(f"a client was cut off: {exc!r}")
+                self._drop(client)
+                return
+
+    def _send(self, client: _Client, message: dict[str, object]) -> None:
+        client.outgoing += json.dumps(message).encode() + b"\n"
+        if len(client.outgoing) > _MAX_UNREAD:
+            self._drop(client)
+
+    def _flush(self, client: _Client) -> None:
+        try:
+            if client.outgoing:
+                sent = client.socket.send(client.outgoing)
+                del client.outgoing[:sent]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._drop(client)
+            return
+        if client.fd in self._clients:
+            mask = _EPOLLIN | _EPOLLOUT if client.outgoing else _EPOLLIN
+            self._executor.watch(client.fd, lambda: self._on_ready(client), mask=mask)
+
+    # ------------------------------------------------------------------------------------------------------ messages
+
+    def _obey(self, client: _Client, message: dict[str, object]) -> None:
+        handlers = {
+            "hello": self._hello,
+            "start": self._start,
+            "cancel": self._cancel,
+            "ack": self._ack,
+            "finish": self._finish,
+        }
+        handlers[str(message["op"])](client, message)
+
+    def _hello(self, client: _Client, message: dict[str, object]) -> None:
+        self._send(client, {"op": "hello", "protocol": PROTOCOL, "pid": os.getpid()})
+        if message["protocol"] != PROTOCOL or self._finishing:
+            return
+        ended = [*self._orphans.scan(), *self._executor.unwritten.values()]
+        running: list[RunEvent] = [*self._executor.running(), *self._orphans.running()]
+        self._send(client, {"op": "running", "events": [event_to_json(event) for event in running]})
+        self._send(client, {"op": "events", "events": [event_to_json(event) for event in ended]})
+        client.greeted = True
+
+    def _start(self, client: _Client, message: dict[str, object]) -> None:
+        for data in _list(message["orders"]):
+            try:
+                self._executor.start(order_from(data))
+            except OrderError as exc:
+                self._executor.tell(SpawnFailed(str(data["run_id"]), str(exc), time.time_ns() // 1_000_000))
+
+    def _cancel(self, client: _Client, message: dict[str, object]) -> None:
+        self._executor.cancel(str(message["run_id"]))
+        self._orphans.cancel(str(message["run_id"]))
+
+    def _ack(self, client: _Client, message: dict[str, object]) -> None:
+        for run_id in _list(message["run_ids"]):
+            if not self._orphans.knows(str(run_id)):
+                self._executor.forget(str(run_id))
+
+    def _finish(self, client: _Client, message: dict[str, object]) -> None:
+        self._give_up_name()
+
+    def _broadcast(self, events: list[RunEvent]) -> None:
+        message: dict[str, object] = {"op": "events", "events": [event_to_json(event) for event in events]}
+        for client in list(self._clients.values()):
+            if client.greeted:
+                self._send(client, message)
+
+
+def _list(value: object) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError("a list is missing")
+    return value
+
+
+def _lock(state_dir: str) -> int | None:
+    """Take the runner's lock; None when another runner has it. The kernel gives it back when we die."""
+    fd = os.open(os.path.join(state_dir, LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    return fd
+
+
+def _redirect(state_dir: str) -> None:
+    """Point stdin to nowhere, and what Python itself may print to a small log."""
+    path = os.path.join(state_dir, LOG)
+    null = os.open("/dev/null", os.O_RDWR)
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    if os.fstat(log).st_size > _MAX_LOG:
+        os.ftruncate(log, 0)
+    os.dup2(null, 0)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    for fd in (null, log):
+        if fd > 2:
+            os.close(fd)
+
+
+def _log(sentence: str) -> None:
+    print(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {sentence}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def main(state_dir: str) -> int:
+    """Detach and serve. Exit status 0, also when another runner is there already."""
+    launch.detach()
+    lock_fd = _lock(state_dir)
+    if lock_fd is None:
+        return 0
+    _redirect(state_dir)
+    os.chdir("/")
+    runner = Runner(state_dir, lock_fd)
+
+    def finish(*_: object) -> None:
+        runner.asked_to_finish = True
+
+    # Whoever means the daemon does not mean the runs: asked to end, we end when the last run has. (A handler, because
+    # the jobs would inherit an ignored signal.)
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, finish)
+    runner.run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
