@@ -1,0 +1,194 @@
+"""Shapes of answers, for the OpenAPI document and its tests. The answers themselves are made in `render`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+
+from cronkeeper.domain.job import JobStatus, JobType
+from cronkeeper.domain.run import Reason, RunState, Trigger
+from cronkeeper.ports import Role
+from cronkeeper_api.models import Instant, JobInput
+
+SelectorText = Annotated[str | None, WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "null"}]})]
+
+
+class Shape(BaseModel):
+    """The base of all answers. More fields may come; none of these may go."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class ArtifactAnswer(Shape):
+    key: str
+    url: str
+    sha256: str
+    size: int
+    filename: str
+
+
+class LastRunAnswer(Shape):
+    id: str
+    fire_time: Instant
+    state: RunState
+    ended_at: Instant | None
+
+
+class RetryAnswer(Shape):
+    limit: int
+    backoff_s: int
+    max_backoff_s: int
+
+
+class Job(JobInput):
+    """A job: its spec as given or defaulted, and what the server knows of it."""
+
+    model_config = ConfigDict(extra="allow", json_schema_serialization_defaults_required=True)
+
+    id: str
+    status: JobStatus
+    executable: str = Field(description="The command line, or the URL of the file in the object store.")
+    type: JobType
+    selector: SelectorText = None
+    artifact: ArtifactAnswer | None = Field(default=None, description="The file, pinned by content.")
+    generation: int = Field(description="Grows with every change.")
+    created_at: Instant
+    updated_at: Instant
+    next_fire: Instant | None = Field(description="Null while paused or finished, or when no fire time is left.")
+    last_run: LastRunAnswer | None
+    workers: list[str] = Field(description="The workers that have its tasks.")
+
+
+class Run(Shape):
+    """One recorded start of a task for one fire time."""
+
+    id: str
+    job_id: str
+    fire_time: Instant = Field(description="When it was due. Never rounded from when it ran.")
+    attempt: int
+    shard: int
+    trigger: Trigger
+    state: RunState
+    reason: Reason | None
+    worker: str | None
+    claimed_at: Instant | None
+    started_at: Instant | None
+    ended_at: Instant | None
+    exit_code: int | None
+    signal: int | None
+    autonomous: bool = Field(description="Started while no fence could be reached.")
+    output_tail: str
+    output_bytes: int
+    cancel_requested: bool
+
+
+class Forecast(Shape):
+    next: list[Instant]
+    words: str
+    notes: list[str]
+
+
+class Worker(Shape):
+    id: str
+    host: str
+    state: Literal["up", "cordoned", "draining", "lost"]
+    labels: dict[str, str]
+    capacity: int
+    tasks: int
+    version: str
+    last_seen: Instant | None
+    clock_offset_ms: int | None
+
+
+class MoveAnswer(Shape):
+    model_config = ConfigDict(extra="allow", populate_by_name=True)
+
+    task: str
+    source: str | None = Field(alias="from")
+    to: str | None
+    reason: str
+
+
+class Moves(Shape):
+    moves: list[MoveAnswer]
+
+
+class Plan(Moves):
+    unplaced: dict[str, str] = Field(description="Tasks that would have no worker, and why.")
+    load: dict[str, float] = Field(description="Expected fires a minute of each worker afterwards.")
+
+
+class Token(Shape):
+    id: str
+    name: str
+    role: Role
+    created_at: Instant
+    expires_at: Instant | None
+    revoked_at: Instant | None
+
+
+class NewToken(Token):
+    token: str = Field(description="The secret. It is shown this once.")
+
+
+class FieldChange(Shape):
+    before: Any = Field(alias="from")
+    to: Any
+
+
+class ChangeAnswer(Shape):
+    name: str
+    id: str | None
+    fields: dict[str, FieldChange] | None = None
+    next_before: list[Instant] | None = None
+    next_after: list[Instant] | None = None
+
+
+class NamedJob(Shape):
+    name: str
+    id: str
+
+
+class Applied(Shape):
+    dry_run: bool
+    created: list[ChangeAnswer]
+    changed: list[ChangeAnswer]
+    unchanged: list[NamedJob]
+    pruned: list[ChangeAnswer]
+
+
+class Health(Shape):
+    status: str
+
+
+class FieldFault(Shape):
+    field: str
+    message: str
+    hint: str
+
+
+class Problem(Shape):
+    """RFC 9457. `type` is stable; /docs explains each."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str = Field(description="The request's id, also in X-Request-Id.")
+    errors: list[FieldFault]
+
+
+COMPONENTS: tuple[type[BaseModel], ...] = (
+    Job,
+    Run,
+    Forecast,
+    Worker,
+    Moves,
+    Plan,
+    Token,
+    NewToken,
+    Applied,
+    Health,
+    Problem,
+)

@@ -1,0 +1,36 @@
+"""Who asks: a bearer token in the Authorization header, and nowhere else. In doubt nobody is let in."""
+
+from __future__ import annotations
+
+import re
+
+from flask import request
+
+from cronkeeper.ports import Role
+from cronkeeper_api.problems import ProblemError
+from cronkeeper_api.routing import Access
+from cronkeeper_manager.service import Caller, Tokens
+
+_BEARER = re.compile(r"[Bb]earer (ck_[A-Za-z0-9_-]{43})", re.ASCII)
+_CHALLENGE = {"WWW-Authenticate": 'Bearer realm="cronkeeper"'}
+#: Stands for everybody on public routes.
+NOBODY = Caller("", "nobody", Role.VIEWER)
+
+
+def authorize(tokens: Tokens, access: Access) -> Caller:
+    """Return the caller, if the token is good and its role is enough.
+
+    Raises ProblemError (unauthorized, forbidden), or UnavailableError when the store cannot say.
+    """
+    if access is Access.PUBLIC:
+        return NOBODY
+    headers = request.headers.getlist("Authorization")
+    match = _BEARER.fullmatch(headers[0]) if len(headers) == 1 else None
+    if match is None:
+        raise ProblemError("unauthorized", "send one header: Authorization: Bearer ck_…", headers=_CHALLENGE)
+    caller = tokens.authenticate(match[1])
+    if caller is None:
+        raise ProblemError("unauthorized", "the token is unknown, expired or revoked", headers=_CHALLENGE)
+    if not access.allows(caller.role):
+        raise ProblemError("forbidden", f"this takes a token with the role {access}; yours is {caller.role}")
+    return caller

@@ -1,0 +1,77 @@
+"""What the API server needs to know."""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from cronkeeper.errors import ConfigError
+from cronkeeper.runtime.config import StoreConfig, setting
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApiConfig(StoreConfig):
+    """Settings of an API server. Secrets come from files or the environment, never from flags."""
+
+    bind: str = setting("127.0.0.1:30001", "host:port to listen on; HAProxy stands in front")
+    workers: int = setting(1, "processes")
+    threads: int = setting(16, "threads of each process")
+    signing_key_file: Path | None = setting(None, "file with the 32-byte seed, in hex, that signs tasks; mode 0600")
+    run_as_allowed: tuple[str, ...] = setting(
+        ("nobody",), "accounts that a job may name in run_as; root needs an admin"
+    )
+    max_artifact_bytes: int = setting(8 * MIB, "largest file of a job, bytes")
+    max_body_bytes: int = setting(12 * MIB, "largest body of a request, bytes; BASE64 takes a third more than its file")
+    metrics_public: bool = setting(False, "serve /metrics without a token")
+    follow_limit_s: float = setting(3600.0, "longest live tail of a log, seconds")
+    drain_s: float = setting(2.0, "on SIGTERM, how long /readyz says 503 before no more requests are taken, seconds")
+    graceful_timeout_s: int = setting(10, "on SIGTERM, how long requests in progress may take, seconds")
+
+    def check(self) -> list[str]:
+        faults = super().check()
+        host, _, port = self.bind.rpartition(":")
+        if not host or not port.isdigit() or int(port) > 65_535:
+            faults.append("bind: write host:port, such as 127.0.0.1:30001")
+        if not 1 <= self.workers <= 64:
+            faults.append("workers: use 1 to 64 processes")
+        if not 2 <= self.threads <= 256:
+            faults.append("threads: use 2 to 256 threads")
+        if self.max_body_bytes * 3 < self.max_artifact_bytes * 4:
+            faults.append("max_body_bytes: must be at least 4/3 of max_artifact_bytes, as BASE64 takes so much")
+        if not 0 <= self.drain_s <= 60:
+            faults.append("drain_s: use 0 to 60 seconds")
+        if "root" in self.run_as_allowed:
+            faults.append("run_as_allowed: root cannot be listed; it takes an admin's token instead")
+        return [*faults, *self._key_faults()]
+
+    def _key_faults(self) -> list[str]:
+        if self.signing_key_file is None:
+            return ["signing_key_file: not set; make one with: (umask 077; openssl rand -hex 32 > signing-key)"]
+        try:
+            read_signing_key(self.signing_key_file)
+        except ConfigError as exc:
+            return [f"signing_key_file: {exc}"]
+        return []
+
+
+def read_signing_key(path: Path) -> bytes:
+    """Return the 32 secret bytes. Raises ConfigError for a file that is missing, open to others, or no such key."""
+    try:
+        mode = path.stat().st_mode
+        text = path.read_text(encoding="ascii").strip()
+    except OSError as exc:
+        raise ConfigError(f"cannot read {path}: {exc.strerror}") from exc
+    except UnicodeDecodeError as exc:
+        raise ConfigError(f"{path} is not 64 hex digits") from exc
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise ConfigError(f"{path} can be read by others; chmod 600 it, and make a new key if it was open for long")
+    try:
+        seed = bytes.fromhex(text)
+    except ValueError as exc:
+        raise ConfigError(f"{path} is not 64 hex digits") from exc
+    if len(seed) != 32 or len(set(seed)) < 8:
+        raise ConfigError(f"{path} is not 32 random bytes in hex")
+    return seed

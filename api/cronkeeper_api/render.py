@@ -1,0 +1,173 @@
+"""From values to the JSON that others rely on (DESIGN: "Jobs over HTTP")."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flask import Response
+
+from cronkeeper.domain.instants import rfc3339
+from cronkeeper.domain.job import Job, JobSpec, JobState, LastRun, next_fire, spec_to_dict, status_of
+from cronkeeper.domain.run import UNSUCCESSFUL, Run
+from cronkeeper.ports import Token
+from cronkeeper_manager.service import Applied, Change, Forecast
+
+
+def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return an answer of JSON. Text is sent as UTF-8, not escaped."""
+    # "replace": no stored text holds half a surrogate pair, and an answer must not fail over one.
+    data = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+    response = Response(data, status=status, content_type="application/json")
+    response.headers.update(dict(headers or {}))
+    return response
+
+
+def job_json(
+    job: Job, *, now_ms: int, workers: Sequence[str], fires: dict[object, int | None] | None = None
+) -> dict[str, Any]:
+    """Return a job. `fires` remembers next fire times over the jobs of a page: many share a schedule."""
+    data = spec_to_dict(job.spec)
+    return {
+        "id": str(job.id),
+        "status": status_of(job.state, job.last_run, unsuccessful=UNSUCCESSFUL).value,
+        **data,
+        "generation": job.generation,
+        "created_at": rfc3339(job.created_ms),
+        "updated_at": rfc3339(job.updated_ms),
+        "next_fire": _instant(_next_fire(job, now_ms, {} if fires is None else fires)),
+        "last_run": None if job.last_run is None else _last_run(job.last_run),
+        "workers": list(workers),
+    }
+
+
+def etag_of(job_id: object, generation: object) -> str:
+    """Return a job's ETag."""
+    return f'"job-{job_id}-{generation}"'
+
+
+def run_json(run: Run) -> dict[str, Any]:
+    """Return a run."""
+    return {
+        "id": run.id,
+        "job_id": str(run.key.task.job_id),
+        "fire_time": rfc3339(run.key.fire_ms),
+        "attempt": run.key.attempt,
+        "shard": run.key.task.shard,
+        "trigger": run.trigger.value,
+        "state": run.state.value,
+        "reason": None if run.reason is None else run.reason.value,
+        "worker": run.worker or None,
+        "claimed_at": _instant(run.claimed_ms),
+        "started_at": _instant(run.started_ms),
+        "ended_at": _instant(run.ended_ms),
+        "exit_code": run.exit_code,
+        "signal": run.signal,
+        "autonomous": run.autonomous,
+        "output_tail": run.output_tail,
+        "output_bytes": run.output_bytes,
+        "cancel_requested": run.cancel_requested,
+    }
+
+
+def forecast_json(found: Forecast) -> dict[str, Any]:
+    """Return the answer of `next` and `preview`."""
+    return {"next": [rfc3339(ms) for ms in found.fire_times], "words": found.words, "notes": list(found.notes)}
+
+
+def worker_json(view: Any) -> dict[str, Any]:
+    """Return a worker."""
+    return {
+        "id": view.id,
+        "host": view.host,
+        "state": str(view.state),
+        "labels": dict(view.labels),
+        "capacity": view.capacity,
+        "tasks": view.tasks,
+        "version": view.version,
+        "last_seen": _instant(view.last_seen_ms),
+        "clock_offset_ms": view.clock_offset_ms,
+    }
+
+
+def moves_json(moves: Sequence[Any]) -> dict[str, Any]:
+    """Return moves, in the order in which they would be made."""
+    return {
+        "moves": [
+            {"task": str(move.task), "from": move.from_, "to": move.to, "reason": str(move.reason)} for move in moves
+        ]
+    }
+
+
+def plan_json(found: Any) -> dict[str, Any]:
+    """Return the answer of a plan."""
+    return {
+        **moves_json(found.moves),
+        "unplaced": {str(task): str(why) for task, why in found.unplaced.items()},
+        "load": {worker: round(load, 3) for worker, load in found.load.items()},
+    }
+
+
+def token_json(token: Token) -> dict[str, Any]:
+    """Return a token, without its secret, which nobody knows."""
+    return {
+        "id": str(token.id),
+        "name": token.name,
+        "role": token.role.value,
+        "created_at": rfc3339(token.created_ms),
+        "expires_at": _instant(token.expires_ms),
+        "revoked_at": _instant(token.revoked_ms),
+    }
+
+
+def applied_json(applied: Applied, *, dry_run: bool) -> dict[str, Any]:
+    """Return what an apply did, or would do."""
+    return {
+        "dry_run": dry_run,
+        "created": [_change_json(change, dry_run) for change in applied.created],
+        "changed": [_change_json(change, dry_run) for change in applied.changed],
+        "unchanged": [{"name": name, "id": str(job_id)} for name, job_id in applied.unchanged],
+        "pruned": [_change_json(change, dry_run) for change in applied.pruned],
+    }
+
+
+def _change_json(change: Change, dry_run: bool) -> dict[str, Any]:
+    data: dict[str, Any] = {"name": change.name, "id": None if change.job_id is None else str(change.job_id)}
+    if change.fields:
+        data["fields"] = {field: {"from": was, "to": becomes} for field, (was, becomes) in change.fields.items()}
+    if dry_run:
+        data["next_before"] = [rfc3339(ms) for ms in change.next_before]
+        data["next_after"] = [rfc3339(ms) for ms in change.next_after]
+    return data
+
+
+def _next_fire(job: Job, now_ms: int, fires: dict[object, int | None]) -> int | None:
+    if job.state is not JobState.ACTIVE:
+        return None
+    after_ms = max(now_ms, job.effective_from_ms)
+    key = (*_timing(job.spec), after_ms)
+    if key not in fires:
+        try:
+            fires[key] = next_fire(job.spec, after_ms)
+        except ValueError:
+            # Saved under older rules, or by a newer zone database: the rest of the job is still worth showing.
+            fires[key] = None
+    return fires[key]
+
+
+def _timing(spec: JobSpec) -> tuple[object, ...]:
+    return spec.schedule, spec.timezone, spec.dst, spec.starts_at_ms, spec.ends_at_ms
+
+
+def _last_run(run: LastRun) -> dict[str, Any]:
+    return {
+        "id": run.run_id,
+        "fire_time": rfc3339(run.fire_ms),
+        "state": run.state.value,
+        "ended_at": _instant(run.ended_ms),
+    }
+
+
+def _instant(ms: int | None) -> str | None:
+    return None if ms is None else rfc3339(ms)

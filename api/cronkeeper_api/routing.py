@@ -1,0 +1,127 @@
+"""Routes: each is declared with the role that it takes; one without cannot exist.
+
+A view takes the call (who asks, with which parameters) and the parts of the path, and returns a response. Everything
+around it, from the token to the Idempotency-Key, is done once, in `app`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from flask import Response
+from pydantic import BaseModel
+
+from cronkeeper.ports import Role
+from cronkeeper_api.params import Param
+from cronkeeper_api.services import Services
+from cronkeeper_manager.service import Caller
+
+
+class Access(StrEnum):
+    """What a caller must be to use a route; each level includes the ones before it."""
+
+    PUBLIC = "public"
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+
+    def allows(self, role: Role) -> bool:
+        """Say whether a token of this role is enough."""
+        return _LEVELS[Access(role.value)] >= _LEVELS[self]
+
+
+_LEVELS = {access: level for level, access in enumerate(Access)}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request, once its token and its parameters have been found good."""
+
+    services: Services
+    caller: Caller
+    request_id: str
+    query: Mapping[str, Any]
+
+
+View = Callable[..., Response]
+V = TypeVar("V", bound=View)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One kind of answer, for the OpenAPI document. `schema` is the name of a component; none is no JSON."""
+
+    description: str
+    schema: str = ""
+    example: Any = None
+    media: str = "application/json"
+    headers: tuple[str, ...] = ()
+    many: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One method of one path. `problems` are the kinds of problems that it adds to those of every route."""
+
+    method: str
+    path: str
+    access: Access
+    view: View
+    summary: str
+    description: str
+    tag: str
+    params: tuple[Param, ...]
+    body: type[BaseModel] | None
+    body_required: bool
+    form: bool
+    example: Any
+    answers: Mapping[int, Answer]
+    problems: tuple[str, ...]
+    idempotent: bool
+    if_match: bool
+
+    @property
+    def endpoint(self) -> str:
+        return f"{self.method} {self.path}"
+
+
+@dataclass(slots=True)
+class Router:
+    """The routes of one module of views."""
+
+    tag: str
+    routes: list[Route] = field(default_factory=list)
+
+    def route(
+        self,
+        method: str,
+        path: str,
+        *,
+        access: Access,
+        summary: str,
+        answers: Mapping[int, Answer],
+        description: str = "",
+        params: tuple[Param, ...] = (),
+        body: type[BaseModel] | None = None,
+        body_required: bool = True,
+        form: bool = False,
+        example: Any = None,
+        problems: tuple[str, ...] = (),
+        idempotent: bool = False,
+        if_match: bool = False,
+    ) -> Callable[[V], V]:
+        """Declare the decorated view as a route."""
+
+        def register(view: V) -> V:
+            self.routes.append(
+                Route(
+                    method, path, access, view, summary, description, self.tag, params, body, body_required, form,
+                    example, answers, problems, idempotent, if_match,
+                )
+            )  # fmt: skip
+            return view
+
+        return register

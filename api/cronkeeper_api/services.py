@@ -1,0 +1,184 @@
+"""What the views work with, put together once for each process, after the fork."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from cronkeeper.errors import CronkeeperError
+from cronkeeper.ports import BlobStore, Coordinator, Store
+from cronkeeper.runtime.clock import Clock, SystemClock
+from cronkeeper.runtime.loop import spawn_thread
+from cronkeeper.wire.task import Signer
+from cronkeeper_api.config import ApiConfig, read_signing_key
+from cronkeeper_api.metrics import ApiMetrics
+from cronkeeper_manager.service import Artifacts, Jobs, News, Policy, Runs, Tokens
+
+log = logging.getLogger(__name__)
+
+_PULSE_S, _OVERDUE_S = 1.0, 3.0
+
+
+class FleetPort(Protocol):
+    """The use cases of the fleet, as the views need them."""
+
+    def workers(self) -> Sequence[Any]: ...
+
+    def worker(self, worker: str) -> Any: ...
+
+    def reassign(self, job_id: int, worker: str, dry_run: bool) -> Sequence[Any]: ...
+
+    def cordon(self, worker: str) -> Any: ...
+
+    def uncordon(self, worker: str) -> Any: ...
+
+    def drain(self, worker: str, dry_run: bool) -> Sequence[Any]: ...
+
+    def plan(self, question: Mapping[str, Any]) -> Any: ...
+
+
+class Pulse:
+    """Whether a store answers, asked at most once a second and by one thread at a time.
+
+    A server that hangs must not take all our threads with it, one for each health check.
+    """
+
+    def __init__(self, ping: Callable[[], None], clock: Clock) -> None:
+        self._ping = ping
+        self._clock = clock
+        self._asking = threading.Lock()
+        self._beats = False
+        self._asked_s = float("-inf")
+
+    def beats(self) -> bool:
+        """Say whether the store answered just now; no, too, while an answer is overdue."""
+        if self._age() < _PULSE_S:
+            return self._beats
+        if not self._asking.acquire(blocking=False):
+            return self._beats and self._age() < _OVERDUE_S
+        try:
+            self._ping()
+            self._beats = True
+        except CronkeeperError:
+            self._beats = False
+        finally:
+            self._asked_s = self._clock.boot_s()
+            self._asking.release()
+        return self._beats
+
+    def _age(self) -> float:
+        return self._clock.boot_s() - self._asked_s
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """One process's stores and use cases."""
+
+    config: ApiConfig
+    clock: Clock
+    store: Store
+    coordinator: Coordinator
+    jobs: Jobs
+    runs: Runs
+    tokens: Tokens
+    fleet: FleetPort
+    news: News
+    metrics: ApiMetrics
+    pulse: Pulse
+    #: Places for live tails: each holds a thread, and other requests need some, too.
+    tails: threading.Semaphore
+    #: Says whether this server is about to stop: /readyz then sends HAProxy elsewhere.
+    draining: Callable[[], bool] = lambda: False
+    #: Set when the process ends: live tails stop.
+    stopping: threading.Event = field(default_factory=threading.Event)
+
+    def close(self) -> None:
+        """End what was opened. Safe to repeat."""
+        self.stopping.set()
+        self.news.stop()
+        self.coordinator.stop()
+        self.store.close()
+
+
+def assemble(
+    config: ApiConfig,
+    *,
+    store: Store,
+    coordinator: Coordinator,
+    blobs: BlobStore,
+    signer: Signer,
+    fleet: FleetPort,
+    clock: Clock,
+    draining: Callable[[], bool] = lambda: False,
+) -> Services:
+    """Put the use cases together on whatever implements the ports."""
+    news = News(coordinator)
+    artifacts = Artifacts(blobs, max_bytes=config.max_artifact_bytes)
+    policy = Policy(config.run_as_allowed, config.max_artifact_bytes)
+    return Services(
+        config=config,
+        clock=clock,
+        store=store,
+        coordinator=coordinator,
+        jobs=Jobs(store, artifacts, signer, news, clock, policy),
+        runs=Runs(store, news, clock),
+        tokens=Tokens(store.tokens, clock),
+        fleet=fleet,
+        news=news,
+        metrics=ApiMetrics(),
+        pulse=Pulse(store.ping, clock),
+        tails=threading.Semaphore(max(1, config.threads // 2)),
+        draining=draining,
+    )
+
+
+def open_services(config: ApiConfig, *, draining: Callable[[], bool] = lambda: False) -> Services:
+    """Open the real stores. Call it after the fork: neither a ZooKeeper session nor a connection pool survives one.
+
+    ZooKeeper is connected to in the background: jobs can be posted without it.
+    """
+    from cronkeeper_manager.fleet import Fleet
+
+    from cronkeeper.blob import open_blobs
+    from cronkeeper.coord import connect
+    from cronkeeper.store import open_store
+
+    if config.signing_key_file is None:
+        raise ValueError("signing_key_file is not set")  # ApiConfig.check has refused this before
+    clock = SystemClock()
+    store = open_store(config.database_url, pool_size=config.threads)
+    coordinator = connect(
+        config.zookeeper, auth=config.zookeeper_auth, session_timeout_s=config.session_timeout_s, name="api"
+    )
+    blobs = open_blobs(
+        config.blob_url,
+        endpoint_url=config.s3_endpoint,
+        access_key=config.s3_access_key,
+        secret_key=config.s3_secret_key,
+    )
+    services = assemble(
+        config,
+        store=store,
+        coordinator=coordinator,
+        blobs=blobs,
+        signer=Signer.from_seed(read_signing_key(config.signing_key_file)),
+        fleet=Fleet(store, coordinator, clock),
+        clock=clock,
+        draining=draining,
+    )
+    spawn_thread("zookeeper-start", lambda: _start(coordinator), _start_died)
+    return services
+
+
+def _start(coordinator: Coordinator) -> None:
+    try:
+        coordinator.start(10.0)
+    except CronkeeperError as exc:
+        log.warning("ZooKeeper is away, it goes on being tried", extra={"event": "zookeeper.away", "error": str(exc)})
+
+
+def _start_died(exc: BaseException) -> None:
+    log.error("the ZooKeeper session could not be started", extra={"event": "zookeeper.failed"}, exc_info=exc)

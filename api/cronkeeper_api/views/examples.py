@@ -1,0 +1,135 @@
+"""Examples for the OpenAPI document. A test checks each against its schema."""
+
+from __future__ import annotations
+
+from typing import Any
+
+NEW_JOB = {"executable": "ls -la", "schedule": "5 * * * *", "type": "command"}
+
+LAST_RUN = {
+    "id": "1-0-1772366700000-1",
+    "fire_time": "2026-03-01T12:05:00Z",
+    "state": "succeeded",
+    "ended_at": "2026-03-01T12:05:00.412Z",
+}
+
+JOB: dict[str, Any] = {
+    "id": "1",
+    "status": "scheduled",
+    **NEW_JOB,
+    "namespace": "default",
+    "name": None,
+    "description": "",
+    "owner": "",
+    "timezone": "UTC",
+    "args": [],
+    "env": {},
+    "run_as": None,
+    "timeout_s": None,
+    "retry": {"limit": 0, "backoff_s": 10, "max_backoff_s": 3600},
+    "concurrency": "forbid",
+    "misfire": "latest",
+    "grace_s": 3600,
+    "delivery": "at_least_once",
+    "on_worker_loss": "rerun",
+    "dst": {"gap": None, "fold": None},
+    "jitter_s": 0,
+    "starts_at": None,
+    "ends_at": None,
+    "selector": None,
+    "shards": 1,
+    "limits": {"cpu": None, "memory_mb": None, "output_kb": 1024},
+    "labels": {},
+    "filename": None,
+    "artifact": None,
+    "generation": 1,
+    "created_at": "2026-03-01T11:58:21.003Z",
+    "updated_at": "2026-03-01T11:58:21.003Z",
+    "next_fire": "2026-03-01T13:05:00Z",
+    "last_run": LAST_RUN,
+    "workers": ["node-3"],
+}
+
+RUN: dict[str, Any] = {
+    "id": "1-0-1772366700000-1",
+    "job_id": "1",
+    "fire_time": "2026-03-01T12:05:00Z",
+    "attempt": 1,
+    "shard": 0,
+    "trigger": "timer",
+    "state": "succeeded",
+    "reason": None,
+    "worker": "node-3",
+    "claimed_at": "2026-03-01T12:05:00.004Z",
+    "started_at": "2026-03-01T12:05:00.011Z",
+    "ended_at": "2026-03-01T12:05:00.412Z",
+    "exit_code": 0,
+    "signal": None,
+    "autonomous": False,
+    "output_tail": "total 0\n",
+    "output_bytes": 8,
+    "cancel_requested": False,
+}
+
+PENDING_RUN: dict[str, Any] = {
+    **RUN,
+    "id": "1-0-1772366712345-1",
+    "fire_time": "2026-03-01T12:05:12.345Z",
+    "trigger": "manual",
+    "state": "pending",
+    "worker": None,
+    "claimed_at": None,
+    "started_at": None,
+    "ended_at": None,
+    "exit_code": None,
+    "output_tail": "",
+    "output_bytes": 0,
+}
+
+FORECAST = {
+    "next": ["2026-03-29T00:05:00Z", "2026-03-29T01:05:00Z"],
+    "words": "At 5 minutes past every hour (Europe/Berlin)",
+    "notes": ["The clock in Europe/Berlin goes forward by 1 hour at 2026-03-29T01:00:00Z."],
+}
+
+WORKER = {
+    "id": "node-3",
+    "host": "node-3.example.net",
+    "state": "up",
+    "labels": {"zone": "eu"},
+    "capacity": 10000,
+    "tasks": 42,
+    "version": "0.1.0",
+    "last_seen": "2026-03-01T12:05:11.870Z",
+    "clock_offset_ms": -3,
+}
+
+MOVES = {"moves": [{"task": "1/0", "from": "node-3", "to": "node-7", "reason": "reassign"}]}
+PLAN = {**MOVES, "unplaced": {"9/0": "no worker matches gpu"}, "load": {"node-7": 12.5}}
+
+TOKEN = {
+    "id": "2",
+    "name": "ci",
+    "role": "operator",
+    "created_at": "2026-03-01T11:00:00Z",
+    "expires_at": None,
+    "revoked_at": None,
+}
+NEW_TOKEN = {**TOKEN, "token": "ck_…"}
+
+APPLY = {"jobs": [{"name": "listing", **NEW_JOB}], "namespace": "default"}
+APPLIED = {
+    "dry_run": True,
+    "created": [],
+    "changed": [
+        {
+            "name": "listing",
+            "id": "1",
+            "fields": {"schedule": {"from": "0 * * * *", "to": "5 * * * *"}},
+            "next_before": ["2026-03-01T13:00:00Z"],
+            "next_after": ["2026-03-01T12:05:00Z"],
+        }
+    ],
+    "unchanged": [],
+    "pruned": [],
+}
