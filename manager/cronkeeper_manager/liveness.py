@@ -1,0 +1,228 @@
+"""Who is alive: from what the two witnesses say now, and what they said before, to a verdict on every worker. PURE.
+
+A worker's witnesses are its ZooKeeper session and its lease row in MySQL. It is lost only when neither has seen it: its
+znode has been gone for a grace, and its lease is stale. MySQL counts as silent too once this leader has been unable to
+ask it for 15 s. ZooKeeper cannot be silent for a leader: one that cannot ask ZooKeeper leads nothing. A false alarm
+costs a move, never a double.
+
+Seconds are boot-clock seconds of this leader; ages of leases are measured by the database's own clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from cronkeeper.domain.placement import Lease
+
+#: How often a worker renews its lease row.
+LEASE_EVERY_S = 2.0
+#: A worker stops starting `at_most_once` runs this part of the session after its last acknowledged probe.
+SELF_FENCE_SHARE = 2 / 3
+#: A lease of this age was never renewed so long ago: the worker has said goodbye (`LeaseStore.release`).
+GOODBYE_S = 365 * 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class LivenessSettings:
+    """When somebody is given up. The defaults have a dead node's fire run elsewhere within 10 s."""
+
+    session_s: float = 6.0
+    #: How long a znode must be gone.
+    grace_s: float = 2.0
+    #: From this age on a lease is stale.
+    lease_stale_s: float = 6.0
+    #: Unable to ask MySQL for so long, this leader counts it as silent.
+    mysql_silent_s: float = 15.0
+    #: More than this part of the fleet, and at least so many workers, gone within the window: failover pauses.
+    brake_share: float = 1 / 3
+    brake_least: int = 3
+    brake_window_s: float = 60.0
+    brake_pause_s: float = 120.0
+
+    @property
+    def hold_off_s(self) -> float:
+        """For so long after a fresh look at ZooKeeper an absent znode says nothing: everybody may be coming back."""
+        return self.session_s + self.grace_s
+
+
+def check_settings(settings: LivenessSettings) -> list[str]:
+    """Return what does not add up, in sentences that name the setting; an empty list when all is well."""
+    faults = []
+    fence_s = settings.session_s * SELF_FENCE_SHARE
+    if settings.grace_s < 1:
+        faults.append("grace_s: use at least 1 second, or a worker that reconnects is taken for dead")
+    if settings.lease_stale_s < 3 * LEASE_EVERY_S:
+        faults.append(
+            f"lease_stale_s: use at least {3 * LEASE_EVERY_S:g} seconds: leases are renewed every {LEASE_EVERY_S:g} s"
+        )
+    if settings.lease_stale_s < fence_s + 1:
+        faults.append(
+            f"lease_stale_s: use at least {fence_s + 1:g} seconds with a session timeout of {settings.session_s:g} s:"
+            " a worker that is cut off fences itself only after two thirds of it"
+        )
+    if settings.mysql_silent_s < settings.session_s + settings.lease_stale_s:
+        faults.append(
+            f"mysql_silent_s: use at least {settings.session_s + settings.lease_stale_s:g} seconds"
+            " (the session timeout and lease_stale_s), or a short failure of MySQL takes away a witness"
+        )
+    if not 0 < settings.brake_share <= 1:
+        faults.append("lost_brake_share: use a part of the fleet, more than 0 and at most 1")
+    if settings.brake_least < 2:
+        faults.append("lost_brake_least: use at least 2: the loss of one worker is what failover is for")
+    if settings.brake_pause_s < settings.brake_window_s:
+        faults.append("lost_brake_pause_s: use at least lost_brake_window_s, or the same losses stop failover twice")
+    return faults
+
+
+class Verdict(StrEnum):
+    """`undecided` keeps what it has and gets nothing new."""
+
+    UP = "up"
+    UNDECIDED = "undecided"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """What this leader sees now."""
+
+    now_s: float
+    #: Workers with a session.
+    sessions: Set[str]
+    #: Everybody who ever was: workers named by leases, nodes, assignments and ownerships.
+    known: Set[str]
+    #: None while MySQL cannot be asked.
+    leases: Mapping[str, Lease] | None
+    #: When MySQL last answered this leader.
+    mysql_ok_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Absence:
+    """Somebody without a session."""
+
+    since_s: float
+    #: It was alive a moment before: its disappearance is news, and counts for the brake.
+    fresh: bool
+    #: The last instant at which it surely was alive; None when this leader cannot tell.
+    alive_until_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What a leader remembers from turn to turn. It begins anew with every leader, with a hold-off."""
+
+    hold_off_until_s: float
+    present: frozenset[str] = frozenset()
+    absent: Mapping[str, Absence] = field(default_factory=dict)
+    lost: frozenset[str] = frozenset()
+    paused_until_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The verdicts, and what to remember."""
+
+    verdicts: dict[str, Verdict]
+    memory: Memory
+    #: The brake came on with this look: a person should know.
+    braked: bool = False
+
+    @property
+    def paused(self) -> bool:
+        """Whether somebody would be lost, were it not for the brake."""
+        return self.memory.paused_until_s > 0
+
+
+def begin(now_s: float, settings: LivenessSettings) -> Memory:
+    """Return the memory of a leader that has just been elected, or whose tree was wiped under it."""
+    return Memory(hold_off_until_s=now_s + settings.hold_off_s)
+
+
+def hold_off(memory: Memory, now_s: float, settings: LivenessSettings) -> Memory:
+    """Return the memory after a break in this leader's own view of ZooKeeper: nobody is lost for a while."""
+    return replace(memory, hold_off_until_s=max(memory.hold_off_until_s, now_s + settings.hold_off_s))
+
+
+def judge(memory: Memory, sighting: Sighting, settings: LivenessSettings) -> Judgement:
+    """Return who is up, lost or undecided.
+
+    `lost` is this function's proposal: before acting on one that is newly lost, move its lease by compare-and-set
+    (`LeaseStore.declare_lost`) where MySQL answers, and tell `spare` when that fails.
+    """
+    absent = _absences(memory, sighting, settings)
+    paused_until_s = memory.paused_until_s if memory.paused_until_s > sighting.now_s else 0.0
+    braked = not paused_until_s and _is_mass_loss(absent, sighting, settings, memory.lost)
+    if braked:
+        paused_until_s = sighting.now_s + settings.brake_pause_s
+    still_lost = memory.lost - sighting.sessions
+    held = paused_until_s > 0 or sighting.now_s < memory.hold_off_until_s
+    newly = set() if held else {w for w in absent.keys() - still_lost if _is_lost(w, absent[w], sighting, settings)}
+    lost = frozenset(still_lost | newly)
+    verdicts = dict.fromkeys(sighting.sessions, Verdict.UP)
+    verdicts |= {worker: Verdict.LOST if worker in lost else Verdict.UNDECIDED for worker in absent}
+    after = Memory(memory.hold_off_until_s, frozenset(sighting.sessions), absent, lost, paused_until_s)
+    return Judgement(verdicts, after, braked)
+
+
+def spare(judgement: Judgement, worker: str) -> Judgement:
+    """Return the judgement with this worker undecided: its lease was renewed while we judged."""
+    memory = replace(judgement.memory, lost=judgement.memory.lost - {worker})
+    return replace(judgement, verdicts={**judgement.verdicts, worker: Verdict.UNDECIDED}, memory=memory)
+
+
+def next_look_s(judgement: Judgement, now_s: float, settings: LivenessSettings) -> float | None:
+    """Return in how many seconds time alone may change a verdict; None when it cannot."""
+    waiting = [absence for w, absence in judgement.memory.absent.items() if judgement.verdicts[w] is Verdict.UNDECIDED]
+    if not waiting:
+        return None
+    instants = [absence.since_s + settings.grace_s for absence in waiting]
+    instants += [judgement.memory.hold_off_until_s, judgement.memory.paused_until_s]
+    later = [instant - now_s for instant in instants if instant > now_s]
+    return min(later) if later else None
+
+
+def _absences(memory: Memory, sighting: Sighting, settings: LivenessSettings) -> dict[str, Absence]:
+    found = {}
+    for worker in (sighting.known | memory.absent.keys() | memory.present) - sighting.sessions:
+        before = memory.absent.get(worker)
+        if before is None:
+            # The session may have lived on for its whole timeout after the worker's last word.
+            seen = worker in memory.present
+            alive_s = sighting.now_s - settings.session_s if seen else None
+            before = Absence(sighting.now_s, seen, alive_s)
+        found[worker] = _with_lease(before, worker, sighting, settings)
+    return found
+
+
+def _with_lease(absence: Absence, worker: str, sighting: Sighting, settings: LivenessSettings) -> Absence:
+    lease = None if sighting.leases is None else sighting.leases.get(worker)
+    if lease is not None and lease.age_ms / 1000 > GOODBYE_S:
+        return replace(absence, fresh=False)
+    if lease is None or lease.age_ms / 1000 > settings.brake_window_s:
+        return absence
+    beat_s = sighting.now_s - lease.age_ms / 1000
+    known_s = absence.alive_until_s
+    return Absence(absence.since_s, True, beat_s if known_s is None else max(known_s, beat_s))
+
+
+def _is_lost(worker: str, absence: Absence, sighting: Sighting, settings: LivenessSettings) -> bool:
+    if sighting.now_s - absence.since_s < settings.grace_s:
+        return False
+    if sighting.leases is None:
+        return sighting.now_s - sighting.mysql_ok_s >= settings.mysql_silent_s
+    lease = sighting.leases.get(worker)
+    return lease is None or lease.lost or lease.age_ms >= settings.lease_stale_s * 1000
+
+
+def _is_mass_loss(
+    absent: Mapping[str, Absence], sighting: Sighting, settings: LivenessSettings, lost: Iterable[str]
+) -> bool:
+    """Say whether too many vanished within the window, with somebody among them who is not given up yet."""
+    window_s = sighting.now_s - settings.brake_window_s
+    vanished = [worker for worker, absence in absent.items() if absence.fresh and absence.since_s > window_s]
+    fleet = len(sighting.sessions) + len(vanished)
+    undecided = set(vanished).difference(lost)
+    return bool(undecided) and len(vanished) >= settings.brake_least and len(vanished) > settings.brake_share * fleet
