@@ -2,8 +2,8 @@
 
 kazoo says CONNECTED for as long as it has not noticed anything else, which can be for ever while it is busy. So a
 thread of ours asks the ensemble's leader once a second, and `silence_s` counts from the sending of the last question
-that was answered. What has stayed silent for half the session's time is cut off, so that kazoo tries another server
-while the session still lives.
+that was answered. What has stayed silent for a third of the session's time is cut off, so that kazoo tries another
+server while the session still lives.
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ class KazooSession:
         self._auth = auth
         self._name = name
         self._clock = clock or SystemClock()
-        self._handler = BoundedHandler(0.4 * timeout_s)
+        # With one server alone there is nobody else to try.
+        shun_s = timeout_s if "," in servers else 0.0
+        self._handler = BoundedHandler(unacknowledged_s=0.4 * timeout_s, shun_s=shun_s)
         try:
             self._client: Any = KazooClient(
                 hosts=servers,
@@ -237,7 +239,7 @@ class KazooSession:
 
     def _mend(self) -> None:
         # Probes are counted, not seconds: after this process was paused, the answers may be waiting to be read.
-        if self._client.connected and self._unanswered * PROBE_EVERY_S > max(self.timeout_s / 2, PROBE_EVERY_S):
+        if self._client.connected and self._unanswered * PROBE_EVERY_S > max(self.timeout_s / 3, PROBE_EVERY_S):
             log.warning("ZooKeeper is silent; trying another server", extra={"event": "zookeeper.silent"})
             self._handler.drop_connection()
         elif self._handler.dead:

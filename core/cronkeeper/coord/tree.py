@@ -61,8 +61,12 @@ class Tree:
         return not isinstance(self._reads.write(todo)[0], Refused)
 
     def delete(self, targets: Iterable[str]) -> None:
-        """Delete those that are there."""
-        self._run_all([Delete(path) for path in targets], Fault.NO_NODE)
+        """Delete those that are there. Safe to repeat."""
+        deletes = list(targets)
+        if len(deletes) > FEW:
+            self.change({}, deletes)
+        else:
+            self._run_all([Delete(path) for path in deletes], Fault.NO_NODE)
 
     def subtree(self, folder: str) -> list[str]:
         """Return the paths of everything in `folder` (two levels deep) and its own, if it is there."""
