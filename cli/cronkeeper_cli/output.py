@@ -47,16 +47,13 @@ def key(title: str, *path: str) -> Column:
 
 def cell_text(value: Any) -> str:
     """Return a cell's text on one line. Control characters are shown, not sent to the terminal."""
-    if value is None or value in ("", [], {}):
+    if isinstance(value, Mapping):
+        value = [f"{name}={item}" for name, item in value.items() if item is not None]
+    if value is None or value in ("", [], ()):
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, Mapping):
-        text = ",".join(f"{name}={item}" for name, item in value.items())
-    elif isinstance(value, (list, tuple)):
-        text = ",".join(str(item) for item in value)
-    else:
-        text = str(value)
+    text = ",".join(str(item) for item in value) if isinstance(value, (list, tuple)) else str(value)
     return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
@@ -117,7 +114,7 @@ def show_item(item: Item, view: View, form: str) -> None:
 
 def render_fields(item: Item) -> str:
     """Return `field  value` lines for what is set, aligned."""
-    shown = [(str(name), cell_text(value)) for name, value in item.items() if value not in (None, "", [], {})]
+    shown = [(str(name), text) for name, value in item.items() if (text := cell_text(value)) != "-"]
     width = max((len(name) for name, _ in shown), default=0)
     return "\n".join(f"{name.ljust(width)}  {value}" for name, value in shown)
 

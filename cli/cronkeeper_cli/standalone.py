@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import http.client
+import importlib
 import json
 import os
 import shutil
@@ -10,7 +12,7 @@ import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,6 +23,11 @@ from cronkeeper_cli.failures import EXIT_ERROR, CommandError
 from cronkeeper_cli.standalone_home import Home, Secrets, find_home
 from cronkeeper_cli.supervisor import Foreign, Part, Supervisor
 
+if TYPE_CHECKING:
+    from cronkeeper_worker.config import WorkerConfig
+
+#: What the services import only once they run: imported before the fork, it is there once for all of them.
+_SHARED = ("cronkeeper.blob", "cronkeeper.coord", "cronkeeper.store", "cronkeeper_api.app", "cronkeeper_manager.fleet")
 _LOOK_S = 0.02
 _READY_WITHIN_S = 60.0
 _STOP_WITHIN_S = 10.0
@@ -63,6 +70,7 @@ class _Standalone:
         self._cron = cron_is_running()
         self._zookeeper = ZooKeeperServer(home.zookeeper_dir, free_port())
         self._supervisor = Supervisor(home.log_dir, _say)
+        self._worker: WorkerConfig | None = None
 
     def run(self) -> None:
         """Start, wait for the end, stop. Raises CommandError if it does not come up."""
@@ -119,16 +127,19 @@ class _Standalone:
 
     def _services(self) -> list[Part]:
         """Import everything once, here, where all children inherit it."""
+        for name in _SHARED:
+            importlib.import_module(name)
         import cronkeeper_api.main
         import cronkeeper_manager.daemon
-
         import cronkeeper_worker.daemon
         from cronkeeper_cli import standalone_parts as configs
 
         shared = configs.stores(self._home, self._secrets, self._zookeeper.hosts)
         api = configs.api_config(self._home, shared, self._wishes.port)
         manager = configs.manager_config(shared)
-        worker = configs.worker_config(self._home, self._secrets, shared, cron="auto")
+        self._worker = worker = configs.worker_config(self._home, self._secrets, shared, cron="auto")
+        gc.collect()
+        gc.freeze()  # the collector would touch, and so copy, every shared page in every child
         return [
             Part(name="api", run=lambda: cronkeeper_api.main.run(api)),
             Part(name="manager", run=lambda: cronkeeper_manager.daemon.run(manager)),
@@ -166,7 +177,21 @@ class _Standalone:
     def _stop(self) -> None:
         _say("stopping")
         self._supervisor.stop_parts(_STOP_WITHIN_S)
+        if self._worker is not None:
+            self._clear_node(self._worker)
         self._zookeeper.stop(_STOP_WITHIN_S)
+
+    def _clear_node(self, worker: WorkerConfig) -> None:
+        """See to it that nothing of ours fires any more, even if the worker had no time to say goodbye."""
+        from cronkeeper_cli.standalone_runner import finish_runner
+        from cronkeeper_worker.crontab_keeper import choose_target
+
+        target = choose_target(worker)
+        if target is not None:
+            target.remove_all()
+        left = finish_runner(worker.state_dir, cancel=self._wishes.ephemeral, timeout_s=_STOP_WITHIN_S)
+        if left:
+            _say(f"{len(left)} runs are still in progress and go on to their end: {', '.join(left[:5])}")
 
 
 def banner(home: Home, secrets: Secrets, url: str, took_s: float, *, cron: bool) -> list[str]:

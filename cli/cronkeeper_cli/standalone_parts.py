@@ -41,6 +41,9 @@ def api_config(home: Home, shared: dict[str, Any], port: int) -> ApiConfig:
         workers=1,
         signing_key_file=home.signing_key_file,
         run_as_allowed=run_accounts(),
+        # Nobody stands in front who would have to be sent elsewhere first.
+        drain_s=0.0,
+        graceful_timeout_s=5,
     )
 
 
@@ -61,6 +64,8 @@ def worker_config(home: Home, secrets: Secrets, shared: dict[str, Any], *, cron:
         **shared,
         state_dir=home.worker_dir,
         verify_keys=(signer.public_bytes.hex(),),
-        run_as_allowed=run_accounts(),
+        node_accounts=run_accounts(),
         cron=cron,
+        # Who presses Ctrl-C here means that nothing of this runs any more: no entry stays in the crontab.
+        on_stop="leave",
     )
