@@ -10,13 +10,14 @@ from __future__ import annotations
 import heapq
 import logging
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.job import Concurrency, OnWorkerLoss
 from cronkeeper.domain.retry import next_attempt_after_s
 from cronkeeper.domain.run import Reason, Run, RunEvent, RunState, Trigger, advance
+from cronkeeper.errors import UnavailableError
 from cronkeeper_worker import gate
 from cronkeeper_worker.engine_parts import Parts, claim_runs, how_it_ended
 from cronkeeper_worker.fences import Fence, Outcome
@@ -137,7 +138,10 @@ class Engine:
         item = self._tasks.get(key.task)
         if key in self._orphans or (item is not None and key in item.active):
             self._cancel_reasons[key] = reason
-            self._parts.runner.cancel(str(key))
+            try:
+                self._parts.runner.cancel(str(key))
+            except UnavailableError as exc:
+                log.warning("a run could not be told to end", extra={"event": "runner.away", "error": str(exc)})
         elif item is not None and key in item.waiting:
             entry = item.waiting.pop(key)
             state = advance(RunState.PENDING, RunEvent.CANCEL)
@@ -156,12 +160,12 @@ class Engine:
             self._parts.metrics.lag.observe(max(0, started_ms - key.fire_ms) / 1000)
             entries.append(self._keep(replace(entry, run=run, phase=Phase.STARTED)))
         self._parts.journal.update(entries)
-        self._parts.metrics.running.set(self._running())
+        self._parts.metrics.running.set(self.running())
 
     def on_spawn_failed(self, key: RunKey, message: str) -> None:
         """No process came to be."""
         entry = self._find(key)
-        if entry is None or entry.phase not in (Phase.CLAIMED, Phase.STARTED):
+        if entry is None:
             return
         now_ms = self._parts.clock.now_ms()
         run = entry.run
@@ -183,6 +187,7 @@ class Engine:
             key = RunKey.parse(one.run_id)
             entry = self._find(key)
             if entry is None:
+                self._on_old_news(key)
                 continue
             run = entry.run
             if run.state is RunState.CLAIMED:
@@ -200,20 +205,37 @@ class Engine:
             pairs.append((entry, run))
         self._end(pairs)
 
-    def resume(self, entries: Sequence[Entry]) -> None:
-        """Take over the journal's open entries at start: those with a process as active, the others to be launched."""
-        launch = []
+    def resume(self, entries: Sequence[Entry], has_folder: Callable[[RunKey], bool]) -> None:
+        """Take over the journal's open entries at start. `has_folder` says whether the runner knows anything of a run.
+
+        What was started is believed to run until the runner tells otherwise; what was only claimed is ordered (again:
+        the same order twice is one); what was only decided is claimed (again: by the same nonce); what waited waits.
+        """
+        launch: list[Entry] = []
+        lost: list[Ended] = []
+        orders: list[Order] = []
         for entry in entries:
-            item = self._tasks.get(entry.run.key.task)
-            if entry.phase in (Phase.CLAIMED, Phase.STARTED):
+            key = entry.run.key
+            item = self._tasks.get(key.task)
+            if entry.phase is Phase.STARTED or (entry.phase is Phase.CLAIMED and has_folder(key)):
                 self._keep(entry)
+                if not has_folder(key):
+                    lost.append(Ended(str(key), self._parts.clock.now_ms(), None, None, False, False, 0, "", lost=True))
             elif item is None:
                 self._parts.journal.update([replace(entry, phase=Phase.OVER)], report=False)
             elif entry.phase is Phase.WAITING:
-                item.waiting[entry.run.key] = entry
+                item.waiting[key] = entry
                 self._arm(item)
-            else:
+            elif entry.phase is Phase.DECIDED:
                 launch.append(entry)
+            elif self._too_late(item, key, self._parts.clock.now_ms()):
+                released = entry.run.evolve(state=advance(entry.run.state, RunEvent.RELEASE))
+                self._skip(replace(entry, run=released), Reason.LATE)
+            else:
+                self._keep(entry)
+                orders.append(self._parts.orders.make(item, entry.run))
+        self._order(orders)
+        self.on_ended(lost)
         self._launch(launch)
 
     # -- inside
@@ -330,9 +352,17 @@ class Engine:
             order = self._on_answer(item, entry, *answers[entry.run.key])
             if order is not None:
                 orders.append(order)
-        if orders:
+        self._order(orders)
+
+    def _order(self, orders: Sequence[Order]) -> None:
+        if not orders:
+            return
+        try:
             self._parts.runner.start(orders)
-        self._parts.metrics.running.set(self._running())
+        except UnavailableError as exc:
+            # The client keeps the orders, and hands them over with the next connection.
+            log.warning("the runner is away for a moment", extra={"event": "runner.away", "error": str(exc)})
+        self._parts.metrics.running.set(self.running())
 
     def _on_answer(self, item: Installed, entry: Entry, outcome: Outcome, fence: Fence) -> Order | None:
         self._parts.metrics.claims.labels(fence.value, outcome.value).inc()
@@ -406,7 +436,7 @@ class Engine:
         if retries:
             self._parts.journal.decide(retries, [])
         self._release_waiting(touched.values())
-        self._parts.metrics.running.set(self._running())
+        self._parts.metrics.running.set(self.running())
 
     def _write_end(self, entry: Entry, run: Run) -> None:
         self._parts.journal.update([replace(entry, run=run, phase=Phase.OVER)])
@@ -431,13 +461,22 @@ class Engine:
         (self._orphans if item is None else item.active)[entry.run.key] = entry
         return entry
 
+    def _on_old_news(self, key: RunKey) -> None:
+        """A run that this engine does not hold: acknowledged, unless the journal still has to report it."""
+        if self._parts.journal.is_settled(key):
+            try:
+                self._parts.runner.ack([str(key)])
+            except UnavailableError:
+                log.info("ends stay unacknowledged for now", extra={"event": "runner.away", "runs": 1})
+
     def _find(self, key: RunKey) -> Entry | None:
         item = self._tasks.get(key.task)
         if item is not None and key in item.active:
             return item.active[key]
         return self._orphans.get(key)
 
-    def _running(self) -> int:
+    def running(self) -> int:
+        """Return how many runs of this node have a process, or are to have one at once."""
         return len(self._orphans) + sum(len(item.active) for item in self._tasks.values())
 
     def _waiting_ms(self, item: Installed) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,6 +23,8 @@ class Runner(Protocol):
     def start(self, orders: Sequence[Order]) -> None: ...
 
     def cancel(self, run_id: str) -> None: ...
+
+    def ack(self, run_ids: Iterable[str]) -> None: ...
 
 
 class OrderMaker(Protocol):

@@ -152,6 +152,10 @@ class Journal:
         found = self._entries("WHERE run_id = ?", (str(key),))
         return found[0] if found else None
 
+    def is_settled(self, key: RunKey) -> bool:
+        """Say whether nothing is left to be done or reported about this run (also when it was never heard of)."""
+        return not self._read("SELECT 1 FROM runs WHERE run_id = ? AND (phase != 'over' OR dirty = 1)", (str(key),))
+
     def open_entries(self) -> list[Entry]:
         """Return the runs with which this node is not done, oldest fire first."""
         return sorted(self._entries("WHERE phase != 'over'", ()), key=lambda entry: entry.run.key)

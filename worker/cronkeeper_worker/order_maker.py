@@ -11,7 +11,7 @@ from cronkeeper.domain.instants import rfc3339
 from cronkeeper.domain.job import Artifact, JobType
 from cronkeeper.domain.run import Reason, Run
 from cronkeeper_worker.config import account_exists
-from cronkeeper_worker.orders import Order
+from cronkeeper_worker.orders import Order, check
 from cronkeeper_worker.tasks import Installed
 
 
@@ -46,6 +46,11 @@ class NodeOrders:
 
     def make(self, item: Installed, run: Run) -> Order:
         """Return the order. Raises ValueError (OrderError) when the task asks for what cannot be."""
+        order = self._order(item, run)
+        check(order)
+        return order
+
+    def _order(self, item: Installed, run: Run) -> Order:
         spec = item.view.spec
         order = Order(
             run_id=run.id,

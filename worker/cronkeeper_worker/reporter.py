@@ -85,7 +85,11 @@ class Reporter:
             done.append(entry.run.id)
             if self._coordinator is not None:
                 self._clean_znodes(entry)
-        self._acknowledge(done)
+        try:
+            self._acknowledge(done)
+        except UnavailableError:
+            # The runner tells these ends again, the journal knows them, and they are acknowledged then.
+            log.info("ends stay unacknowledged for now", extra={"event": "runner.away", "runs": len(done)})
 
     def _clean_znodes(self, entry: Entry) -> None:
         assert self._coordinator is not None

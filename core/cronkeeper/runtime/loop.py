@@ -18,7 +18,7 @@ class Loop:
     """Calls `step` until `stop`. A retryable error means the whole step again, after a growing wait."""
 
     def __init__(self, name: str, step: Callable[[], float], *, max_backoff_s: float = 5.0) -> None:
-        self._name = name
+        self.name = name
         self._step = step
         self._max_backoff_s = max_backoff_s
         self._wake = threading.Event()
@@ -52,7 +52,7 @@ class Loop:
                 wait_s = min(0.1 * 2.0 ** min(failures, 16), self._max_backoff_s)
                 log.warning(
                     "a step failed, it will be tried again",
-                    extra={"loop": self._name, "failures": failures, "wait_s": wait_s, "error": str(exc)},
+                    extra={"loop": self.name, "failures": failures, "wait_s": wait_s, "error": str(exc)},
                 )
             self._wake.wait(wait_s)
 

@@ -1,0 +1,413 @@
+"""The engine over a real journal and the shipped memory store: decide, claim, start, end, retry, take over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from cronkeeper.domain.ids import RunKey, TaskId
+from cronkeeper.domain.job import Concurrency, Delivery, JobSpec, JobState, JobType, Misfire, OnWorkerLoss
+from cronkeeper.domain.retry import Retry
+from cronkeeper.domain.run import Reason, Run, RunState, Trigger
+from cronkeeper.errors import UnavailableError
+from cronkeeper.runtime.metrics import WorkerMetrics
+from cronkeeper.testing.fake_clock import FakeClock
+from cronkeeper.testing.memory_coordinator import MemoryCoordinator, MemoryEnsemble
+from cronkeeper.testing.memory_store import MemoryStore
+from cronkeeper.wire.task import Signer, Task, Verifier
+from cronkeeper_worker.engine import Engine
+from cronkeeper_worker.engine_parts import Parts
+from cronkeeper_worker.fences import Fences
+from cronkeeper_worker.journal import Journal, Phase, TaskRow
+from cronkeeper_worker.orders import Ended, Order
+from cronkeeper_worker.tasks import Installed, install
+
+SIGNER = Signer.from_seed(bytes(range(32)))
+MINUTE = 60_000
+TASK = TaskId(17, 0)
+
+
+@dataclass
+class RunnerOfOrders:
+    """A runner that keeps what it is told, and does as little as possible."""
+
+    orders: list[Order] = field(default_factory=list)
+    cancelled: list[str] = field(default_factory=list)
+    away: bool = False
+
+    def start(self, orders: Sequence[Order]) -> None:
+        if self.away:
+            raise UnavailableError("no runner")
+        self.orders += orders
+
+    def cancel(self, run_id: str) -> None:
+        self.cancelled.append(run_id)
+
+    def ack(self, run_ids: Iterable[str]) -> None:
+        """Nothing is kept."""
+
+
+@dataclass
+class PlainOrders:
+    """Makes the simplest order; an obstacle can be put in its way."""
+
+    fault: Reason | None = None
+
+    def obstacle(self, item: Installed) -> Reason | None:
+        return self.fault
+
+    def make(self, item: Installed, run: Run) -> Order:
+        return Order(run.id, run.nonce, command=item.view.spec.executable)
+
+
+class World:
+    """One node over a shared store: what the daemon wires together, without its threads."""
+
+    def __init__(
+        self, folder: Path, store: MemoryStore, clock: FakeClock, ensemble: MemoryEnsemble, name: str = "w1"
+    ) -> None:
+        self.clock, self.store, self.name, self.folder = clock, store, name, folder
+        self.coordinator = MemoryCoordinator(ensemble, name)
+        self.coordinator.start(1.0)
+        self.coordinator.ensure_layout()
+        self.runner, self.orders = RunnerOfOrders(), PlainOrders()
+        self.boot()
+
+    def boot(self) -> None:
+        """Start a daemon: everything but the journal is new."""
+        self.journal = Journal(self.folder / f"{self.name}.db")
+        self.fences = Fences(self.store.runs, lambda: self.coordinator, claim_wait_s=5)
+        parts = Parts(
+            worker=self.name,
+            journal=self.journal,
+            fences=self.fences,
+            runner=self.runner,
+            orders=self.orders,
+            claim_pending=self.store.runs.claim_pending,
+            clock=self.clock,
+            metrics=WorkerMetrics(CollectorRegistry()),
+        )
+        self.engine = Engine(parts)
+
+    def give(self, spec: JobSpec, *, generation: int = 1, state: JobState = JobState.ACTIVE) -> None:
+        """Have the task assigned, as the agent does it."""
+        envelope = SIGNER.seal(Task(TASK.job_id, generation, state, self.clock.now_ms(), spec))
+        row = TaskRow(TASK, generation, 7, envelope, self.clock.now_ms())
+        self.journal.save_tasks([row])
+        self.engine.install([install(row, Verifier([SIGNER.public_bytes]))])
+
+    def pass_minutes(self, minutes: float, *, look: bool = True) -> None:
+        self.clock.advance_ms(round(minutes * MINUTE))
+        if look:
+            self.engine.look(Trigger.TIMER)
+
+    def begin(self, run_id: str) -> None:
+        self.engine.on_started([(RunKey.parse(run_id), self.clock.now_ms())])
+
+    def end(self, run_id: str, exit_code: int | None = 0, *, lost: bool = False, cancelled: bool = False) -> None:
+        self.engine.on_ended([Ended(run_id, self.clock.now_ms(), exit_code, None, False, cancelled, 0, "", lost=lost)])
+
+    def ordered(self) -> list[str]:
+        return [order.run_id for order in self.runner.orders]
+
+    def state(self, run_id: str) -> RunState:
+        entry = self.journal.entry(RunKey.parse(run_id))
+        assert entry is not None
+        return entry.run.state
+
+    def report(self) -> None:
+        """Carry the journal home."""
+        dirty = [entry.run for entry in self.journal.dirty(1000)]
+        self.store.runs.record(dirty)
+        self.journal.mark_reported(dirty)
+
+    def states(self) -> list[str]:
+        return [entry.state for entry in self.store.runs.history(TASK.job_id, limit=100)]
+
+
+def spec(**changes: object) -> JobSpec:
+    return replace(JobSpec("true", "* * * * *", JobType.COMMAND), **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[..., World]:
+    clock, ensemble = FakeClock(), MemoryEnsemble()
+    store = MemoryStore(clock)
+    return lambda name="w1": World(tmp_path, store, clock, ensemble, name)
+
+
+@pytest.fixture
+def world(make: Callable[..., World]) -> World:
+    return make()
+
+
+def test_a_due_fire_is_claimed_started_and_recorded(world: World) -> None:
+    world.give(spec())
+    world.pass_minutes(1)
+    (run_id,) = world.ordered()
+    assert world.states() == ["claimed"]
+    world.begin(run_id)
+    world.end(run_id)
+    world.report()
+    (run,) = world.store.runs.history(TASK.job_id, limit=10)
+    assert (run.state, run.worker, run.fence, run.trigger, run.autonomous) == ("succeeded", "w1", 7, "timer", False)
+
+
+def test_a_second_trigger_for_the_same_minute_does_nothing(world: World) -> None:
+    world.give(spec())
+    world.pass_minutes(1)
+    world.engine.look(Trigger.CRON)
+    assert len(world.ordered()) == 1
+
+
+def test_two_nodes_with_the_same_task_start_a_fire_once(make: Callable[..., World]) -> None:
+    first, second = make("w1"), make("w2")
+    for node in (first, second):
+        node.give(spec())
+    first.pass_minutes(1)
+    second.engine.look(Trigger.CRON)
+    assert (len(first.ordered()), second.ordered()) == (1, [])
+    second.report()
+    assert first.states() == ["claimed"]
+
+
+def test_without_mysql_zookeeper_is_the_fence(make: Callable[..., World]) -> None:
+    first, second = make("w1"), make("w2")
+    for node in (first, second):
+        node.give(spec())
+    first.store.set_available(False)
+    first.pass_minutes(1)
+    second.engine.look(Trigger.TIMER)
+    assert (len(first.ordered()), second.ordered()) == (1, [])
+    first.store.set_available(True)
+    first.report()
+    assert first.states() == ["claimed"]
+    assert not first.store.runs.history(TASK.job_id, limit=1)[0].autonomous
+
+
+def test_without_any_fence_at_least_once_runs_and_says_so(world: World) -> None:
+    world.give(spec())
+    world.store.set_available(False)
+    world.coordinator.stop()
+    world.pass_minutes(1)
+    world.end(world.ordered()[0])
+    world.store.set_available(True)
+    world.report()
+    (run,) = world.store.runs.history(TASK.job_id, limit=10)
+    assert (run.state, run.autonomous) == ("succeeded", True)
+
+
+def test_without_mysql_at_most_once_waits_and_runs_when_it_is_back(world: World) -> None:
+    world.give(spec(delivery=Delivery.AT_MOST_ONCE, schedule="0 * * * *"))
+    world.store.set_available(False)
+    world.pass_minutes(60)
+    assert world.ordered() == []
+    world.store.set_available(True)
+    world.fences.mysql_ok = True
+    world.pass_minutes(1)
+    assert len(world.ordered()) == 1
+
+
+def test_without_mysql_at_most_once_is_skipped_with_its_reason_when_the_grace_is_over(world: World) -> None:
+    world.give(spec(delivery=Delivery.AT_MOST_ONCE, schedule="0 * * * *", grace_s=60))
+    world.store.set_available(False)
+    world.pass_minutes(60)
+    world.pass_minutes(2)
+    world.store.set_available(True)
+    world.report()
+    (run,) = world.store.runs.history(TASK.job_id, limit=10)
+    assert (run.state, run.reason, world.ordered()) == ("skipped", Reason.ISOLATED, [])
+
+
+def test_a_lost_answer_to_a_claim_is_not_a_lost_fire(world: World) -> None:
+    world.give(spec())
+    world.store.fail_next("runs.claim", landed=True)
+    world.pass_minutes(1)
+    assert len(world.ordered()) == 1
+    world.report()
+    assert world.states() == ["claimed"]
+
+
+@pytest.mark.parametrize("phase", ["decided", "claimed", "started"])
+def test_a_daemon_that_dies_at_any_point_loses_and_doubles_nothing(world: World, phase: str) -> None:
+    world.give(spec())
+    if phase == "decided":
+        world.store.set_available(False)
+        world.coordinator.stop()
+        world.runner.away = True
+    world.pass_minutes(1)
+    world.runner.away = False
+    known = set(world.ordered())
+    if phase == "started":
+        world.begin(world.ordered()[0])
+    world.store.set_available(True)
+    world.coordinator.start(1.0)
+    world.runner.orders.clear()
+    world.boot()
+    world.engine.install([install(row, Verifier([SIGNER.public_bytes])) for row in world.journal.tasks()])
+    world.engine.resume(world.journal.open_entries(), lambda key: str(key) in known)
+    world.engine.look(Trigger.TIMER)
+    expected = f"17-0-{world.clock.now_ms() // MINUTE * MINUTE}-1"
+    assert known | set(world.ordered()) == {expected}
+    world.end(expected)
+    world.report()
+    assert world.states() == ["succeeded"]
+
+
+def test_overlap_is_skipped_with_its_reason(world: World) -> None:
+    world.give(spec())
+    world.pass_minutes(1)
+    world.pass_minutes(1)
+    world.report()
+    assert sorted(world.states()) == ["claimed", "skipped"]
+    assert world.store.runs.history(TASK.job_id, limit=1)[0].reason is Reason.OVERLAP
+
+
+def test_queue_starts_the_next_run_when_the_last_one_ends(world: World) -> None:
+    world.give(spec(concurrency=Concurrency.QUEUE))
+    world.pass_minutes(1)
+    world.pass_minutes(1)
+    assert len(world.ordered()) == 1
+    world.end(world.ordered()[0])
+    assert len(world.ordered()) == 2
+
+
+def test_replace_ends_the_old_run_first(world: World) -> None:
+    world.give(spec(concurrency=Concurrency.REPLACE))
+    world.pass_minutes(1)
+    world.pass_minutes(1)
+    (old,) = world.ordered()
+    assert world.runner.cancelled == [old]
+    world.end(old, None, cancelled=True)
+    assert len(world.ordered()) == 2
+    world.report()
+    assert world.store.runs.get(RunKey.parse(old)).reason is Reason.REPLACED
+
+
+def test_a_run_of_another_node_counts_as_overlap_until_it_ends(world: World) -> None:
+    world.give(spec(concurrency=Concurrency.QUEUE))
+    world.engine.set_foreign({TASK: frozenset({RunKey(TASK, 1, 1)})})
+    world.pass_minutes(1)
+    assert world.ordered() == []
+    world.engine.set_foreign({})
+    assert len(world.ordered()) == 1
+
+
+def test_a_failed_run_is_tried_again_after_its_back_off(world: World) -> None:
+    world.give(spec(schedule="0 * * * *", retry=Retry(1, 30, 60)))
+    world.pass_minutes(60)
+    world.end(world.ordered()[0], 3)
+    world.pass_minutes(0.4)
+    assert len(world.ordered()) == 1
+    world.pass_minutes(0.2)
+    assert [RunKey.parse(run_id).attempt for run_id in world.ordered()] == [1, 2]
+    world.end(world.ordered()[1], 3)
+    world.pass_minutes(5)
+    assert len(world.ordered()) == 2
+
+
+@pytest.mark.parametrize(("policy", "attempts"), [(OnWorkerLoss.RERUN, [1, 2]), (OnWorkerLoss.HOLD, [1])])
+def test_a_run_whose_end_nobody_saw(world: World, policy: OnWorkerLoss, attempts: list[int]) -> None:
+    world.give(spec(schedule="0 * * * *", on_worker_loss=policy))
+    world.pass_minutes(60)
+    world.end(world.ordered()[0], None, lost=True)
+    world.pass_minutes(0.1)
+    assert [RunKey.parse(run_id).attempt for run_id in world.ordered()] == attempts
+    assert world.state(world.ordered()[0]) is RunState.LOST
+
+
+def test_a_missing_artifact_holds_only_its_own_task_and_only_for_the_grace(world: World) -> None:
+    world.give(spec(schedule="0 * * * *", grace_s=120))
+    world.orders.fault = Reason.ARTIFACT_MISSING
+    world.pass_minutes(60)
+    assert world.ordered() == []
+    world.orders.fault = None
+    world.pass_minutes(0.1)
+    assert len(world.ordered()) == 1
+    world.end(world.ordered()[0])
+    world.orders.fault = Reason.ARTIFACT_MISSING
+    world.pass_minutes(60)
+    world.pass_minutes(3)
+    world.report()
+    assert world.store.runs.history(TASK.job_id, limit=1)[0].reason is Reason.ARTIFACT_MISSING
+
+
+def test_a_run_on_demand_runs_once_and_waits_for_the_one_before_it(world: World) -> None:
+    world.give(spec())
+    world.pass_minutes(1)
+    key = RunKey(TASK, world.clock.now_ms() + 5, 1)
+    world.store.runs.request(Run(key, Trigger.MANUAL, RunState.PENDING))
+    world.engine.demand([key])
+    world.engine.demand([key])
+    assert len(world.ordered()) == 1
+    world.end(world.ordered()[0])
+    assert world.ordered()[1:] == [str(key)]
+
+
+def test_a_run_on_demand_that_cannot_start_ends_as_failed_with_its_reason(world: World) -> None:
+    world.give(spec())
+    world.orders.fault = Reason.USER_REFUSED
+    key = RunKey(TASK, world.clock.now_ms(), 1)
+    world.store.runs.request(Run(key, Trigger.MANUAL, RunState.PENDING))
+    world.engine.demand([key])
+    world.report()
+    run = world.store.runs.get(key)
+    assert (run.state, run.reason) == (RunState.FAILED, Reason.USER_REFUSED)
+
+
+def test_cancel_ends_what_waits_at_once_and_what_runs_by_the_runner(world: World) -> None:
+    world.give(spec(concurrency=Concurrency.QUEUE))
+    world.pass_minutes(1)
+    world.pass_minutes(1)
+    waiting = next(entry.run.key for entry in world.journal.open_entries() if entry.phase is Phase.WAITING)
+    world.engine.cancel(waiting)
+    assert world.state(str(waiting)) is RunState.CANCELLED
+    world.engine.cancel(RunKey.parse(world.ordered()[0]))
+    assert world.runner.cancelled == world.ordered()
+
+
+def test_a_paused_task_does_not_fire_and_a_resumed_one_does_not_fire_backwards(world: World) -> None:
+    world.give(spec(misfire=Misfire.ALL))
+    world.give(spec(misfire=Misfire.ALL), generation=2, state=JobState.PAUSED)
+    world.pass_minutes(10)
+    assert world.ordered() == []
+    world.give(spec(misfire=Misfire.ALL), generation=3)
+    world.engine.look(Trigger.TIMER)
+    assert world.ordered() == []
+    world.pass_minutes(1)
+    assert len(world.ordered()) == 1
+
+
+def test_a_task_that_leaves_lets_its_run_end_and_gives_up_what_waits(world: World) -> None:
+    world.give(spec(concurrency=Concurrency.QUEUE))
+    world.pass_minutes(1)
+    world.pass_minutes(1)
+    world.engine.uninstall([TASK])
+    world.pass_minutes(5)
+    assert len(world.ordered()) == 1
+    world.end(world.ordered()[0])
+    assert world.state(world.ordered()[0]) is RunState.SUCCEEDED
+    assert world.journal.open_entries() == []
+
+
+def test_a_journal_that_cannot_be_written_starts_nothing_and_forgets_nothing(world: World) -> None:
+    world.give(spec())
+    world.journal.close()
+    world.clock.advance_ms(MINUTE)
+    with pytest.raises(Exception, match="closed"):
+        world.engine.look(Trigger.TIMER)
+    assert world.ordered() == []
+    assert world.engine.next_look_ms() is not None
+    assert world.engine.tasks[TASK].view.cursor_ms < world.clock.now_ms()
+
+
+def test_a_runner_that_is_away_keeps_the_claim(world: World) -> None:
+    world.give(spec())
+    world.runner.away = True
+    world.pass_minutes(1)
+    assert world.states() == ["claimed"]
+    assert world.engine.running() == 1

@@ -1,0 +1,339 @@
+"""The worker daemon: wires the parts of one node together, and takes them down again in order."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import secrets
+import socket
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+import cronkeeper
+from cronkeeper.blob import open_blobs
+from cronkeeper.coord import connect
+from cronkeeper.domain.ids import RunKey, TaskId
+from cronkeeper.domain.placement import WorkerInfo
+from cronkeeper.domain.run import Trigger
+from cronkeeper.errors import ConfigError, CronkeeperError, UnavailableError
+from cronkeeper.ports import BlobStore, Coordinator, Store
+from cronkeeper.runtime.clock import SystemClock
+from cronkeeper.runtime.logs import setup_logs
+from cronkeeper.runtime.loop import Loop, spawn_thread
+from cronkeeper.runtime.metrics import WorkerMetrics, serve_metrics
+from cronkeeper.runtime.signals import on_terminate
+from cronkeeper.store import open_store
+from cronkeeper.wire.task import Verifier
+from cronkeeper_worker import node_files, run_files
+from cronkeeper_worker.agent import Agent, Node
+from cronkeeper_worker.artifacts import ArtifactCache
+from cronkeeper_worker.assignments import Have
+from cronkeeper_worker.config import WorkerConfig
+from cronkeeper_worker.crontab_keeper import CrontabKeeper, choose_target, system_timezone
+from cronkeeper_worker.engine import Engine
+from cronkeeper_worker.engine_parts import Parts
+from cronkeeper_worker.engine_thread import EngineThread
+from cronkeeper_worker.fences import Fences
+from cronkeeper_worker.fire_listener import FireListener, install_fire
+from cronkeeper_worker.journal import Journal, TaskRow
+from cronkeeper_worker.lease import Lease
+from cronkeeper_worker.order_maker import NodeOrders
+from cronkeeper_worker.orders import RunnerEvent, RunnerLost
+from cronkeeper_worker.reporter import Reporter, poison_proof
+from cronkeeper_worker.runner_client import RunnerClient
+from cronkeeper_worker.tasks import BadTaskError, Installed, install
+
+log = logging.getLogger(__name__)
+
+#: How long a start waits for a `cronkeeper-fire` that decides in the daemon's place.
+LOCK_WAIT_S = 15.0
+CONNECT_WAIT_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """The three stores, as this process sees them. None of them needs to be up for a node to fire."""
+
+    store: Store
+    coordinator: Coordinator
+    blobs: BlobStore
+
+
+def run(config: WorkerConfig) -> int:
+    """Run the worker until it is told to stop; return the exit status."""
+    node_files.prepare(config.state_dir)
+    name = node_files.worker_id(config.state_dir, config.worker_id)
+    setup_logs(config, service="worker", instance=name)
+    lock = node_files.NodeLock(config.state_dir)
+    if not lock.acquire(LOCK_WAIT_S):
+        raise ConfigError(f"state_dir: {config.state_dir} is in use by another worker daemon")
+    stores = Stores(
+        open_store(config.database_url, pool_size=4),
+        connect(
+            config.zookeeper,
+            auth=config.zookeeper_auth,
+            session_timeout_s=config.session_timeout_s,
+            name=f"worker-{name}",
+        ),
+        open_blobs(
+            config.blob_url,
+            endpoint_url=config.s3_endpoint,
+            access_key=config.s3_access_key,
+            secret_key=config.s3_secret_key,
+        ),
+    )
+    return Daemon(config, name, stores).run()
+
+
+class Daemon:
+    def __init__(self, config: WorkerConfig, name: str, stores: Stores) -> None:
+        self._config = config
+        self._stores = stores
+        self._clock = SystemClock()
+        self._registry = CollectorRegistry()
+        self._metrics = WorkerMetrics(self._registry)
+        self._info = WorkerInfo(
+            id=name,
+            host=socket.gethostname(),
+            labels=config.labels,
+            capacity=config.capacity,
+            version=cronkeeper.__version__,
+            epoch=secrets.token_hex(8),
+            pid=os.getpid(),
+            started_ms=self._clock.now_ms(),
+        )
+        self._verifier = Verifier([bytes.fromhex(key) for key in config.verify_keys])
+        self._journal = Journal(config.state_dir / node_files.JOURNAL)
+        self._cache = ArtifactCache(config.state_dir / node_files.ARTIFACTS, stores.blobs)
+        self._fences = Fences(stores.store.runs, lambda: stores.coordinator, claim_wait_s=config.claim_wait_s)
+        self._runner = RunnerClient(config.state_dir, self._on_runner_event)
+        self._engine = Engine(
+            Parts(
+                worker=name,
+                journal=self._journal,
+                fences=self._fences,
+                runner=self._runner,
+                orders=NodeOrders(
+                    worker=name,
+                    account=config.node_account,
+                    accounts=config.node_accounts,
+                    artifact_path=self._cache.path,
+                ),
+                claim_pending=stores.store.runs.claim_pending,
+                clock=self._clock,
+                metrics=self._metrics,
+            )
+        )
+        self._thread = EngineThread(self._engine, self._clock, timers=config.timers)
+        self._runner_loop = Loop("runner", self._runner_step, max_backoff_s=1.0)
+        self._crontab = CrontabKeeper(
+            choose_target(config),
+            install_fire(config.state_dir, sys.executable),
+            config.cron_timezone or system_timezone(),
+            self._clock,
+        )
+        self._crontab_stale = threading.Event()
+        self._stop = threading.Event()
+        self._fault: BaseException | None = None
+
+    # -- life
+
+    def run(self) -> int:
+        """Start every part, wait for the end, and take the parts down: firing first, goodbyes last."""
+        node_files.save_settings(self._config.state_dir, _settings(self._config))
+        on_terminate(self._stop.set)
+        metrics_server = serve_metrics(self._config.metrics_bind, self._registry)
+        self._resume()
+        loops = self._loops()
+        threads = [spawn_thread("engine", self._thread.run, self._on_death)]
+        threads += [spawn_thread(loop.name, loop.run, self._on_death) for loop in loops]
+        spawn_thread("artifacts", self._cache.run, self._on_death)
+        listener = FireListener(self._config.state_dir / "fire.sock", self._on_look)
+        listener.start()
+        log.info(
+            "the worker is ready",
+            extra={"event": "worker.ready", "worker": self._info.id, "tasks": len(self._engine.tasks)},
+        )
+        self._stop.wait()
+        listener.stop()
+        self._thread.stop()
+        for loop in loops:
+            loop.stop()
+        self._cache.stop()
+        for thread in threads:
+            thread.join(5.0)
+        self._leave()
+        if metrics_server is not None:
+            metrics_server.shutdown()
+        log.info("the worker has stopped", extra={"event": "worker.stopped", "worker": self._info.id})
+        return 1 if self._fault is not None else 0
+
+    def _resume(self) -> None:
+        """Go on where the last daemon (or `cronkeeper-fire`) left: the journal says what was given and begun."""
+        items = []
+        for row in self._journal.tasks():
+            try:
+                items.append(install(row, self._verifier))
+            except (BadTaskError, CronkeeperError) as exc:
+                log.error(
+                    "a task is refused", extra={"event": "task.refused", "task": str(row.task), "error": str(exc)}
+                )
+        self._engine.install(items)
+        self._cache.want(artifact for item in items if (artifact := item.view.spec.artifact) is not None)
+        # Whatever else stands in the crontab under our name is unscheduled before anything fires.
+        self._crontab.install(items)
+        state_dir = str(self._config.state_dir)
+        self._engine.resume(
+            self._journal.open_entries(), lambda key: os.path.isdir(run_files.run_folder(state_dir, str(key)))
+        )
+        try:
+            self._stores.coordinator.start(CONNECT_WAIT_S)
+        except UnavailableError:
+            log.warning("ZooKeeper is away; the node goes on with the tasks it has", extra={"event": "zookeeper.away"})
+
+    def _leave(self) -> None:
+        """A clean stop hands the tasks over: no entry stays behind, and the leader need not wait for time-outs."""
+        if self._config.on_stop == "leave":
+            self._crontab.clear()
+            self._lease.release()
+            self._stores.coordinator.stop()
+        self._runner.close()
+        self._fences.close()
+        self._journal.close()
+        self._stores.store.close()
+
+    def _on_death(self, exc: BaseException) -> None:
+        """A thread that dies takes the daemon with it: its supervisor starts it afresh, and nothing is half alive."""
+        log.critical("a part of the worker died", exc_info=exc, extra={"event": "worker.fault"})
+        self._fault = exc
+        self._stop.set()
+
+    # -- the loops
+
+    def _loops(self) -> list[Loop]:
+        stores = self._stores
+        agent = Agent(
+            self._info,
+            stores.coordinator,
+            stores.store,
+            self._journal,
+            self._verifier,
+            Node(self._apply, self._have, self._demand, self._set_foreign),
+            self._clock,
+            self._metrics,
+        )
+        reporter = Reporter(
+            self._journal,
+            stores.store,
+            stores.coordinator,
+            self._clock,
+            self._metrics,
+            output_file=self._output_file,
+            acknowledge=self._runner.ack,
+        )
+
+        def reborn() -> str:
+            agent.info = dataclasses.replace(agent.info, epoch=secrets.token_hex(8))
+            return agent.info.epoch
+
+        self._lease = Lease(
+            self._info,
+            stores.store,
+            self._fences,
+            self._clock,
+            self._metrics,
+            every_s=self._config.lease_every_s,
+            cancel=lambda key: self._thread.post(lambda: self._engine.cancel(key)),
+            foreign=lambda: self._thread.ask(self._engine.has_foreign),
+            refresh_foreign=agent.refresh_foreign,
+            reborn=reborn,
+        )
+        agent_loop = Loop("agent", poison_proof(agent.step), max_backoff_s=2.0)
+        stores.coordinator.on_change(agent_loop.wake)
+        return [
+            agent_loop,
+            Loop("reporter", poison_proof(reporter.step), max_backoff_s=2.0),
+            Loop("lease", poison_proof(self._lease.step), max_backoff_s=self._config.lease_every_s),
+            Loop("crontab", self._crontab_step),
+            self._runner_loop,
+        ]
+
+    def _runner_step(self) -> float:
+        """Have a runner, always: a new one tells what an old one left."""
+        self._runner.ensure()
+        return 5.0
+
+    def _crontab_step(self) -> float:
+        """Try a crontab again that could not be written."""
+        if self._crontab_stale.is_set():
+            self._write_crontab(self._thread.ask(lambda: list(self._engine.tasks.values())))
+        return 5.0
+
+    # -- what the agent asks of the node
+
+    def _apply(self, items: Sequence[Installed], dropped: Sequence[TaskId]) -> None:
+        """Install and drop tasks: disarm, write down, crontab, arm. A crash in between leaves the journal right."""
+        rows = [
+            TaskRow(item.id, item.generation, item.fence, item.envelope, item.view.cursor_ms, item.next_ms)
+            for item in items
+        ]
+
+        def change() -> list[Installed]:
+            self._engine.uninstall(dropped)
+            self._journal.save_tasks(rows, dropped)
+            self._engine.install(items)
+            return list(self._engine.tasks.values())
+
+        now = self._thread.ask(change)
+        self._cache.want(artifact for item in now if (artifact := item.view.spec.artifact) is not None)
+        self._write_crontab(now)
+
+    def _write_crontab(self, items: Sequence[Installed]) -> None:
+        if self._crontab.install(items):
+            self._crontab_stale.clear()
+        else:
+            self._crontab_stale.set()
+
+    def _have(self) -> Mapping[TaskId, Have]:
+        return self._thread.ask(
+            lambda: {item.id: Have(item.generation, item.fence) for item in self._engine.tasks.values()}
+        )
+
+    def _demand(self, keys: Sequence[RunKey], trigger: Trigger) -> None:
+        if keys:
+            self._thread.post(lambda: self._engine.demand(keys, trigger))
+
+    def _set_foreign(self, runs: dict[TaskId, frozenset[RunKey]]) -> None:
+        self._thread.post(lambda: self._engine.set_foreign(runs))
+
+    # -- what cron and the runner tell
+
+    def _on_look(self, number: int) -> None:
+        self._metrics.looks.inc()
+        self._thread.look(number)
+
+    def _on_runner_event(self, event: RunnerEvent) -> None:
+        if isinstance(event, RunnerLost):
+            log.warning("the runner is gone", extra={"event": "runner.lost", "reason": event.reason})
+            self._runner_loop.wake()
+        else:
+            self._thread.tell(event)
+
+    def _output_file(self, key: RunKey) -> Path:
+        return Path(run_files.run_folder(str(self._config.state_dir), str(key))) / run_files.OUTPUT
+
+
+def _settings(config: WorkerConfig) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        found[field.name] = (
+            list(value) if isinstance(value, tuple) else value if isinstance(value, dict) else str(value)
+        )
+    return found
