@@ -1,4 +1,4 @@
-"""What `cronkeeper-fire` does when the daemon is away: the daemon's own gate, fences and runner, once, from the node's files.
+"""What `cronkeeper-fire` does when the daemon is away: the same gate, fences and runner, from the node's files.
 
     python -m cronkeeper_worker.away <state folder> <number>
 

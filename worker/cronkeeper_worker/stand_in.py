@@ -65,9 +65,8 @@ class StandIn:
             try:
                 self._engine.install([install(row, verifier)])
             except CronkeeperError as exc:
-                log.error(
-                    "a task is refused", extra={"event": "task.refused", "task": str(row.task), "error": str(exc)}
-                )
+                facts = {"event": "task.refused", "task": str(row.task), "error": str(exc)}
+                log.error("a task is refused", extra=facts)
         self._runner.ensure()
         self._engine.resume(
             self._journal.open_entries(), lambda key: os.path.isdir(run_files.run_folder(state_dir, str(key)))
