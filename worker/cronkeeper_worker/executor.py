@@ -338,6 +338,10 @@ class Executor:
             return
         if _boot_s() >= kill_at:
             _signal_group(group, signal.SIGKILL)
+            if _boot_s() >= kill_at + _DRAIN_S:
+                # Nobody survives SIGKILL: these are zombies that their new parent does not collect.
+                self._chores -= 1
+                return
         self.after(_LEFTOVER_LOOK_S, lambda: self._clear_group(group, kill_at))
 
     def _reap(self, pid: int) -> None:

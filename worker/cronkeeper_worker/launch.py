@@ -166,6 +166,7 @@ class Launcher:
             )
             stage = "cannot note the start"
             run_files.write_start(job.folder, started)
+            self._close_others(job)
             stage = f"cannot become {job.account.name}"
             os.chdir(os.path.join(job.folder, run_files.WORK))
             self._switch(job.account)
@@ -179,6 +180,14 @@ class Launcher:
             os.write(job.status_fd, f"{stage}: {reason}".encode(errors="replace")[:4000])
         finally:
             os._exit(127)
+
+    def _close_others(self, job: _Job) -> None:
+        """Close whatever else is open: all of ours closes at exec anyway, but not what we may have inherited."""
+        low = 3
+        for fd in sorted({job.status_fd, job.program_fd} - {-1}):
+            os.closerange(low, fd)
+            low = fd + 1
+        os.closerange(low, self._nofile[1])
 
     def _limit(self, order: Order) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, self._nofile)
