@@ -1,6 +1,7 @@
 """The tables, as the code of this version expects them. The migrations make them; a test holds the two together.
 
-All instants are epoch milliseconds, UTC. Names compare byte by byte, as they do in ZooKeeper: `a`, `A` and `a ` differ.
+All instants are epoch milliseconds, UTC. Names compare byte by byte, as they do in ZooKeeper: `a`, `A` and `ä` differ.
+(Only spaces at the end do not count in MySQL: no collation that MySQL and MariaDB share counts them.)
 """
 
 from __future__ import annotations

@@ -1,0 +1,99 @@
+"""Tokens, remembered answers and events in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from cronkeeper.errors import ConflictError
+from cronkeeper.ports import Event, Idempotency, IdempotencyResult, Role, Token
+from cronkeeper.testing.memory_store_state import AnswerRow, Memory
+
+_REMEMBERED_MS = 24 * 3600 * 1000
+
+
+class MemoryTokenStore:
+    """See cronkeeper.ports.TokenStore."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+
+    def add(self, *, name: str, role: Role, digest: str, created_ms: int, expires_ms: int | None) -> Token:
+        with self._memory.call("tokens.add"):
+            tokens = self._memory.tokens
+            for stored in tokens:
+                if stored.digest == digest:
+                    if (stored.name, stored.role, stored.created_ms) == (name, role, created_ms):
+                        return stored
+                    raise ConflictError("there is a token with this secret already")
+            tokens.append(Token(len(tokens) + 1, name, role, digest, created_ms, expires_ms))
+            return tokens[-1]
+
+    def find(self, digest: str) -> Token | None:
+        with self._memory.call("tokens.find"):
+            return next((token for token in self._memory.tokens if token.digest == digest), None)
+
+    def all(self) -> list[Token]:
+        with self._memory.call("tokens.all"):
+            return list(self._memory.tokens)
+
+    def revoke(self, token_id: int, *, at_ms: int) -> bool:
+        with self._memory.call("tokens.revoke"):
+            for index, token in enumerate(self._memory.tokens):
+                if token.id == token_id:
+                    revoked_ms = at_ms if token.revoked_ms is None else token.revoked_ms
+                    self._memory.tokens[index] = replace(token, revoked_ms=revoked_ms)
+                    return True
+            return False
+
+
+class MemoryIdempotencyStore:
+    """See cronkeeper.ports.IdempotencyStore."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+
+    def begin(self, scope: str, key: str, *, body_digest: str, now_ms: int) -> IdempotencyResult:
+        with self._memory.call("idempotency.begin"):
+            row = self._memory.answers.get((scope, key))
+            if row is None or row.created_ms <= now_ms - _REMEMBERED_MS:
+                self._memory.answers[scope, key] = AnswerRow(body_digest, now_ms)
+                return IdempotencyResult(Idempotency.NEW)
+            if row.body_digest != body_digest:
+                return IdempotencyResult(Idempotency.MISMATCH)
+            if not row.status:
+                return IdempotencyResult(Idempotency.IN_FLIGHT)
+            return IdempotencyResult(Idempotency.REPLAY, row.status, row.body)
+
+    def finish(self, scope: str, key: str, *, status: int, body: bytes) -> None:
+        with self._memory.call("idempotency.finish"):
+            row = self._memory.answers.get((scope, key))
+            if row is not None:
+                row.status, row.body = status, body
+
+    def abandon(self, scope: str, key: str) -> None:
+        with self._memory.call("idempotency.abandon"):
+            row = self._memory.answers.get((scope, key))
+            if row is not None and not row.status:
+                del self._memory.answers[scope, key]
+
+
+class MemoryEventStore:
+    """See cronkeeper.ports.EventStore."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+
+    def add(self, events: Sequence[Event]) -> None:
+        with self._memory.call("events.add"):
+            known = set(self._memory.events)
+            for event in events:
+                if event not in known:
+                    self._memory.events.append(event)
+                    known.add(event)
+
+    def latest(self, *, limit: int, kind: str | None = None, subject: str | None = None) -> list[Event]:
+        with self._memory.call("events.latest"):
+            numbered = sorted(enumerate(self._memory.events), key=lambda item: (item[1].at_ms, item[0]), reverse=True)
+            wanted = (event for _, event in numbered if kind in (None, event.kind) and subject in (None, event.subject))
+            return list(wanted)[:limit]

@@ -1,0 +1,210 @@
+"""The ledger in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import fields
+
+from cronkeeper.domain.ids import RunKey, TaskId
+from cronkeeper.domain.run import (
+    ACTIVE,
+    TERMINAL,
+    Reason,
+    Run,
+    RunEvent,
+    RunState,
+    Trigger,
+    advance,
+    reachable_from,
+)
+from cronkeeper.errors import ConflictError, NotFoundError
+from cronkeeper.testing.memory_store_state import Memory
+
+_OVER = TERMINAL | {RunState.LOST}
+_NEVER_TAKEN_BACK = frozenset({"key", "trigger", "state"})
+_MAX_CHUNK_BYTES = 65_536
+
+
+class MemoryRunStore:
+    """See cronkeeper.ports.RunStore."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+
+    def claim(self, runs: Sequence[Run]) -> dict[RunKey, bool]:
+        with self._memory.call("runs.claim"):
+            return {run.key: self._memory.runs.setdefault(run.key, run).nonce == run.nonce for run in runs}
+
+    def record(self, runs: Sequence[Run]) -> list[RunKey]:
+        with self._memory.call("runs.record"):
+            return sorted({run.key for run in runs if not self._record(run)})
+
+    def get(self, key: RunKey) -> Run:
+        with self._memory.call("runs.get"):
+            return self._stored(key)
+
+    def history(self, job_id: int, *, limit: int, before: RunKey | None = None) -> list[Run]:
+        with self._memory.call("runs.history"):
+            runs = [run for run in self._memory.runs.values() if run.key.task.job_id == job_id]
+            older = [run for run in runs if before is None or _place(run.key) < _place(before)]
+            return sorted(older, key=lambda run: _place(run.key), reverse=True)[:limit]
+
+    def at(self, job_id: int, fire_ms: int) -> list[Run]:
+        with self._memory.call("runs.at"):
+            runs = self._memory.runs.values()
+            found = [run for run in runs if (run.key.task.job_id, run.key.fire_ms) == (job_id, fire_ms)]
+            return sorted(found, key=lambda run: run.key)
+
+    def last_fires(self, tasks: Sequence[TaskId]) -> dict[TaskId, int]:
+        with self._memory.call("runs.last_fires"):
+            found: dict[TaskId, int] = {}
+            for run in self._of(tasks, RunState):
+                if run.trigger is not Trigger.MANUAL and run.key.attempt == 1:
+                    found[run.key.task] = max(run.key.fire_ms, found.get(run.key.task, 0))
+            return found
+
+    def open_runs(self, tasks: Sequence[TaskId]) -> list[Run]:
+        with self._memory.call("runs.open_runs"):
+            return self._of(tasks, ACTIVE)
+
+    def lost_runs(self, tasks: Sequence[TaskId], *, since_ms: int) -> list[Run]:
+        with self._memory.call("runs.lost_runs"):
+            lost = self._of(tasks, {RunState.LOST})
+            return [run for run in lost if run.key.fire_ms >= since_ms and not self._has_later_attempt(run.key)]
+
+    def request(self, run: Run) -> None:
+        with self._memory.call("runs.request"):
+            if run.key in self._memory.runs:
+                raise ConflictError(f"there is a run {run.id} already")
+            self._memory.runs[run.key] = run
+
+    def pending(self, tasks: Sequence[TaskId]) -> list[Run]:
+        with self._memory.call("runs.pending"):
+            return self._of(tasks, {RunState.PENDING})
+
+    def claim_pending(self, run: Run) -> bool:
+        with self._memory.call("runs.claim_pending"):
+            stored = self._memory.runs.get(run.key)
+            if stored is None:
+                return False
+            if stored.state is not RunState.PENDING:
+                return stored.nonce == run.nonce
+            self._memory.runs[run.key] = stored.evolve(
+                state=run.state,
+                worker=run.worker,
+                nonce=run.nonce,
+                generation=run.generation,
+                fence=run.fence,
+                claimed_ms=run.claimed_ms,
+                autonomous=run.autonomous,
+            )
+            return True
+
+    def request_cancel(self, key: RunKey) -> Run:
+        with self._memory.call("runs.request_cancel"):
+            run = self._stored(key)
+            if run.state in _OVER:
+                raise ConflictError(f"run {key} is over: {run.state}")
+            asked = run.evolve(cancel_requested=True)
+            if run.state is RunState.PENDING:
+                state = advance(run.state, RunEvent.CANCEL)
+                asked = asked.evolve(state=state, reason=Reason.REQUESTED, ended_ms=self._memory.clock.now_ms())
+            self._memory.runs[key] = asked
+            return asked
+
+    def cancellations(self, worker: str) -> list[RunKey]:
+        with self._memory.call("runs.cancellations"):
+            active = (run for run in self._memory.runs.values() if run.state in ACTIVE and run.worker == worker)
+            return sorted(run.key for run in active if run.cancel_requested)
+
+    def lose(self, worker: str, *, term: int, reason: str) -> list[Run]:
+        with self._memory.call("runs.lose"):
+            why = Reason(reason)
+            self._memory.hold_term(term)
+            active = [run for run in self._memory.runs.values() if run.state in ACTIVE and run.worker == worker]
+            given_up = [run.evolve(state=advance(run.state, RunEvent.LOSE), reason=why) for run in active]
+            for run in given_up:
+                self._put(run)
+            return sorted(given_up, key=lambda run: run.key)
+
+    def append_output(self, key: RunKey, *, offset: int, data: bytes) -> None:
+        with self._memory.call("runs.append_output"):
+            if len(data) > _MAX_CHUNK_BYTES:
+                raise ValueError(f"a chunk of output has at most {_MAX_CHUNK_BYTES} bytes, not {len(data)}")
+            if data:
+                self._memory.output.setdefault(key, {})[offset] = data
+
+    def read_output(self, key: RunKey, *, offset: int, limit: int) -> bytes:
+        with self._memory.call("runs.read_output"):
+            found = b""
+            for start, data in sorted(self._memory.output.get(key, {}).items()):
+                at = offset + len(found)
+                if start <= at < start + len(data):
+                    found += data[at - start :]
+            return found[:limit]
+
+    def purge(self, *, before_ms: int, limit: int) -> int:
+        with self._memory.call("runs.purge"):
+            heads = {(job_id, head.key.fire_ms) for job_id, head in self._memory.heads.items()}
+            old = [run for run in self._memory.runs.values() if run.key.fire_ms < before_ms and run.state in _OVER]
+            free = [run.key for run in old if (run.key.task.job_id, run.key.fire_ms) not in heads]
+            chosen = sorted(free, key=lambda key: key.fire_ms)[:limit]
+            for key in chosen:
+                del self._memory.runs[key]
+                self._memory.output.pop(key, None)
+            self._memory.events = [event for event in self._memory.events if event.at_ms >= before_ms]
+            answers = self._memory.answers.items()
+            self._memory.answers = {key: row for key, row in answers if row.created_ms >= before_ms}
+            return len(chosen)
+
+    def _record(self, run: Run) -> bool:
+        """Bring a row to a later state; False when it belongs to another nonce."""
+        stored = self._memory.runs.get(run.key)
+        if stored is None:
+            self._put(run)
+            return True
+        if stored.state is not RunState.PENDING and stored.nonce != run.nonce:
+            return False
+        state = run.state
+        if stored.state is RunState.LOST and state in (RunState.TIMED_OUT, RunState.CANCELLED):
+            state = RunState.FAILED
+        if state is not stored.state and state in reachable_from(stored.state):
+            self._put(_merge(stored, run).evolve(state=state))
+        else:
+            self._memory.move_head(stored)
+        return self._memory.runs[run.key].nonce == run.nonce
+
+    def _put(self, run: Run) -> None:
+        self._memory.runs[run.key] = run
+        self._memory.move_head(run)
+
+    def _stored(self, key: RunKey) -> Run:
+        run = self._memory.runs.get(key)
+        if run is None:
+            raise NotFoundError(f"there is no run {key}")
+        return run
+
+    def _of(self, tasks: Sequence[TaskId], states: Collection[RunState] | type[RunState]) -> list[Run]:
+        wanted, runs = set(tasks), self._memory.runs.values()
+        return sorted((run for run in runs if run.key.task in wanted and run.state in states), key=lambda run: run.key)
+
+    def _has_later_attempt(self, key: RunKey) -> bool:
+        keys = self._memory.runs
+        return any((k.task, k.fire_ms) == (key.task, key.fire_ms) and k.attempt > key.attempt for k in keys)
+
+
+def _merge(stored: Run, report: Run) -> Run:
+    """Return the stored run with what the report knows; what the report does not know stays."""
+    changes = {}
+    for field in fields(Run):
+        old, new = getattr(stored, field.name), getattr(report, field.name)
+        if field.name in _NEVER_TAKEN_BACK or new is None or new in ("", 0, False):
+            continue
+        changes[field.name] = max(old, new) if field.name == "output_bytes" else new
+    if report.exit_code is not None:
+        changes["exit_code"] = report.exit_code
+    return stored.evolve(**changes)
+
+
+def _place(key: RunKey) -> tuple[int, int, int]:
+    return (key.fire_ms, key.task.shard, key.attempt)

@@ -1,0 +1,126 @@
+"""What the sub-stores in memory share: the tables, one lock, and the faults that tests ask for."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from cronkeeper.domain.ids import RunKey, TaskId
+from cronkeeper.domain.job import Job, LastRun
+from cronkeeper.domain.placement import Assignment, WorkerInfo
+from cronkeeper.domain.run import Run, RunState
+from cronkeeper.errors import FencedError, UnavailableError
+from cronkeeper.ports import Event, MoveRequest, Token
+from cronkeeper.runtime.clock import Clock
+
+
+@dataclass(slots=True)
+class LeaseRow:
+    info: WorkerInfo
+    #: The incarnation that the leader declared lost last.
+    lost: str
+    #: By the store's clock; None once it was released.
+    beat_ms: int | None
+    clock_offset_ms: int
+
+
+@dataclass(slots=True)
+class AnswerRow:
+    body_digest: str
+    created_ms: int
+    status: int = 0
+    body: bytes = b""
+
+
+@dataclass(slots=True)
+class _Fault:
+    method: str
+    count: int
+    landed: bool
+
+
+class Memory:
+    """The tables. Every public method of a sub-store runs inside `call`, and so under the lock."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.jobs: dict[int, Job] = {}
+        self.spoilt: set[int] = set()
+        self.last_job_id = 0
+        self.heads: dict[int, Run] = {}
+        self.runs: dict[RunKey, Run] = {}
+        self.output: dict[RunKey, dict[int, bytes]] = {}
+        self.leases: dict[str, LeaseRow] = {}
+        self.term = 0
+        self.assignments: dict[TaskId, Assignment] = {}
+        self.move_requests: dict[TaskId, MoveRequest] = {}
+        self.tokens: list[Token] = []
+        self.answers: dict[tuple[str, str], AnswerRow] = {}
+        self.events: list[Event] = []
+        self._lock = threading.RLock()
+        self._available = True
+        self._faults: list[_Fault] = []
+        self._calls: Counter[str] = Counter()
+
+    @contextmanager
+    def call(self, method: str) -> Iterator[None]:
+        """Do one method under the lock, or raise UnavailableError as the test has asked."""
+        with self._lock:
+            self._calls[method] += 1
+            fault = self._fault_of(method)
+            if not self._available or (fault is not None and not fault.landed):
+                raise UnavailableError(f"{method}: the store in memory was told to be away")
+            yield
+            if fault is not None:
+                raise UnavailableError(f"{method}: the store in memory was told to lose the answer")
+
+    def set_available(self, available: bool) -> None:
+        with self._lock:
+            self._available = available
+
+    def fail_next(self, method: str, *, count: int, landed: bool) -> None:
+        with self._lock:
+            self._faults.append(_Fault(method, count, landed))
+
+    def calls(self, method: str) -> int:
+        with self._lock:
+            return self._calls[method] if method else self._calls.total()
+
+    def spoil_job(self, job_id: int) -> None:
+        with self._lock:
+            self.spoilt.add(job_id)
+
+    def hold_term(self, term: int) -> None:
+        if term != self.term:
+            raise FencedError(f"term {term} is over")
+
+    def with_last_run(self, job: Job) -> Job:
+        """Return the job with its last run, as a read shows it."""
+        head = self.heads.get(job.id)
+        last = None if head is None else LastRun(head.id, head.key.fire_ms, head.state, head.ended_ms)
+        return replace(job, last_run=last)
+
+    def move_head(self, run: Run) -> None:
+        """Remember the run as its job's last one, unless a newer one is known or this one was never started."""
+        never = run.state in (RunState.PENDING, RunState.CLAIMED, RunState.SKIPPED)
+        if never or (run.state is RunState.CANCELLED and run.started_ms is None):
+            return
+        known = self.heads.get(run.key.task.job_id)
+        if known is None or _order(known.key) <= _order(run.key):
+            self.heads[run.key.task.job_id] = run
+
+    def _fault_of(self, method: str) -> _Fault | None:
+        for fault in self._faults:
+            if fault.method in ("", method):
+                fault.count -= 1
+                if fault.count <= 0:
+                    self._faults.remove(fault)
+                return fault
+        return None
+
+
+def _order(key: RunKey) -> tuple[int, int, int]:
+    return (key.fire_ms, key.attempt, key.task.shard)
