@@ -1,51 +1,32 @@
 """Logs: one constant sentence for people, facts in `extra` under fixed names, as text or as JSON lines.
 
-Code uses the standard library's `logging`; structlog only formats, so that gunicorn's and kazoo's lines look alike.
+The standard library's `logging`, with two formatters of our own: a log library costs every worker 11 MiB
+(docs/decisions/0010-logs.md), and gunicorn's, kazoo's and SQLAlchemy's lines pass through here as they are.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
-from collections.abc import MutableMapping
 from typing import Any
 
-import structlog
-
+from cronkeeper.domain.instants import rfc3339
 from cronkeeper.runtime.config import Config
 
 _SECRET_KEY = re.compile(r"password|secret|token|authorization", re.IGNORECASE)
 _URL_PASSWORD = re.compile(r"(://[^:/@\s]+:)[^@\s]+@")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+#: What every record has; all else was given in `extra`.
+_OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
 
 def setup_logs(config: Config, *, service: str, instance: str = "") -> None:
     """Send all logs of this process to standard error. Calling it again replaces the set-up."""
-    shared: list[Any] = [
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        # `extra` may hold an `event`, the dotted word; the sentence must not be lost to it.
-        structlog.processors.EventRenamer("message"),
-        structlog.stdlib.ExtraAdder(),
-        _Who(service, instance),
-        _redact,
-    ]
-    renderer: Any = structlog.processors.JSONRenderer(default=str)
-    if config.log_format == "text":
-        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), event_key="message")
+    who = {"service": service} | ({"instance": instance} if instance else {})
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
-                renderer,
-            ],
-        )
-    )
+    handler.setFormatter(JsonFormatter(who) if config.log_format == "json" else TextFormatter(who))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(config.log_level)
@@ -55,23 +36,58 @@ def setup_logs(config: Config, *, service: str, instance: str = "") -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
-class _Who:
-    """Adds who is speaking."""
-
-    def __init__(self, service: str, instance: str) -> None:
-        self._fields = {"service": service} | ({"instance": instance} if instance else {})
-
-    def __call__(self, _logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        event.update(self._fields)
-        return event
+def facts_of(record: logging.LogRecord) -> dict[str, Any]:
+    """Return what was given in `extra`, with secrets hidden and control characters escaped: nothing can forge a line."""
+    return {key: _clean(key, value) for key, value in vars(record).items() if key not in _OWN}
 
 
-def _redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Hide secrets, and escape control characters, so that no job's name can forge a line."""
-    for key, value in event.items():
-        if _SECRET_KEY.search(key):
-            event[key] = "***"
-        elif isinstance(value, str) and key != "exception":
-            hidden = _URL_PASSWORD.sub(r"\1***@", value)
-            event[key] = _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", hidden)
-    return event
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: timestamp, level, logger, message, who speaks, then the facts."""
+
+    def __init__(self, who: dict[str, str]) -> None:
+        super().__init__()
+        self._who = who
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "timestamp": rfc3339(round(record.created * 1000)),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": _hide(record.getMessage()),
+            **self._who,
+            **facts_of(record),
+        }
+        if record.exc_info:
+            line["exception"] = _hide(self.formatException(record.exc_info))
+        return json.dumps(line, default=str)
+
+
+class TextFormatter(logging.Formatter):
+    """For people: time, level, sentence, then key=value; a traceback keeps its lines."""
+
+    def __init__(self, who: dict[str, str]) -> None:
+        super().__init__()
+        self._who = " ".join(who.values())
+
+    def format(self, record: logging.LogRecord) -> str:
+        sentence = _escape(_hide(record.getMessage()))
+        facts = " ".join(f"{key}={value}" for key, value in facts_of(record).items())
+        time = rfc3339(round(record.created * 1000))
+        line = f"{time} {record.levelname:<8} [{self._who}] {sentence}" + (f"  {facts}" if facts else "")
+        if record.exc_info:
+            line += "\n" + _hide(self.formatException(record.exc_info))
+        return line
+
+
+def _clean(key: str, value: Any) -> Any:
+    if _SECRET_KEY.search(key):
+        return "***"
+    return _escape(_hide(value)) if isinstance(value, str) else value
+
+
+def _hide(text: str) -> str:
+    return _URL_PASSWORD.sub(r"\1***@", text)
+
+
+def _escape(text: str) -> str:
+    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
