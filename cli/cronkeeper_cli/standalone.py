@@ -137,7 +137,7 @@ class _Standalone:
         shared = configs.stores(self._home, self._secrets, self._zookeeper.hosts)
         api = configs.api_config(self._home, shared, self._wishes.port)
         manager = configs.manager_config(shared)
-        self._worker = worker = configs.worker_config(self._home, self._secrets, shared, cron="auto")
+        self._worker = worker = configs.worker_config(self._home, self._secrets, shared)
         gc.collect()
         gc.freeze()  # the collector would touch, and so copy, every shared page in every child
         return [

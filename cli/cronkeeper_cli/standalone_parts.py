@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import pwd
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from cronkeeper.runtime.config import Config, load
 from cronkeeper_cli.standalone_home import Home, Secrets
 
 if TYPE_CHECKING:
     from cronkeeper_api.config import ApiConfig
     from cronkeeper_manager.config import ManagerConfig
     from cronkeeper_worker.config import WorkerConfig
+
+C = TypeVar("C", bound=Config)
 
 ZOOKEEPER_USER = "cronkeeper"
 
@@ -35,8 +38,9 @@ def api_config(home: Home, shared: dict[str, Any], port: int) -> ApiConfig:
     """One server, one worker process, on loopback."""
     from cronkeeper_api.config import ApiConfig
 
-    return ApiConfig(
-        **shared,
+    return _load(
+        ApiConfig,
+        shared,
         bind=f"127.0.0.1:{port}",
         workers=1,
         signing_key_file=home.signing_key_file,
@@ -51,21 +55,27 @@ def manager_config(shared: dict[str, Any]) -> ManagerConfig:
     """The only manager: it leads."""
     from cronkeeper_manager.config import ManagerConfig
 
-    return ManagerConfig(**shared)
+    # Its own way of starting afresh runs the command line again, which here is ours: we are its supervisor.
+    return _load(ManagerConfig, shared, restart_itself=False)
 
 
-def worker_config(home: Home, secrets: Secrets, shared: dict[str, Any], *, cron: str) -> WorkerConfig:
+def worker_config(home: Home, secrets: Secrets, shared: dict[str, Any]) -> WorkerConfig:
     """The worker of this machine. It trusts the tasks that our API server signed."""
     from cronkeeper.wire.task import Signer
     from cronkeeper_worker.config import WorkerConfig
 
     signer = Signer.from_seed(bytes.fromhex(secrets.signing_seed))
-    return WorkerConfig(
-        **shared,
+    return _load(
+        WorkerConfig,
+        shared,
         state_dir=home.worker_dir,
         verify_keys=(signer.public_bytes.hex(),),
         node_accounts=run_accounts(),
-        cron=cron,
         # Who presses Ctrl-C here means that nothing of this runs any more: no entry stays in the crontab.
         on_stop="leave",
     )
+
+
+def _load(cls: type[C], shared: dict[str, Any], **own: Any) -> C:
+    # An empty environment: settings of a fleet that this shell may hold are not for standalone.
+    return load(cls, file=None, environ={}, flags={**shared, **own})

@@ -23,6 +23,7 @@ from cronkeeper.domain.placement import Assignment, MoveReason, WorkerInfo
 from cronkeeper.domain.run import RunState
 from cronkeeper.ports import Store
 from cronkeeper.runtime.clock import SystemClock
+from cronkeeper.runtime.config import load
 from cronkeeper.store import open_store
 from cronkeeper.testing.memory_coordinator import MemoryCoordinator, MemoryEnsemble
 from cronkeeper.wire.task import Signer
@@ -117,7 +118,8 @@ def api(tmp_path: Path) -> Iterator[Api]:
     key_file.write_text(secrets.token_hex(32))
     key_file.chmod(0o600)
     objects = f"file://{tmp_path / 'objects'}"
-    config = ApiConfig(database_url=url, zookeeper="x/y", blob_url=objects, signing_key_file=key_file)
+    flags = {"database_url": url, "zookeeper": "x/y", "blob_url": objects, "signing_key_file": key_file}
+    config = load(ApiConfig, file=None, environ={}, flags=flags)
     ensemble, clock, store = MemoryEnsemble(), SystemClock(), open_store(url)
     coordinator = MemoryCoordinator(ensemble, "api")
     coordinator.start(1.0)
