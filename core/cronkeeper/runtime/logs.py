@@ -37,7 +37,7 @@ def setup_logs(config: Config, *, service: str, instance: str = "") -> None:
 
 
 def facts_of(record: logging.LogRecord) -> dict[str, Any]:
-    """Return what was given in `extra`, with secrets hidden and control characters escaped: nothing can forge a line."""
+    """Return what was given in `extra`, with secrets hidden and control characters escaped."""
     return {key: _clean(key, value) for key, value in vars(record).items() if key not in _OWN}
 
 
