@@ -1,4 +1,4 @@
-"""Resident memory of an idle worker with N tasks: `python -m bench.worker_memory [N]` (as root, after `tests/run` set up).
+"""Memory of an idle worker with N tasks: `python -m bench.worker_memory [N]`, as root, once `tests/run` has set up.
 
 Starts ZooKeeper, MariaDB, an API server, a manager and one worker with a cron of its own, all on loopback; posts N jobs
 that are not due; waits until all are installed; then reads the processes' own figures from /proc.
