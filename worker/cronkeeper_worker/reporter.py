@@ -19,8 +19,6 @@ log = logging.getLogger(__name__)
 
 BATCH = 500
 CHUNK = 65_536
-#: Output up to this size travels in the run's own row, as its tail.
-TAIL_BYTES = 4096
 #: Reported runs stay in the journal for so long, for `cronkeeper-fire` and for people.
 KEEP_MS = 3_600_000
 
@@ -55,7 +53,8 @@ class Reporter:
         self._metrics.spool.set(len(dirty) if len(dirty) < BATCH else self._journal.dirty_count())
         over = [entry for entry in dirty if entry.phase is Phase.OVER]
         for entry in over:
-            if entry.run.output_bytes > TAIL_BYTES:
+            # Short output travels in the run's own row, unless it is no text.
+            if len(entry.run.output_tail.encode()) != entry.run.output_bytes:
                 self._upload(entry.run.key, whole=True)
         if dirty:
             self._record([entry.run for entry in dirty])

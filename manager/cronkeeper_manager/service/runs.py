@@ -72,6 +72,10 @@ class Runs:
 
     def output(self, key: RunKey, *, offset: int = 0, limit: int | None = None) -> Iterator[bytes]:
         """Yield the output there is, from a byte offset on. Check with `get` first that the run exists."""
+        whole = self._small_output(key)
+        if whole is not None:
+            yield whole[offset:] if limit is None else whole[offset : offset + limit]
+            return
         left = limit
         while left is None or left > 0:
             data = self._store.runs.read_output(key, offset=offset, limit=CHUNK if left is None else min(CHUNK, left))
@@ -96,6 +100,15 @@ class Runs:
             if ended or self._clock.boot_s() >= deadline or self._clock.wait(stop, POLL_S):
                 return
             yield b""
+
+    def _small_output(self, key: RunKey) -> bytes | None:
+        """Return the output of an ended run that is all in its row, as short output is; None: it is kept in chunks."""
+        try:
+            run = self._store.runs.get(key)
+        except NotFoundError:
+            return None
+        tail = run.output_tail.encode()
+        return tail if is_over(run.state) and len(tail) == run.output_bytes else None
 
     def _state(self, key: RunKey) -> RunState | None:
         try:
