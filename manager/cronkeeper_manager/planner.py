@@ -255,7 +255,7 @@ class Planning:
     def _reserve(self, releasing: list[PlanTask]) -> None:
         for task in releasing:
             owner = self.owners[task.id]
-            if self.world.last.get(task.id) == owner and owner in self.slots and task.id not in self._contested:
+            if self.world.last.get(task.id, owner) == owner and owner in self.slots and task.id not in self._contested:
                 # Its assignment is gone but was never revoked: nothing has to be waited for.
                 self._assigns.append(Assign(task.id, owner, MoveReason.RESTORE))
                 continue
