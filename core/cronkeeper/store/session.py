@@ -27,6 +27,8 @@ T = TypeVar("T")
 #: How often a transaction is tried that the server undoes for somebody else's sake.
 _TRIES = 5
 _PAUSE_S = 0.02
+#: No new try begins later than this: waits for locks add up, and the caller has a loop of its own.
+_PATIENCE_S = 8.0
 _UNKNOWN_VARIABLE = 1193
 
 
@@ -106,7 +108,7 @@ class Database:
                 raise
 
     def _tried(self, body: Callable[[Connection], T], *, lost_is_unknown: bool = False) -> T:
-        tries = 0
+        tries, begun = 0, time.monotonic()
         while True:
             tries += 1
             try:
@@ -117,7 +119,7 @@ class Database:
                 # A connection that could not even be opened has carried nothing.
                 if trouble is Trouble.LOST and lost_is_unknown and _was_sent(exc):
                     raise _AnswerLostError(None) from exc
-                if not _worth_another(exc, trouble, tries):
+                if not _worth_another(exc, trouble, tries) or time.monotonic() - begun > _PATIENCE_S:
                     raise translate(exc) from exc
             time.sleep(random.uniform(0, _PAUSE_S * 2**tries))
 
