@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 import configparser
+import dataclasses
 import importlib.util
 import re
 import shlex
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +22,10 @@ from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.placement import MoveReason
 from cronkeeper.domain.run import Reason
 from cronkeeper.store.schema import metadata
+from cronkeeper_api.config import ApiConfig
 from cronkeeper_cli.main import cli
+from cronkeeper_manager.config import ManagerConfig
+from cronkeeper_worker.config import WorkerConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -135,6 +140,19 @@ def test_every_dependency_has_its_reason() -> None:
     wanted = re.findall(r"^[A-Za-z0-9-]+", parser["options"]["install_requires"], re.MULTILINE)
     text = (DOCS / "decisions" / "0002-libraries.md").read_text()
     assert sorted(first_cells(text, "## What is installed")) == sorted(wanted)
+
+
+def test_the_example_configuration_is_one() -> None:
+    """Every key of the TOML example is a setting, and has a value of its kind."""
+    fences = _FENCE.finditer((DOCS / "configuration.md").read_text())
+    example = tomllib.loads(next(fence["text"] for fence in fences if fence["kind"] == "toml"))
+    fields = {
+        field.name: field for cls in (ApiConfig, ManagerConfig, WorkerConfig) for field in dataclasses.fields(cls)
+    }
+    assert sorted(example.keys() - fields.keys()) == []
+    for key, value in example.items():
+        kind = str(fields[key].type).partition("[")[0].partition(" ")[0]
+        assert type(value).__name__ == {"Path": "str", "tuple": "list"}.get(kind, kind), key
 
 
 def test_every_decision_is_listed() -> None:
