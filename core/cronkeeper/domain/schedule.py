@@ -157,6 +157,7 @@ class Schedule:
                 yield fire_ms
 
 
+@lru_cache(maxsize=1024)
 def parse_schedule(text: str, timezone: str = "UTC", dst: Dst = Dst()) -> Schedule:
     """Read five fields, six with seconds first, `@hourly` and friends, `@every 90s` or `@at 2027-01-01T00:00:00Z`.
 
