@@ -24,6 +24,7 @@ access_log = logging.getLogger("cronkeeper_api.access")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 #: A form has two parts; more are a mistake or an attack.
 _MAX_FORM_PARTS = 10
+_UNEVENTFUL = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
 def create_app(services: Services) -> Flask:
@@ -109,7 +110,10 @@ def _count(services: Services, response: Response) -> None:
     seconds = time.perf_counter() - g.get("begun", time.perf_counter())
     services.metrics.requests.labels(route, method, str(response.status_code)).inc()
     services.metrics.seconds.labels(route, method).observe(seconds)
-    access_log.info(
+    # HAProxy and Prometheus ask every second: of interest only to who looks for it.
+    level = logging.DEBUG if route in _UNEVENTFUL and response.status_code == 200 else logging.INFO
+    access_log.log(
+        level,
         "a request was answered",
         extra={
             "event": "http.request",

@@ -56,7 +56,7 @@ def _selector(value: Any) -> Any:
                 "{key} is not a label with its value",
                 {"key": rules.shown(key), "hint": 'write {"zone": "eu"}'},
             )
-    return ",".join(f"{key}={item}" for key, item in value.items())
+    return ",".join(f"{key}={item}" for key, item in sorted(value.items()))
 
 
 Instant = Annotated[
@@ -174,7 +174,7 @@ class JobInput(Model):
         default=None, description="Which workers may have it, such as zone=eu,disk in (ssd,nvme)."
     )
     shards: int = Field(default=1, ge=1, le=MAX_SHARDS, description="How many tasks the job has, each on its own.")
-    limits: LimitsInput = Field(default=LimitsInput(), description="What a run may use.")
+    limits: LimitsInput = Field(default=LimitsInput(), description="Bounds of each run.")
     labels: dict[str, Annotated[str, StringConstraints(max_length=63)]] = Field(
         default={}, max_length=rules.MAX_LABELS, description="For finding jobs."
     )

@@ -114,13 +114,12 @@ def _faults_of_fields(
     """Check what can be checked of a job whose shape is wrong somewhere."""
     if not isinstance(value, Mapping):
         return []
-    bad = {fault.field.split(".")[0].split("[")[0] for fault in faults}
-    fields = {key: item for key, item in value.items() if key in JobInput.model_fields}
-    found = rules.check_fields(fields, run_as_allowed=run_as_allowed, skip=bad)
-    if not bad & {"executable", "type", "filename"}:
-        kind, filename = JobType(fields["type"]), fields.get("filename")
-        found += read_executable(fields["executable"], kind, filename, upload)[1]
-    return found
+    found = rules.check_fields(value, run_as_allowed=run_as_allowed)
+    named = {fault.field for fault in faults}
+    if not named & {"executable", "type", "filename"}:
+        kind, filename = JobType(value["type"]), value.get("filename")
+        found += read_executable(value["executable"], kind, filename, upload)[1]
+    return list({fault.field: fault for fault in reversed(found) if fault.field not in named}.values())
 
 
 def read_executable(
