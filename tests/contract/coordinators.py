@@ -12,6 +12,7 @@ from kazoo.client import KazooClient
 from cronkeeper.coord import connect
 from cronkeeper.coord.coordinator import ZnodeCoordinator
 from cronkeeper.coord.session import KazooSession, split_hosts
+from cronkeeper.errors import UnavailableError
 from cronkeeper.ports import Coordinator
 from cronkeeper.testing.memory_coordinator import MemoryCoordinator, MemoryEnsemble
 
@@ -138,11 +139,18 @@ class Admin:
 
 
 def eventually(check: Callable[[], object], what: str, timeout_s: float = 20.0) -> None:
-    """Return once `check` is true."""
+    """Return once `check` is true. Meanwhile, "not now" is as good as not true."""
     deadline = time.monotonic() + timeout_s
-    while not check():
+    while not _true_now(check):
         assert time.monotonic() < deadline, f"never: {what}"
         time.sleep(0.02)
+
+
+def _true_now(check: Callable[[], object]) -> bool:
+    try:
+        return bool(check())
+    except UnavailableError:
+        return False
 
 
 class Bell:

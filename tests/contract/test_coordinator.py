@@ -11,7 +11,7 @@ import pytest
 from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.placement import Assignment, MoveReason, NodeInfo, Ownership, WorkerInfo
 from cronkeeper.domain.run import RunState
-from cronkeeper.errors import ConflictError, FencedError, WireFormatError
+from cronkeeper.errors import ConflictError, FencedError, UnavailableError, WireFormatError
 from cronkeeper.ports import Coordinator, Leadership
 from cronkeeper.wire.znodes import ClaimNote, LeaderNote, QueuedRun
 from tests.contract.coordinators import Bell, Fleet, MemoryFleet, RealFleet, eventually
@@ -306,6 +306,25 @@ def test_a_lost_worker_is_cleared_and_nobody_else(process: Coordinator) -> None:
     process.clear_worker("w1", leadership)
     assert process.all_assigned() == {"w2": set(TASKS)}
     assert process.all_owned() == {"w2": set(TASKS)}
+
+
+@pytest.mark.parametrize("torn", ["/assign/w1", "/assign/w1/{bucket}", "/assign/w1/{bucket}/{znode}"])
+def test_a_worker_does_not_take_a_wipe_for_revocations(fleet: Fleet, process: Coordinator, torn: str) -> None:
+    leadership = lead(process)
+    worker = fleet.process("w")
+    assert worker.assigned("w1", watch=True) == {}
+    process.move([assignment(task) for task in TASKS[:30]], [], leadership)
+    process.move([assignment(TASKS[30])], [("w1", task) for task in TASKS[:5]], leadership)
+    left = {task: assignment(task) for task in TASKS[5:31]}
+    eventually(lambda: worker.assigned("w1", watch=True) == left, "the assignments are seen")
+    fleet.wipe(torn.format(bucket=TASKS[9].bucket, znode=TASKS[9].znode))
+    eventually(lambda: len(worker.assigned("w1")) < len(left), "the wipe is seen")
+    with pytest.raises(UnavailableError):
+        worker.assigned("w1", watch=True)
+    process.move([assignment(task) for task in left], [], leadership)
+    eventually(lambda: worker.assigned("w1", watch=True) == left, "the assignments are whole again")
+    process.move([], [("w1", task) for task in left], leadership)
+    eventually(lambda: worker.assigned("w1", watch=True) == {}, "the revocations are believed")
 
 
 def test_what_has_lost_its_leadership_writes_nothing_any_more(fleet: Fleet, process: Coordinator) -> None:

@@ -11,6 +11,7 @@ from cronkeeper.domain.placement import Assignment, MoveReason, NodeInfo, Owners
 from cronkeeper.domain.run import RunState
 from cronkeeper.errors import UnavailableError
 from cronkeeper.ports import Leadership
+from cronkeeper.testing.fake_clock import FakeClock
 from cronkeeper.testing.memory_coordinator import MemoryCoordinator, MemoryEnsemble
 from cronkeeper.wire.znodes import ClaimNote, LeaderNote, QueuedRun
 
@@ -141,6 +142,38 @@ def test_who_expires_while_cut_off_comes_back_as_somebody_new() -> None:
     process.heal()
     assert process.session_id not in (0, before)
     assert process.leadership() is None
+
+
+def test_assignments_that_vanish_are_believed_to_be_gone_after_a_while() -> None:
+    ensemble, clock = MemoryEnsemble(), FakeClock()
+    process, worker = started(ensemble), MemoryCoordinator(ensemble, "w", clock=clock)
+    worker.start(1.0)
+    leadership = lead(process)
+    process.mark_ready(leadership)
+    process.move([Assignment(TASK, "w1", 1, 1, MoveReason.NEW, 1)], [], leadership)
+    assert set(worker.assigned("w1", watch=True)) == {TASK}
+    process.clear_worker("w1", leadership)
+    assert process.assigned("w1", watch=True) == {}, "who removed them knows"
+    for _ in range(2):
+        with pytest.raises(UnavailableError):
+            worker.assigned("w1", watch=True)
+    clock.advance_ms(11_000)
+    assert worker.assigned("w1", watch=True) == {}
+
+
+def test_after_a_wipe_vanished_assignments_are_never_believed() -> None:
+    ensemble, clock = MemoryEnsemble(), FakeClock()
+    process, worker = started(ensemble), MemoryCoordinator(ensemble, "w", clock=clock)
+    worker.start(1.0)
+    leadership = lead(process)
+    process.mark_ready(leadership)
+    process.move([Assignment(TASK, "w1", 1, 1, MoveReason.NEW, 1)], [], leadership)
+    assert set(worker.assigned("w1", watch=True)) == {TASK}
+    ensemble.wipe()
+    for _ in range(3):
+        with pytest.raises(UnavailableError):
+            worker.assigned("w1", watch=True)
+        clock.advance_ms(11_000)
 
 
 def test_a_failed_multi_changes_nothing_and_wakes_nobody() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cronkeeper.coord import paths
+from cronkeeper.coord.assignments import plan_moves
 from cronkeeper.coord.requests import MAX_MULTI_BYTES, MAX_OPS, Check, Create, Delete, Put, Write, batches, plan_writes
 from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.errors import WireFormatError
@@ -115,3 +118,49 @@ def test_batches_keep_order_and_bounds_and_check_their_guard(sizes: list[int], g
 def test_too_large_a_payload_is_refused() -> None:
     with pytest.raises(WireFormatError, match="/tasks/1"):
         batches([Delete("/x"), Create("/tasks/1", b"x" * 262_145)], None)
+
+
+workers = st.sampled_from(["w1", "w2"])
+few_tasks = st.builds(TaskId, st.integers(1, 8), st.just(0))
+slots = st.builds(paths.assigned, workers, few_tasks)
+
+
+def listing(tree: dict[str, bytes], wanted: list[str]) -> dict[str, tuple[str, ...] | None]:
+    def names(folder: str) -> tuple[str, ...] | None:
+        return tuple(paths.name(p) for p in tree if paths.parent(p) == folder) if folder in tree else None
+
+    buckets = {paths.parent(path) for path in wanted}
+    return {folder: names(folder) for folder in buckets | {paths.parent(bucket) for bucket in buckets}}
+
+
+def promises(tree: dict[str, bytes]) -> dict[str, tuple[int, int]]:
+    """Return for each folder and bucket how many names it promises and how many it has."""
+    folders = [path for path in tree if path.startswith("/assign/") and paths.depth(path) < 4]
+    have = {folder: sum(paths.parent(path) == folder for path in tree) for folder in folders}
+    return {folder: (json.loads(tree[folder])["count"], have[folder]) for folder in folders}
+
+
+@given(st.lists(st.tuples(st.sets(slots), st.sets(slots)), min_size=1, max_size=5))
+def test_moves_leave_counts_that_are_true_and_that_are_never_too_high(steps: list[tuple[set[str], set[str]]]) -> None:
+    tree = {"/": b"", "/assign": b""}
+    expected: set[str] = set()
+    for assign, revoke in steps:
+        upserts, deletes = dict.fromkeys(sorted(assign), b"a"), sorted(revoke - assign)
+        writes = plan_moves(upserts, deletes, listing(tree, [*upserts, *deletes]))
+        for length in range(len(writes) + 1):
+            for folder, (promised, there) in promises(apply(tree, writes[:length])).items():
+                assert promised <= there, f"{folder} after {length} of {writes}"
+        tree = apply(tree, writes)
+        expected = (expected | assign) - (revoke - assign)
+        assert {path for path in tree if paths.depth(path) == 4} == expected
+        assert all(promised == there for promised, there in promises(tree).values())
+        again = plan_moves(upserts, deletes, listing(tree, [*upserts, *deletes]))
+        assert apply(tree, again) == tree
+
+
+def test_a_count_is_mended_by_the_next_move_in_its_bucket() -> None:
+    path = paths.assigned("w1", TaskId(1, 0))
+    bucket = paths.parent(path)
+    tree = {"/": b"", "/assign": b"", "/assign/w1": b'{"count":1,"v":1}', bucket: b'{"count":1,"v":1}'}
+    after = apply(tree, plan_moves({path: b"a"}, [], listing(tree, [path])))
+    assert promises(after)[bucket] == (1, 1)

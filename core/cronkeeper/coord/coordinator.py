@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from cronkeeper.coord import paths
+from cronkeeper.coord.assignments import Assignments
 from cronkeeper.coord.election import Election
 from cronkeeper.coord.reads import Reads
 from cronkeeper.coord.requests import Create, Delete, Multi, Node, Put, Refused, Session, Write
@@ -42,6 +43,7 @@ class ZnodeCoordinator:
         self._session = session
         self._reads = Reads(session, clock)
         self._tree = Tree(session, self._reads)
+        self._assignments = Assignments(self._reads, self._tree, clock)
         self._election = Election(session, self._reads, clock)
         self._warned: set[str] = set()
 
@@ -150,7 +152,12 @@ class ZnodeCoordinator:
     # -- assignment
 
     def assigned(self, worker: str, *, watch: bool = False) -> dict[TaskId, Assignment]:
-        names = self._tasks_in([paths.assigned_folder(worker)], watch=watch)[0]
+        if watch:
+            names: dict[TaskId, str] = {}
+            for bucket, found in self._assignments.whole(worker).items():
+                names |= self._parsed(bucket, found, TaskId.parse)
+        else:
+            names = self._tasks_in([paths.assigned_folder(worker)], watch=False)[0]
         return self._decoded(names, lambda raw, task: znodes.decode_assignment(raw, task, worker), watch=watch)
 
     def all_assigned(self) -> dict[str, set[TaskId]]:
@@ -172,7 +179,7 @@ class ZnodeCoordinator:
     def move(self, assign: Sequence[Assignment], revoke: Sequence[tuple[str, TaskId]], leadership: Leadership) -> None:
         upserts = {paths.assigned(item.worker, item.task): znodes.encode_assignment(item) for item in assign}
         deletes = [path for path in (paths.assigned(*item) for item in revoke) if path not in upserts]
-        self._tree.change(upserts, deletes, guard=leadership.znode)
+        self._assignments.move(upserts, deletes, leadership.znode)
 
     def clear_worker(self, worker: str, leadership: Leadership) -> None:
         folders = [paths.assigned_folder(worker), paths.owned_folder(worker)]
@@ -182,6 +189,7 @@ class ZnodeCoordinator:
             return [Delete(path) for path in sorted(found, key=paths.depth, reverse=True)]
 
         self._tree.settle(deletes, leadership.znode)
+        self._assignments.forget(worker)
 
     # -- the second fence
 

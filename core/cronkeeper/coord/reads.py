@@ -81,6 +81,10 @@ class Reads:
             touched = {op.path for op in ops if not isinstance(op, Check)}
             self._drop(touched | {paths.parent(path) for path in touched})
 
+    def forget(self, wanted: Iterable[str]) -> None:
+        """Ask the server for these the next time, whatever is kept of them."""
+        self._drop(wanted)
+
     def _read(self, kind: Kind, wanted: Sequence[str], watch: bool) -> list[Answer]:
         if not watch:
             return [_or_none(answer, path) for answer, path in zip(self._ask(kind, wanted, watch), wanted, strict=True)]
