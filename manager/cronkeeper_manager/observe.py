@@ -65,13 +65,16 @@ class Snapshot:
 
 
 class Observer:
-    """Takes snapshots. Not for several threads, save `note_change`."""
+    """Takes snapshots. Not for several threads, save `note_change`. Without `watch` it leaves no watches behind."""
 
-    def __init__(self, store: Store, coordinator: Coordinator, clock: Clock, mysql: MysqlWatch) -> None:
+    def __init__(
+        self, store: Store, coordinator: Coordinator, clock: Clock, mysql: MysqlWatch, *, watch: bool = True
+    ) -> None:
         self._store = store
         self._coordinator = coordinator
         self._clock = clock
         self._mysql = mysql
+        self._watch = watch
         self._changed = threading.Event()
         self._changed.set()
         self._full_s = -FULL_EVERY_S
@@ -103,9 +106,9 @@ class Observer:
         """Return a whole snapshot. Raises UnavailableError: ZooKeeper is away, or MySQL is and was never seen."""
         now_s, now_ms = self._clock.boot_s(), self._clock.now_ms()
         full = now_s - self._full_s >= FULL_EVERY_S
-        ready = self._coordinator.is_ready(watch=True)
-        sessions = self._coordinator.workers(watch=True)
-        nodes = self._coordinator.nodes(watch=True)
+        ready = self._coordinator.is_ready(watch=self._watch)
+        sessions = self._coordinator.workers(watch=self._watch)
+        nodes = self._coordinator.nodes(watch=self._watch)
         # Names before rows: what is named then and not in a row now does not exist (any more).
         self._read_tree(full)
         leases = self._read_mysql(now_ms, full)
@@ -139,8 +142,8 @@ class Observer:
         self._changed.clear()
         try:
             if changed or full:
-                self._names = self._coordinator.task_names(watch=True)
-                self._owned = self._coordinator.all_owned(watch=True)
+                self._names = self._coordinator.task_names(watch=self._watch)
+                self._owned = self._coordinator.all_owned(watch=self._watch)
             if full or self._assigned is None:
                 self._assigned = dict(self._coordinator.all_assigned())
         except UnavailableError:

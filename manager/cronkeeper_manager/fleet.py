@@ -1,0 +1,261 @@
+"""The fleet for its admins: who is there, what would move, and the wishes that the leader then fulfils.
+
+Nothing is moved here: a wish is written down (`/nodes/...` or a move request), and the leader's next plan heeds it.
+Every method raises UnavailableError while a store that it needs is away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cronkeeper.domain.ids import TaskId
+from cronkeeper.domain.job import JobState
+from cronkeeper.domain.placement import Lease, MoveReason, NodeInfo, WorkerInfo, WorkerState
+from cronkeeper.errors import ConflictError, NotFoundError
+from cronkeeper.ports import Coordinator, MoveRequest, Store
+from cronkeeper.runtime.clock import Clock
+from cronkeeper_manager.foresight import Journey, foresee, rebalance
+from cronkeeper_manager.liveness import LivenessSettings, Verdict
+from cronkeeper_manager.mysql_watch import MysqlWatch
+from cronkeeper_manager.observe import Observer, build_world, worker_state
+from cronkeeper_manager.planner import PlanWorker, World, decide, loads, why_not
+
+_STALE_MS = round(LivenessSettings().lease_stale_s * 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """A worker as people see it."""
+
+    id: str
+    host: str
+    state: WorkerState
+    labels: Mapping[str, str]
+    #: Fires a minute.
+    capacity: int
+    #: How many tasks it is given.
+    tasks: int
+    version: str
+    #: Epoch milliseconds; None when nobody remembers.
+    last_seen_ms: int | None
+    #: Its clock minus the database's; None while it has no lease.
+    clock_offset_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class MoveView:
+    """One task's way, from nobody (None) or a worker to a worker or nobody."""
+
+    task: TaskId
+    from_: str | None
+    to: str | None
+    reason: MoveReason
+
+
+@dataclass(frozen=True, slots=True)
+class PlanView:
+    """What would be: moves, tasks without a place with the reason, and each worker's load in fires a minute."""
+
+    moves: list[MoveView]
+    unplaced: dict[TaskId, str]
+    load: dict[str, float]
+
+
+class Fleet:
+    """Use cases of the fleet. Safe to use from several threads."""
+
+    def __init__(self, store: Store, coordinator: Coordinator, clock: Clock) -> None:
+        self._store = store
+        self._coordinator = coordinator
+        self._clock = clock
+
+    # -- who is there
+
+    def workers(self) -> list[WorkerView]:
+        """Return all workers by id, those too that are lost or have gone."""
+        sessions, nodes = self._coordinator.workers(), self._coordinator.nodes()
+        leases = {lease.worker: lease for lease in self._store.leases.leases()}
+        given = self._coordinator.all_assigned()
+        names = sorted({*sessions, *nodes, *leases})
+        return [
+            self._view(name, sessions.get(name), nodes.get(name), leases.get(name), len(given.get(name, ())))
+            for name in names
+        ]
+
+    def worker(self, worker: str) -> WorkerView:
+        """Raises NotFoundError."""
+        for view in self.workers():
+            if view.id == worker:
+                return view
+        raise NotFoundError(f"there is no worker {worker}")
+
+    def _view(
+        self, name: str, session: WorkerInfo | None, node: NodeInfo | None, lease: Lease | None, tasks: int
+    ) -> WorkerView:
+        info = session or (node.last if node is not None else None) or (lease.info if lease is not None else None)
+        info = info or WorkerInfo(name, "", capacity=0)
+        seen_ms = self._clock.now_ms() if session is not None else None
+        if seen_ms is None and lease is not None and lease.age_ms < self._clock.now_ms():
+            seen_ms = self._clock.now_ms() - lease.age_ms
+        return WorkerView(
+            id=name,
+            host=info.host,
+            state=worker_state(node, lost=session is None and _is_silent(lease)),
+            labels=dict(info.labels),
+            capacity=info.capacity,
+            tasks=tasks,
+            version=info.version,
+            last_seen_ms=seen_ms,
+            clock_offset_ms=None if lease is None else lease.clock_offset_ms,
+        )
+
+    # -- wishes
+
+    def reassign(self, job_id: int, worker: str, dry_run: bool = False) -> list[MoveView]:
+        """Ask for all tasks of a job to be moved to a worker; return the moves. Once: a later loss moves them on.
+
+        Raises NotFoundError (the job or the worker), or ConflictError that says why the worker cannot take it.
+        """
+        world = self._world()
+        row = self._store.jobs.get(job_id)
+        if row.state is JobState.FINISHED:
+            raise ConflictError(f"job {job_id} has finished")
+        return self._ask(world, [task for task in row.tasks() if task in world.tasks], worker, dry_run)
+
+    def reassign_all(self, from_worker: str, to_worker: str, dry_run: bool = False) -> list[MoveView]:
+        """Ask for everything that one worker has to be moved to another; all of it or, by ConflictError, nothing."""
+        world = self._world()
+        self._known(world, from_worker)
+        tasks = [task for task in sorted(world.assigned.get(from_worker, ())) if task in world.tasks]
+        return self._ask(world, tasks, to_worker, dry_run)
+
+    def rebalance(self, max_moves: int = 100, dry_run: bool = False) -> list[MoveView]:
+        """Ask for a bounded number of moves from the fullest to the emptiest workers; return them."""
+        world = self._world()
+        homes = _homes(world)
+        moves = [
+            MoveView(move.task, homes.get(move.task), move.worker, move.reason)
+            for move in rebalance(world, max_moves=max_moves)
+        ]
+        self._request(moves, dry_run)
+        return moves
+
+    def cordon(self, worker: str) -> None:
+        """Give a worker no new tasks; it keeps those it has. Raises NotFoundError."""
+        self._coordinator.save_node(replace(self._node(worker), cordoned=True))
+
+    def uncordon(self, worker: str) -> None:
+        """Give a worker tasks again; ends a drain, too. Raises NotFoundError."""
+        self._coordinator.save_node(replace(self._node(worker), cordoned=False, draining=False))
+
+    def drain(self, worker: str, dry_run: bool = False) -> list[MoveView]:
+        """Give a worker no new tasks and move those it has; return the moves. Raises NotFoundError.
+
+        Tasks that fit nowhere else stay on it until they do.
+        """
+        node = self._node(worker)
+        world = self._world()
+        here = world.workers[worker]
+        if here.state is not WorkerState.LOST:
+            world = _with_worker(world, replace(here, state=WorkerState.DRAINING))
+        journeys, _ = foresee(world)
+        if not dry_run:
+            self._coordinator.save_node(replace(node, draining=True))
+        return [_move(journey) for journey in journeys if journey.origin == worker]
+
+    # -- what if
+
+    def plan(self, question: Mapping[str, Any]) -> PlanView:
+        """Say what would become of the fleet if workers were lost, drained or added. Nothing is done.
+
+        `question` may hold `lose` and `drain` (lists of worker ids) and `add` (a list of `{labels, capacity}`; they
+        appear as `new-1`, `new-2`, …). Raises NotFoundError for a worker that is not known.
+        """
+        world = self._world()
+        for state, names in ((WorkerState.LOST, question.get("lose")), (WorkerState.DRAINING, question.get("drain"))):
+            for name in names or ():
+                here = self._known(world, name)
+                settled = here.settled and state is not WorkerState.LOST
+                world = _with_worker(world, replace(here, state=state, settled=settled))
+        for number, new in enumerate(question.get("add") or (), start=1):
+            world = _with_worker(world, PlanWorker(f"new-{number}", dict(new["labels"]), int(new["capacity"])))
+        journeys, end = foresee(world)
+        decision = decide(end)
+        return PlanView([_move(journey) for journey in journeys], decision.unplaced | decision.staying, loads(end))
+
+    # -- inside
+
+    def _world(self) -> World:
+        """Return the planner's world as of now. Whoever has no session counts by its lease: fresh is undecided."""
+        observer = Observer(
+            self._store,
+            self._coordinator,
+            self._clock,
+            MysqlWatch(self._store, self._clock, background=False),
+            watch=False,
+        )
+        snapshot = observer.observe()
+        leases = snapshot.leases or {}
+        verdicts = dict.fromkeys(snapshot.sessions, Verdict.UP)
+        for name in snapshot.known - snapshot.sessions.keys():
+            verdicts[name] = Verdict.LOST if _is_silent(leases.get(name)) else Verdict.UNDECIDED
+        return build_world(snapshot, verdicts)
+
+    def _ask(self, world: World, tasks: list[TaskId], worker: str, dry_run: bool) -> list[MoveView]:
+        target = self._known(world, worker)
+        homes = _homes(world)
+        moves = [
+            MoveView(task, homes.get(task), worker, MoveReason.REASSIGN) for task in tasks if homes.get(task) != worker
+        ]
+        if moves and not target.settled:
+            raise ConflictError(f"worker {worker} is {_absence(target)}")
+        for move in moves:
+            if fault := why_not(world, move.task, worker):
+                raise ConflictError(f"task {move.task} cannot move: {fault}")
+        # Each of them fits; do all of them together?
+        after = loads(world).get(worker, 0.0) + sum(world.tasks[move.task].load for move in moves)
+        if moves and after > target.capacity:
+            raise ConflictError(
+                f"worker {worker} has no room: its load would be {after:.3g} of {target.capacity} fires a minute"
+            )
+        self._request(moves, dry_run)
+        return moves
+
+    def _request(self, moves: Iterable[MoveView], dry_run: bool) -> None:
+        now_ms = self._clock.now_ms()
+        requests = [MoveRequest(move.task, move.to, now_ms) for move in moves if move.to is not None]
+        if requests and not dry_run:
+            self._store.move_requests.add(requests)
+
+    def _known(self, world: World, worker: str) -> PlanWorker:
+        if worker not in world.workers:
+            raise NotFoundError(f"there is no worker {worker}")
+        return world.workers[worker]
+
+    def _node(self, worker: str) -> NodeInfo:
+        node, session = self._coordinator.nodes().get(worker), self._coordinator.workers().get(worker)
+        if node is None and session is None and all(lease.worker != worker for lease in self._store.leases.leases()):
+            raise NotFoundError(f"there is no worker {worker}")
+        return node or NodeInfo(worker, last=session)
+
+
+def _is_silent(lease: Lease | None) -> bool:
+    return lease is None or lease.lost or lease.age_ms >= _STALE_MS
+
+
+def _absence(worker: PlanWorker) -> str:
+    return "lost" if worker.state is WorkerState.LOST else "away just now"
+
+
+def _homes(world: World) -> dict[TaskId, str]:
+    return {task: worker for worker, tasks in world.assigned.items() for task in tasks}
+
+
+def _with_worker(world: World, worker: PlanWorker) -> World:
+    return replace(world, workers={**world.workers, worker.id: worker})
+
+
+def _move(journey: Journey) -> MoveView:
+    return MoveView(journey.task, journey.origin, journey.target, journey.reason)
