@@ -1,0 +1,124 @@
+"""The same promises on a Galera cluster, whose members certify each other's commits and whose reads may be stale."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from cronkeeper.domain.ids import RunKey, TaskId
+from cronkeeper.domain.run import Run, RunState, Trigger
+from cronkeeper.errors import FencedError, StaleWriteError
+from cronkeeper.ports import Store
+from cronkeeper.store import open_store
+from cronkeeper.store.upgrade import check, current, head, upgrade
+from tests.contract.test_store.builders import MINUTE_MS, new_job, nonce, run
+from tests.contract.test_store.test_store_jobs import changed
+from tests.harness.galera import Galera
+
+
+@pytest.fixture(scope="module")
+def urls(galera_cluster: Galera) -> list[str]:
+    """The URLs of one database with the schema in it, one for each member."""
+    urls = galera_cluster.create_database("contract_store")
+    upgrade(urls[0])
+    return urls
+
+
+@pytest.fixture
+def members(urls: list[str]) -> Iterator[list[Store]]:
+    stores = [open_store(url) for url in urls]
+    yield stores
+    for store in stores:
+        store.close()
+
+
+def test_every_member_gets_the_schema(urls: list[str]) -> None:
+    for url in urls:
+        deadline = time.monotonic() + 30
+        # A member applies what the others have committed a little later.
+        while current(url) != head() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        check(url)
+
+
+def test_members_racing_for_the_same_fires_never_both_win(members: list[Store]) -> None:
+    keys = [RunKey(TaskId(1, 0), number * MINUTE_MS, 1) for number in range(1, 101)]
+    start = threading.Barrier(len(members))
+
+    def race(number: int) -> dict[RunKey, bool]:
+        start.wait()
+        won: dict[RunKey, bool] = {}
+        for key in keys:
+            mine = Run(key, Trigger.TIMER, RunState.CLAIMED, worker=f"w{number}", nonce=nonce(), claimed_ms=1)
+            won |= members[number].runs.claim([mine])
+        return won
+
+    with ThreadPoolExecutor(len(members)) as pool:
+        results = list(pool.map(race, range(len(members))))
+    for key in keys:
+        winners = [f"w{number}" for number, won in enumerate(results) if won[key]]
+        assert winners == [members[0].runs.get(key).worker], key
+
+
+def test_members_racing_for_a_batch_never_both_win(members: list[Store]) -> None:
+    keys = [RunKey(TaskId(number, 0), MINUTE_MS, 2) for number in range(1, 101)]
+    start = threading.Barrier(len(members))
+
+    def race(number: int) -> dict[RunKey, bool]:
+        start.wait()
+        mine = [Run(key, Trigger.TIMER, RunState.CLAIMED, worker=f"w{number}", nonce=nonce()) for key in keys]
+        return members[number].runs.claim(mine)
+
+    with ThreadPoolExecutor(len(members)) as pool:
+        results = list(pool.map(race, range(len(members))))
+    for key in keys:
+        assert sum(won[key] for won in results) == 1, key
+
+
+def test_jobs_made_on_all_members_get_different_ids(members: list[Store]) -> None:
+    start = threading.Barrier(len(members))
+
+    def make(number: int) -> list[int]:
+        start.wait()
+        named = members[number].jobs.save_many([new_job(f"m{number} {i}") for i in range(300)], [], [])
+        assert [job.spec.name for job in named] == [f"m{number} {i}" for i in range(300)]
+        assert all(job.envelope == f"envelope of {job.id}".encode() for job in named)
+        return [job.id for job in named]
+
+    with ThreadPoolExecutor(len(members)) as pool:
+        ids = [job_id for made in pool.map(make, range(len(members))) for job_id in made]
+    assert len(set(ids)) == 300 * len(members)
+
+
+def test_of_two_writers_on_two_members_the_second_is_told(members: list[Store]) -> None:
+    job = members[0].jobs.create(new_job("edited on two members"))
+    start, told = threading.Barrier(2), []
+
+    def edit(number: int) -> None:
+        start.wait()
+        try:
+            members[number].jobs.replace(changed(job, description=f"by {number}"), expected_generation=1)
+        except StaleWriteError:
+            told.append(number)
+
+    threads = [threading.Thread(target=edit, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(told) == 1
+    assert members[told[0]].jobs.get(job.id).spec.description == f"by {1 - told[0]}"
+
+
+def test_an_old_leader_is_fenced_on_every_member(members: list[Store]) -> None:
+    members[0].runs.claim([run(job_id=99)])
+    old = members[0].terms.take("m1")
+    new = members[1].terms.take("m2")
+    assert new > old
+    with pytest.raises(FencedError):
+        members[0].runs.lose("w1", term=old, reason="worker_lost")
+    members[1].terms.hold(new)
