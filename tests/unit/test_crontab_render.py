@@ -1,0 +1,284 @@
+"""The crontab's text: it wakes the node for every fire, and holds nothing that a user typed."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from cronkeeper.domain.cronfields import CronFields, parse_fields
+from cronkeeper.domain.ids import TaskId
+from cronkeeper.domain.instants import from_ms, to_ms
+from cronkeeper.domain.schedule import Dst, Fold, Gap, Kind, Schedule, clock_changes, parse_schedule
+from cronkeeper_worker.crontab_render import (
+    HEADER,
+    MAX_LINES,
+    CronTask,
+    check,
+    number_of,
+    pattern_for,
+    render,
+)
+
+FIRE = "/var/lib/cronkeeper/bin/cronkeeper-fire"
+NOW = to_ms(datetime(2026, 3, 20, 12, 34, 56, tzinfo=UTC))
+DAY = 86_400_000
+ZONES = [
+    "UTC",
+    "Etc/UTC",
+    "Europe/Berlin",
+    "Europe/Paris",
+    "Europe/London",
+    "Africa/Casablanca",
+    "America/New_York",
+    "America/St_Johns",
+    "America/Santiago",
+    "America/Sao_Paulo",
+    "Asia/Kolkata",
+    "Asia/Kathmandu",
+    "Asia/Tokyo",
+    "Australia/Lord_Howe",
+    "Australia/Adelaide",
+    "Pacific/Chatham",
+    "Pacific/Kiritimati",
+    "Pacific/Pago_Pago",
+]
+
+
+def task(number: int, text: str = "5 * * * *", timezone: str = "UTC") -> CronTask:
+    return CronTask(TaskId(number, 0), parse_schedule(text, timezone))
+
+
+def rendered(tasks: list[CronTask], *, node: str = "UTC", user: str | None = "root") -> tuple[str, ...]:
+    return render(tasks, fire=FIRE, node_timezone=node, now_ms=NOW, user=user)
+
+
+# ---------------------------------------------------------------------------------------------------------- the text
+
+
+def test_one_entry_for_each_distinct_pattern() -> None:
+    (text,) = rendered([task(3), task(1, "0 9 * * mon-fri"), task(2), task(4, "0  9 * * 1-5")])
+    assert text == (
+        HEADER
+        + f"# tasks 1/0 4/0\n0 9 * * 1-5 root {FIRE} {number_of('0 9 * * 1-5')}\n"
+        + f"# tasks 2/0 3/0\n5 * * * * root {FIRE} {number_of('5 * * * *')}\n"
+    )
+
+
+def test_a_users_own_crontab_has_no_account_column() -> None:
+    (text,) = rendered([task(1)], user=None)
+    assert f"\n5 * * * * {FIRE} " in text
+
+
+def test_no_task_is_no_file() -> None:
+    assert rendered([]) == ()
+
+
+def test_a_large_group_names_twenty_and_counts_the_rest() -> None:
+    (text,) = rendered([task(number) for number in range(1, 1001)])
+    comment = text.splitlines()[1]
+    assert comment.startswith("# tasks 1/0 2/0 ") and comment.endswith(" 20/0 and 980 more")
+    assert len(text.splitlines()) == 3
+
+
+def test_the_order_of_tasks_does_not_matter() -> None:
+    tasks = [task(n, f"{n % 7} {n % 5} * * *") for n in range(1, 50)]
+    assert rendered(tasks) == rendered(tasks[::-1])
+
+
+def test_a_new_group_leaves_the_other_lines_alone() -> None:
+    (before,) = rendered([task(1), task(2, "7 * * * *")])
+    (after,) = rendered([task(1), task(2, "7 * * * *"), task(3, "6 * * * *")])
+    assert set(before.splitlines()) < set(after.splitlines())
+
+
+def test_many_patterns_become_several_files_that_cron_accepts() -> None:
+    patterns = itertools.product(range(60), range(24), range(1, 5))
+    files = rendered([task(n + 1, f"{m} {h} {d} * *") for n, (m, h, d) in enumerate(patterns)])
+    assert len(files) == 3
+    for text in files:
+        check(text)
+        assert len(text.splitlines()) <= MAX_LINES
+    assert sum(text.count(FIRE) for text in files) == 60 * 24 * 4
+
+
+@pytest.mark.parametrize("fire", ["/a b/fire", "/a%b", "relative", "/a\nb", "/a;b", "/ä", "/a$b", ""])
+def test_a_path_that_cron_would_read_otherwise_is_refused(fire: str) -> None:
+    with pytest.raises(ValueError, match="not a line of ours"):
+        render([task(1)], fire=fire, node_timezone="UTC", now_ms=NOW, user="root")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "* * * * * root /bin/fire 1",
+        "* * * * * root /bin/fire 1\n\n",
+        "* * * * * root /bin/fire 1\n* * * * * root /bin/evil\n",
+        "* * * * * nobody /bin/fire 1\n",
+        "@reboot root /bin/fire 1\n",
+        "PATH=/evil\n",
+        "# tasks 1/0 \r* * * * * root /bin/evil 1\n",
+        "# anything\n",
+        "* * * * * root /bin/fire 1 %\n",
+        "1" * 900 + " * * * * root /bin/fire 1\n",
+        "mon * * * * root /bin/fire 1\n",
+        "* * * * * root /bin/fire 1\n\x00",
+        "",
+    ],
+)
+def test_anything_else_is_refused(line: str) -> None:
+    with pytest.raises(ValueError, match=r"refused|not a line of ours"):
+        check(line)
+
+
+@given(st.text(max_size=40), st.text(max_size=40))
+def test_nothing_that_a_user_typed_gets_into_a_file(text: str, zone: str) -> None:
+    try:
+        schedule = parse_schedule(text, zone)
+    except ValueError:
+        return
+    for file in render([CronTask(TaskId(1, 0), schedule)], fire=FIRE, node_timezone="UTC", now_ms=NOW, user="root"):
+        check(file)
+
+
+# ------------------------------------------------------------------------------------------------------- the patterns
+
+
+@pytest.mark.parametrize(
+    ("text", "zone", "node", "expected"),
+    [
+        ("*/5 0-6 1,15 jan sun", "UTC", "UTC", "*/5 0-6 1,15 1 0"),
+        ("@daily", "UTC", "Etc/UTC", "0 0 * * *"),
+        ("30 2 * * 1-5", "Europe/Berlin", "Europe/Berlin", "30 2 * * 1-5"),
+        ("30 2 * * 1-5", "Europe/Berlin", "Europe/Paris", "30 2 * * 1-5"),
+        ("0 9 * * 1-5", "Asia/Kolkata", "UTC", "30 3 * * *"),
+        ("0 9 * * 1-5", "America/New_York", "UTC", "0 13-14 * * *"),
+        ("0 12 * * *", "Europe/Berlin", "UTC", "0 10-11 * * *"),
+        ("30 2 * * *", "Europe/Berlin", "UTC", "0,30 0-1 * * *"),
+        ("0 9 * * *", "UTC", "Europe/Berlin", "0 * * * *"),
+        ("* * * * *", "Asia/Tokyo", "UTC", "* * * * *"),
+        ("0 0 12 * * *", "UTC", "UTC", "0 12 * * *"),
+        ("15 0 12 * * *", "UTC", "UTC", "0-1 12 * * *"),
+        ("@every 30s", "UTC", "UTC", "* * * * *"),
+        ("@every 90s", "UTC", "UTC", "* * * * *"),
+        ("@every 7m", "UTC", "UTC", "* * * * *"),
+        ("@every 15m", "UTC", "UTC", "*/15 * * * *"),
+        ("@every 2h", "UTC", "UTC", "0 */2 * * *"),
+        ("@every 5h", "UTC", "UTC", "0 * * * *"),
+        ("@every 3d", "UTC", "UTC", "0 0 * * *"),
+        ("@every 2h", "UTC", "Asia/Kolkata", "30 1,3,5,7,9,11,13,15,17,19,21,23 * * *"),
+        ("@at 2026-04-01T10:30:00Z", "UTC", "UTC", "30 10 1 4 *"),
+        ("@at 2026-04-01T10:30:00Z", "UTC", "Asia/Tokyo", "30 19 1 4 *"),
+        ("@at 2026-03-31T23:59:30Z", "UTC", "UTC", "0,59 0,23 1,31 3,4 *"),
+    ],
+)
+def test_patterns(text: str, zone: str, node: str, expected: str) -> None:
+    assert pattern_for(parse_schedule(text, zone), node, NOW) == expected
+
+
+def test_an_instant_that_has_passed_has_no_entry() -> None:
+    schedule = parse_schedule("@at 2026-03-20T12:30:00Z")
+    assert pattern_for(schedule, "UTC", NOW) is None
+    assert pattern_for(schedule, "UTC", schedule.at_ms + 59_000) is not None
+
+
+def test_a_rule_for_clock_changes_needs_the_superset_only_where_clocks_change() -> None:
+    rule = Dst(gap=Gap.SKIP, fold=Fold.BOTH)
+    assert pattern_for(parse_schedule("30 2 * * 1", "Asia/Tokyo", rule), "Asia/Tokyo", NOW) == "30 2 * * 1"
+    assert pattern_for(parse_schedule("30 2 * * 1", "Europe/Berlin", rule), "Europe/Berlin", NOW) == "0,30 * * * *"
+
+
+def numbers(low: int, high: int) -> st.SearchStrategy[str]:
+    number = st.integers(low, high)
+    span = st.tuples(number, number).map(sorted)
+    return st.one_of(
+        st.just("*"),
+        number.map(str),
+        span.map(lambda pair: f"{pair[0]}-{pair[1]}"),
+        st.lists(number, min_size=1, max_size=4).map(lambda values: ",".join(map(str, values))),
+        st.integers(2, (high - low) // 2).map(lambda step: f"*/{step}"),
+    )
+
+
+def schedules() -> st.SearchStrategy[Schedule]:
+    plain = st.tuples(numbers(0, 59), numbers(0, 23), numbers(1, 31), numbers(1, 12), numbers(0, 6)).map(" ".join)
+    often = st.tuples(numbers(0, 59), numbers(0, 5)).map(lambda pair: f"{pair[0]} {pair[1]} * * *")
+    seconds = st.tuples(numbers(0, 59), often).map(" ".join)
+    every = st.integers(60, 200_000).map(lambda count: f"@every {count}s")
+    at = st.integers(NOW, NOW + 390 * DAY).map(
+        lambda ms: from_ms(ms).strftime("@at %Y-%m-%dT%H:%M:%S") + f".{ms % 1000:03d}Z"
+    )
+    text = st.one_of(plain, often, seconds, every, at)
+    rule = st.builds(Dst, st.sampled_from([None, *Gap]), st.sampled_from([None, *Fold]))
+
+    def build(values: tuple[str, str, Dst]) -> Schedule | None:
+        try:
+            return parse_schedule(*values)
+        except ValueError:
+            return None
+
+    found = st.tuples(text, st.sampled_from(ZONES), rule).map(build)
+    return found.filter(lambda schedule: schedule is not None)  # type: ignore[return-value]
+
+
+def wakes(pattern: CronFields, instant_ms: int, zone: ZoneInfo) -> bool:
+    """Say whether Debian's cron runs an entry in the minute of this instant."""
+    local = from_ms(instant_ms).astimezone(zone)
+    wildcard = pattern.minute.star or pattern.hour.star
+    if local.fold and not wildcard:
+        return False  # the hour that comes twice: what has fixed hours ran in the first of the two
+    in_month = local.day in pattern.day.values
+    in_week = local.isoweekday() % 7 in pattern.weekday.values
+    either = not (pattern.day.star or pattern.weekday.star)
+    return (
+        local.minute in pattern.minute.values
+        and local.hour in pattern.hour.values
+        and local.month in pattern.month.values
+        and ((in_month or in_week) if either else (in_month and in_week))
+    )
+
+
+def is_caught_up(pattern: CronFields, instant_ms: int, zone: ZoneInfo) -> bool:
+    """Say whether cron runs the entry here because the clock has just jumped over its time."""
+    before = from_ms(instant_ms - 60_000).astimezone(zone).replace(tzinfo=None)
+    after = from_ms(instant_ms).astimezone(zone).replace(tzinfo=None)
+    skipped = int((after - before) / timedelta(minutes=1)) - 1
+    if pattern.minute.star or pattern.hour.star:
+        return False
+    return any(
+        moment.minute in pattern.minute.values and moment.hour in pattern.hour.values
+        for moment in (before + timedelta(minutes=minute) for minute in range(1, skipped + 1))
+    )
+
+
+def spans(schedule: Schedule, node: str) -> list[tuple[int, int]]:
+    """The next days, and the days around each clock change of either zone in the next 400."""
+    found = [(NOW, NOW + 3 * DAY)]
+    for zone in {schedule.timezone, node}:
+        found += [(change - DAY, change + DAY) for change, _, _ in clock_changes(zone, NOW, days=398)]
+    if schedule.kind is Kind.AT:
+        found.append((schedule.at_ms - 1, schedule.at_ms))
+    return found
+
+
+@settings(max_examples=100, deadline=None)
+@given(schedules(), st.sampled_from(ZONES))
+@example(parse_schedule("30 2 * * *", "Europe/Berlin"), "America/New_York")
+@example(parse_schedule("30 5 * * *", "UTC"), "America/New_York")
+@example(parse_schedule("45 1 * * *", "Australia/Lord_Howe"), "Europe/Berlin")
+@example(parse_schedule("59 59 23 * * *", "Pacific/Chatham"), "America/St_Johns")
+def test_every_fire_has_its_wake_up(schedule: Schedule, node: str) -> None:
+    text = pattern_for(schedule, node, NOW)
+    assert text is not None
+    pattern = parse_fields(text)
+    assert pattern.text == text
+    zone = ZoneInfo(node)
+    for after_ms, until_ms in spans(schedule, node):
+        for fire_ms in schedule.fire_times(after_ms, until_ms, limit=300):
+            assert wakes(pattern, fire_ms, zone) or is_caught_up(pattern, fire_ms, zone), from_ms(fire_ms)
+            if fire_ms % 60_000 and schedule.kind is not Kind.EVERY:
+                assert wakes(pattern, fire_ms + 60_000, zone), from_ms(fire_ms)

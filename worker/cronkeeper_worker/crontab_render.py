@@ -1,0 +1,206 @@
+"""From tasks to crontab text. PURE. What comes out holds numbers and our own path, and nothing that a user typed.
+
+An entry only says "look now", so it may fire too often but never too seldom: a schedule that this node's cron cannot
+express becomes a superset of its minutes. Entries are grouped, one for each distinct pattern, because a line costs cron
+5 ms for each time that it fires, and a thousand jobs of one minute then cost one line.
+
+The superset is computed for the next 400 days. Whoever installs it renders it again from time to time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from cronkeeper.domain.ids import TaskId
+from cronkeeper.domain.instants import from_ms
+from cronkeeper.domain.schedule import Dst, Kind, Schedule, clock_changes, load_zone
+
+MAX_LINES = 5000
+MAX_LINE_LENGTH = 900
+NAMED_TASKS = 20
+EVERY_MINUTE = "* * * * *"
+HEADER = "# Written by Cronkeeper, which overwrites every change.\n"
+
+_ENTRY = re.compile(r"[0-9*,/ -]+ (root )?/[A-Za-z0-9_./-]+ [0-9]+\n", re.ASCII)
+_COMMENT = re.compile(r"# tasks( [0-9]+/[0-9]+)+( and [0-9]+ more)?\n", re.ASCII)
+_MINUTES_OF_DAY = 1440
+_DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class CronTask:
+    """What the crontab needs to know of a task."""
+
+    id: TaskId
+    schedule: Schedule
+
+
+@dataclass(frozen=True, slots=True)
+class _Clock:
+    """A zone's clock in the next 400 days: all its offsets from UTC in seconds, and its changes."""
+
+    offsets: frozenset[int]
+    changes: tuple[tuple[int, int, int], ...]
+
+
+def render(
+    tasks: Iterable[CronTask], *, fire: str, node_timezone: str, now_ms: int, user: str | None
+) -> tuple[str, ...]:
+    """Return the texts of the crontab files, in order; none when no task has a fire to come.
+
+    `fire` is the path of our command, `node_timezone` the zone that this node's cron lives in. `user` is `root` for
+    files with an account column (/etc/cron.d), None for a user's own crontab. The same tasks give the same bytes, and
+    a task that comes or goes changes its own group's lines only. Raises ValueError for a path that cannot stand there.
+    """
+    groups: dict[str, list[TaskId]] = {}
+    patterns: dict[tuple[str, str, Dst], str | None] = {}
+    for task in tasks:
+        key = (task.schedule.text, task.schedule.timezone, task.schedule.dst)
+        if key not in patterns:
+            patterns[key] = pattern_for(task.schedule, node_timezone, now_ms)
+        pattern = patterns[key]
+        if pattern is not None:
+            groups.setdefault(pattern, []).append(task.id)
+    account = "" if user is None else f"{user} "
+    entries = []
+    for pattern in sorted(groups):
+        named = sorted(groups[pattern])
+        more = f" and {len(named) - NAMED_TASKS} more" if len(named) > NAMED_TASKS else ""
+        comment = f"# tasks {' '.join(map(str, named[:NAMED_TASKS]))}{more}\n"
+        entries.append(f"{comment}{pattern} {account}{fire} {number_of(pattern)}\n")
+    size = (MAX_LINES - 1) // 2
+    files = [HEADER + "".join(entries[start : start + size]) for start in range(0, len(entries), size)]
+    for text in files:
+        check(text)
+    return tuple(files)
+
+
+def check(text: str) -> None:
+    """Raise ValueError unless every line is one of ours to the letter: cron drops a whole file for one bad line."""
+    lines = text.splitlines(keepends=True)
+    if not text.endswith("\n") or len(lines) > MAX_LINES:
+        raise ValueError(f"a crontab of {len(lines)} lines, or without an end, is refused")
+    for line in lines:
+        known = line == HEADER or _COMMENT.fullmatch(line) or _ENTRY.fullmatch(line)
+        if not known or len(line) > MAX_LINE_LENGTH:
+            raise ValueError(f"not a line of ours: {line[:200]!r}")
+
+
+def number_of(pattern: str) -> int:
+    """Return the number that stands for a pattern in its entry: the same on every node and for ever."""
+    return int.from_bytes(hashlib.blake2b(pattern.encode(), digest_size=4).digest(), "big")
+
+
+def pattern_for(schedule: Schedule, node_timezone: str, now_ms: int) -> str | None:
+    """Return five numeric fields such that cron, in the node's zone, wakes for every fire in the next 400 days.
+
+    A fire at a full minute is woken for in that minute (or, in the gap of a clock change, where cron catches up). One
+    that has seconds is woken for in the next minute too, so that it is found due even when nobody else looks. None: an
+    instant that has passed.
+    """
+    node = _clock(node_timezone, now_ms // _DAY_MS)
+    match schedule.kind:
+        case Kind.AT:
+            return _at(schedule, node_timezone, now_ms)
+        case Kind.EVERY:
+            return _every(schedule.every_s, node)
+        case Kind.CRON:
+            return _cron(schedule, node, now_ms)
+
+
+def _at(schedule: Schedule, node_timezone: str, now_ms: int) -> str | None:
+    # One minute late is still worth a wake-up: the daemon may have been away.
+    if schedule.at_ms < now_ms - 60_000:
+        return None
+    zone = load_zone(node_timezone)
+    moments = [from_ms(ms).astimezone(zone) for ms in (schedule.at_ms, schedule.at_ms + 59_999)]
+    if _clock(node_timezone, schedule.at_ms // _DAY_MS - 2).changes[:1]:
+        # In the hour that comes twice, cron runs fixed hours once: wake in every hour of those days.
+        hours = "*"
+    else:
+        hours = _list({moment.hour for moment in moments}, 0, 23)
+    minutes = _list({moment.minute for moment in moments}, 0, 59)
+    days = ",".join(str(day) for day in sorted({moment.day for moment in moments}))
+    months = ",".join(str(month) for month in sorted({moment.month for moment in moments}))
+    return f"{minutes} {hours} {days} {months} *"
+
+
+def _every(every_s: int, node: _Clock) -> str:
+    # Counted from the epoch, so in UTC it always falls on multiples of this; the day's pattern is the same every day.
+    step_s = math.gcd(every_s, 86_400)
+    if step_s < 60 or step_s % 60:
+        return EVERY_MINUTE
+    return _pattern({second // 60 for second in range(0, 86_400, step_s)}, node)
+
+
+def _cron(schedule: Schedule, node: _Clock, now_ms: int) -> str:
+    fields = schedule.fields
+    assert fields is not None
+    own = _clock(schedule.timezone, now_ms // _DAY_MS)
+    plain = fields.second is None and (schedule.dst == Dst() or not own.changes)
+    if plain and own == node:
+        return fields.text
+    local = {hour * 60 + minute for hour in fields.hour.values for minute in fields.minute.values}
+    minutes = {(minute - offset // 60) % _MINUTES_OF_DAY for minute in local for offset in own.offsets}
+    minutes |= _gap_ends(local, own)
+    if fields.second is not None and fields.second.values != {0}:
+        minutes |= {(minute + 1) % _MINUTES_OF_DAY for minute in minutes}
+    return _pattern(minutes, node)
+
+
+def _gap_ends(local: set[int], own: _Clock) -> set[int]:
+    """Return the minutes of the day (UTC) at which what the clock has jumped over fires."""
+    found = set()
+    for change_ms, before, after in own.changes:
+        first = change_ms // 60_000 + before // 60
+        if any(minute % _MINUTES_OF_DAY in local for minute in range(first, first + (after - before) // 60)):
+            found.add(change_ms // 60_000 % _MINUTES_OF_DAY)
+    return found
+
+
+def _pattern(utc_minutes: Iterable[int], node: _Clock) -> str:
+    """Return a pattern of every day that covers these minutes of the day (UTC) on the node's clock."""
+    local = {(minute + offset // 60) % _MINUTES_OF_DAY for minute in utc_minutes for offset in node.offsets}
+    minutes = _list({minute % 60 for minute in local}, 0, 59)
+    # In the hour that comes twice, cron runs what has fixed hours only once; with `*` it follows the clock.
+    hours = "*" if node.changes else _list({minute // 60 for minute in local}, 0, 23)
+    return f"{minutes} {hours} * * *"
+
+
+def _list(values: set[int], low: int, high: int) -> str:
+    """Write a set of numbers as a crontab field, short: `*`, `*/15`, `0-4,30`."""
+    ordered = sorted(values)
+    if len(ordered) == high - low + 1:
+        return "*"
+    if len(ordered) > 2:
+        step = ordered[1] - ordered[0]
+        if ordered == list(range(low, high + 1, step)):
+            return f"*/{step}"
+    return ",".join(_runs(ordered))
+
+
+def _runs(ordered: Sequence[int]) -> list[str]:
+    runs: list[list[int]] = []
+    for value in ordered:
+        if runs and runs[-1][-1] == value - 1:
+            runs[-1].append(value)
+        else:
+            runs.append([value])
+    return [str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs]
+
+
+@lru_cache(maxsize=1024)
+def _clock(timezone: str, day: int) -> _Clock:
+    """Return the zone's clock from the beginning of a day (UTC, counted from the epoch) on."""
+    start_ms = day * _DAY_MS
+    offset = from_ms(start_ms).astimezone(load_zone(timezone)).utcoffset()
+    assert offset is not None
+    # Two days back: a change of yesterday may still be today in another zone.
+    changes = tuple(clock_changes(timezone, start_ms - 2 * _DAY_MS, days=402))
+    offsets = {int(offset.total_seconds())} | {value for _, *pair in changes for value in pair}
+    return _Clock(frozenset(offsets), changes)
