@@ -12,6 +12,7 @@ from cronkeeper.domain.instants import rfc3339
 from cronkeeper.domain.job import Job, JobSpec, JobState, LastRun, next_fire, spec_to_dict, status_of
 from cronkeeper.domain.run import UNSUCCESSFUL, Run
 from cronkeeper.ports import Token
+from cronkeeper_manager.fleet import MoveView, PlanView, WorkerView
 from cronkeeper_manager.service import Applied, Change, Forecast
 
 
@@ -76,12 +77,12 @@ def forecast_json(found: Forecast) -> dict[str, Any]:
     return {"next": [rfc3339(ms) for ms in found.fire_times], "words": found.words, "notes": list(found.notes)}
 
 
-def worker_json(view: Any) -> dict[str, Any]:
+def worker_json(view: WorkerView) -> dict[str, Any]:
     """Return a worker."""
     return {
         "id": view.id,
         "host": view.host,
-        "state": str(view.state),
+        "state": view.state.value,
         "labels": dict(view.labels),
         "capacity": view.capacity,
         "tasks": view.tasks,
@@ -91,20 +92,20 @@ def worker_json(view: Any) -> dict[str, Any]:
     }
 
 
-def moves_json(moves: Sequence[Any]) -> dict[str, Any]:
+def moves_json(moves: Sequence[MoveView]) -> dict[str, Any]:
     """Return moves, in the order in which they would be made."""
     return {
         "moves": [
-            {"task": str(move.task), "from": move.from_, "to": move.to, "reason": str(move.reason)} for move in moves
+            {"task": str(move.task), "from": move.from_, "to": move.to, "reason": move.reason.value} for move in moves
         ]
     }
 
 
-def plan_json(found: Any) -> dict[str, Any]:
+def plan_json(found: PlanView) -> dict[str, Any]:
     """Return the answer of a plan."""
     return {
         **moves_json(found.moves),
-        "unplaced": {str(task): str(why) for task, why in found.unplaced.items()},
+        "unplaced": {str(task): why for task, why in found.unplaced.items()},
         "load": {worker: round(load, 3) for worker, load in found.load.items()},
     }
 

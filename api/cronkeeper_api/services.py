@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
 
 from cronkeeper.errors import CronkeeperError
 from cronkeeper.ports import BlobStore, Coordinator, Store
@@ -15,29 +14,12 @@ from cronkeeper.runtime.loop import spawn_thread
 from cronkeeper.wire.task import Signer
 from cronkeeper_api.config import ApiConfig, read_signing_key
 from cronkeeper_api.metrics import ApiMetrics
+from cronkeeper_manager.fleet import Fleet
 from cronkeeper_manager.service import Artifacts, Jobs, News, Policy, Runs, Tokens
 
 log = logging.getLogger(__name__)
 
 _PULSE_S, _OVERDUE_S = 1.0, 3.0
-
-
-class FleetPort(Protocol):
-    """The use cases of the fleet, as the views need them."""
-
-    def workers(self) -> Sequence[Any]: ...
-
-    def worker(self, worker: str) -> Any: ...
-
-    def reassign(self, job_id: int, worker: str, dry_run: bool) -> Sequence[Any]: ...
-
-    def cordon(self, worker: str) -> Any: ...
-
-    def uncordon(self, worker: str) -> Any: ...
-
-    def drain(self, worker: str, dry_run: bool) -> Sequence[Any]: ...
-
-    def plan(self, question: Mapping[str, Any]) -> Any: ...
 
 
 class Pulse:
@@ -84,7 +66,7 @@ class Services:
     jobs: Jobs
     runs: Runs
     tokens: Tokens
-    fleet: FleetPort
+    fleet: Fleet
     news: News
     metrics: ApiMetrics
     pulse: Pulse
@@ -110,7 +92,7 @@ def assemble(
     coordinator: Coordinator,
     blobs: BlobStore,
     signer: Signer,
-    fleet: FleetPort,
+    fleet: Fleet,
     clock: Clock,
     draining: Callable[[], bool] = lambda: False,
 ) -> Services:
@@ -140,7 +122,6 @@ def open_services(config: ApiConfig, *, draining: Callable[[], bool] = lambda: F
 
     ZooKeeper is connected to in the background: jobs can be posted without it.
     """
-    from cronkeeper_manager.fleet import Fleet
 
     from cronkeeper.blob import open_blobs
     from cronkeeper.coord import connect
