@@ -210,8 +210,8 @@ def _said_in(path: Path) -> Iterator[Said]:
         if value is None:
             continue
         level = {"exception": "ERROR"}.get(node.func.attr, node.func.attr.upper())
-        for event in _words(value, tree):
-            yield Said(event, service, level, _sentence(node.args[0]))
+        for event, sentence in _words(value, tree).items():
+            yield Said(event, service, level, _sentence(node.args[0]) or sentence)
 
 
 def _event_value(extra: ast.expr | None) -> ast.expr | None:
@@ -222,15 +222,23 @@ def _event_value(extra: ast.expr | None) -> ast.expr | None:
     return None
 
 
-def _words(value: ast.expr, tree: ast.AST) -> list[str]:
-    """Return the words that an expression may be. For a variable: every dotted word that the module hands to a call."""
+def _words(value: ast.expr, tree: ast.AST) -> dict[str, str]:
+    """Return the words that an expression may be, with the sentence that belongs to each, where that is known.
+
+    For a variable: every dotted word that the module hands to a call, with the sentence that it hands along.
+    """
     if isinstance(value, ast.Constant):
-        return [str(value.value)]
+        return {str(value.value): ""}
     if isinstance(value, ast.IfExp):
-        return [*_words(value.body, tree), *_words(value.orelse, tree)]
-    handed = [arg for node in ast.walk(tree) if isinstance(node, ast.Call) for arg in node.args]
-    words = [arg.value for arg in handed if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
-    return sorted({word for word in words if _EVENT_WORD.fullmatch(word)})
+        return {**_words(value.body, tree), **_words(value.orelse, tree)}
+    found = {}
+    for call in ast.walk(tree):
+        if isinstance(call, ast.Call):
+            texts = [arg.value for arg in call.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
+            for word in texts:
+                if _EVENT_WORD.fullmatch(word):
+                    found[word] = next((text for text in texts if " " in text), "")
+    return found
 
 
 def _sentence(node: ast.expr) -> str:
@@ -238,7 +246,7 @@ def _sentence(node: ast.expr) -> str:
         return str(node.value)
     if isinstance(node, ast.JoinedStr):
         return "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
-    return "(see the line)"
+    return ""
 
 
 GENERATORS: dict[str, Callable[[], str]] = {
