@@ -9,6 +9,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -308,6 +309,56 @@ def test_an_endpoint_that_is_no_url_is_a_matter_of_configuration(object_store_se
     blobs = open_s3(object_store_server, "s3://bucket", endpoint_url="no url")
     with pytest.raises(ConfigError):
         blobs.check()
+
+
+class CrudeServer(BaseHTTPRequestHandler):
+    """Breaks off half-way, or is too busy."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        if "busy" in self.path:
+            self.answer(503, b"")
+        else:
+            self.answer(200, b"x" * 1000, promised=2000)
+            self.close_connection = True
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.answer(503, b"")
+
+    def answer(self, status: int, body: bytes, *, promised: int | None = None) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body) if promised is None else promised))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def crude() -> Iterator[BlobStore]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), CrudeServer)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    endpoint_url = f"http://127.0.0.1:{server.server_address[1]}"
+    yield open_blobs("s3://bucket", endpoint_url=endpoint_url, access_key="a", secret_key="s")
+    server.shutdown()
+    thread.join(10.0)
+    server.server_close()
+
+
+def test_an_object_that_breaks_off_is_unavailable_and_never_short(crude: BlobStore) -> None:
+    with pytest.raises(UnavailableError):
+        content(crude, "whole")
+
+
+def test_a_busy_server_is_unavailable(crude: BlobStore) -> None:
+    calls: list[Callable[[], object]] = [lambda: content(crude, "busy"), lambda: crude.put("busy", b"x")]
+    for call in calls:
+        with pytest.raises(UnavailableError):
+            call()
 
 
 def test_the_double_can_be_away() -> None:

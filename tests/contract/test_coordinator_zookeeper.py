@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from kazoo.exceptions import NoAuthError
-from kazoo.security import OPEN_ACL_UNSAFE
+from kazoo.security import OPEN_ACL_UNSAFE, make_digest_acl
 
 from cronkeeper.coord import connect
 from cronkeeper.domain.ids import RunKey, TaskId
@@ -129,6 +129,17 @@ def test_a_missing_chroot_is_made_and_closed(zookeeper_server: ZooKeeper) -> Non
         fleet.stop()
 
 
+def test_closing_the_chroot_keeps_whom_an_administrator_has_named(fleet: RealFleet) -> None:
+    backup = make_digest_acl("backup", "b4ckup", read=True)
+    with fleet.admin() as admin:
+        admin.client.set_acls(admin.root, [*OPEN_ACL_UNSAFE, backup])
+        fleet.process("one")
+        acls, _ = admin.client.get_acls(admin.root)
+        assert backup in acls
+        assert {acl.id.scheme for acl in acls} == {"digest"}
+        assert len(acls) == 2
+
+
 def test_without_a_password_it_works_too(zookeeper_chroot: str) -> None:
     fleet = RealFleet(zookeeper_chroot, auth="")
     try:
@@ -214,6 +225,37 @@ def test_a_silent_server_is_left_for_another_with_the_same_session(
         link.heal()
     assert process.session_id == session_id
     assert set(process.workers()) == {"w1"}
+
+
+def test_the_ensembles_leader_may_die_or_fall_silent(zookeeper_ensemble: ZooKeeper) -> None:
+    ensemble = zookeeper_ensemble
+    fleet = RealFleet(ensemble.create_chroot())
+    try:
+        process = fleet.process("one")
+        use_everything(process)
+        session_id, leadership = process.session_id, process.leadership()
+        for hurt, mend in (
+            (ensemble.kill_member, ensemble.start_member),
+            (ensemble.pause_member, ensemble.resume_member),
+        ):
+            number = ensemble.leader()
+            hurt(number)
+            try:
+                eventually(lambda: can_write(process), "writable again", timeout_s=60.0)
+            finally:
+                mend(number)
+            ensemble.wait_healthy()
+            eventually(lambda: process.silence_s() < 2.5, "heard again")
+        assert set(process.workers()) == {"w1"}
+        assert process.session_id == session_id
+        assert process.leadership() == leadership
+    finally:
+        fleet.stop()
+
+
+def can_write(process: Coordinator) -> bool:
+    process.put_tasks({TASK: uuid.uuid4().bytes})
+    return process.silence_s() < 2.5
 
 
 def test_in_silence_nobody_leads_and_no_call_takes_long(

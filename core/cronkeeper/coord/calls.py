@@ -93,16 +93,16 @@ class Calls:
             if isinstance(answer, Refused) and answer.fault is not Fault.NODE_EXISTS:
                 raise UnavailableError(f"ZooKeeper: cannot create {request.path}: {answer.fault}")
 
-    def root_is_open(self) -> bool:
-        """Say whether anybody may write in the chroot. Raises ConfigError when we may not even ask."""
-        pending = self._client.get_acls_async(self._root)
-        acls, _ = self._wait(pending, self._root, time.monotonic() + TOTAL_S)
-        return any(acl.id.scheme == "world" and acl.perms & ~1 for acl in acls)
-
-    def close_root(self) -> None:
-        """Replace the chroot's own ACL with ours."""
-        pending = self._client.set_acls_async(self._root, self._acl)
-        self._wait(pending, self._root, time.monotonic() + TOTAL_S)
+    def close_root(self) -> bool:
+        """If the chroot is open to anybody, give it our ACL; who else is named in its ACL stays. Say whether it was."""
+        deadline = time.monotonic() + TOTAL_S
+        acls, _ = self._wait(self._client.get_acls_async(self._root), self._root, deadline)
+        named = [acl for acl in acls if acl.id.scheme != "world"]
+        if len(named) == len(acls):
+            return False
+        closed = named + [acl for acl in self._acl if acl not in named]
+        self._wait(self._client.set_acls_async(self._root, closed), self._root, deadline)
+        return True
 
     def _send(self, request: Request) -> Any:
         client = self._client

@@ -183,8 +183,7 @@ class KazooSession:
             calls.run([Children(path) for path in paths.TOP_LEVEL])
             canary = f"/canary-{uuid.uuid4().hex}"
             calls.run([Create(canary, b"tweet", ephemeral=True), Get(canary), Delete(canary)])
-            if self._auth and calls.root_is_open():
-                calls.close_root()
+            if self._auth and calls.close_root():
                 log.info("closed the chroot to strangers", extra={"event": "zookeeper.chroot_closed"})
             self._admitted = True
 
