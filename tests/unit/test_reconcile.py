@@ -1,0 +1,592 @@
+"""The leader on the doubles that we ship: whole turns, from what is seen to what is written."""
+
+from __future__ import annotations
+
+import pytest
+
+from cronkeeper.domain.ids import RunKey, TaskId
+from cronkeeper.domain.job import JobState
+from cronkeeper.domain.placement import MoveReason, NodeInfo
+from cronkeeper.domain.retry import Retry
+from cronkeeper.domain.run import Run, RunState, Trigger
+from cronkeeper.errors import FencedError, UnavailableError
+from cronkeeper.ports import MoveRequest
+from cronkeeper.wire.znodes import QueuedRun
+from tests.unit.manager_town import NOON_MS, Manager, QuickLeases, Town
+
+_DAY_MS = 86_400_000
+
+
+def settled_town(*workers: str, jobs: int = 6) -> Town:
+    town = Town(*workers)
+    for _ in range(jobs):
+        town.create()
+    town.run(12)
+    return town
+
+
+# ------------------------------------------------------------------------------------------------ the ordinary way
+
+
+def test_new_job_is_given_to_a_worker_that_owns_it() -> None:
+    town = Town("a", "b")
+    job = town.create()
+    town.run(2)
+    task = TaskId(job.id, 0)
+
+    assert town.eyes.is_ready()
+    assert town.eyes.read_tasks([task]) == {task: job.envelope}
+    assert town.owners() == town.homes()
+    assert set(town.homes()) == {task}
+    given = town.assignment(job)
+    assert (given.reason, given.since_ms, given.generation) == (MoveReason.NEW, job.effective_from_ms, 1)
+    assert town.store.assignments.load()[task] == given
+
+
+def test_every_shard_is_a_task() -> None:
+    town = Town("a", "b")
+    job = town.create(shards=3)
+    town.run(2)
+
+    assert set(town.homes()) == {TaskId(job.id, shard) for shard in range(3)}
+
+
+def test_fleet_at_rest_is_left_alone() -> None:
+    town = settled_town("a", "b")
+    before = town.ensemble.snapshot()
+    saves = town.store.calls("assignments.save")
+    town.run(130)
+
+    assert town.ensemble.snapshot() == before
+    assert town.store.calls("assignments.save") == saves
+
+
+def test_worker_remembers_nothing_but_the_manager_remembers_the_worker() -> None:
+    town = settled_town("a")
+
+    assert town.eyes.nodes()["a"].last == town.nodes["a"].info
+
+
+# ----------------------------------------------------------------------------------------------------------- losses
+
+
+def test_lost_workers_tasks_move_and_its_runs_are_lost() -> None:
+    town = settled_town("a", "b")
+    before = town.homes()
+    job_id = next(task.job_id for task, worker in before.items() if worker == "a")
+    job = town.store.jobs.get(job_id)
+    old = town.assignment(job)
+    run = town.start_run(job, "a", NOON_MS)
+    town.nodes["a"].die()
+    died_ms = town.clock.now_ms()
+    town.run(10)
+    new = town.assignment(job)
+
+    assert set(town.homes().values()) == {"b"}
+    assert {task for task in before if before[task] == "b"} == {t for t in before if town.homes()[t] == before[t]}
+    assert (new.worker, new.reason) == ("b", MoveReason.WORKER_LOST)
+    assert new.epoch > old.epoch
+    assert died_ms - 6000 <= new.since_ms <= died_ms
+    assert town.store.runs.get(run.key).state is RunState.LOST
+    assert town.events("worker.lost") == ["a"]
+    assert town.store.leases.leases()[0].lost
+
+
+def test_lost_worker_is_replaced_within_ten_seconds() -> None:
+    town = settled_town("a", "b")
+    # The session ends 6 s after the node's death; the lease is as old as that, then.
+    town.nodes["a"].alive = False
+    town.run(6)
+    town.nodes["a"].die()
+    town.run(3)
+
+    assert set(town.homes().values()) == {"b"}
+
+
+def test_worker_that_comes_back_in_time_keeps_its_tasks() -> None:
+    town = settled_town("a", "b")
+    before = town.homes()
+    town.nodes["a"].die()
+    town.run(1.5)
+    town.nodes["a"].revive()
+    town.run(20)
+
+    assert town.homes() == before
+    assert town.events("worker.lost") == []
+
+
+def test_worker_without_a_session_but_with_a_lease_keeps_its_tasks() -> None:
+    town = settled_town("a", "b")
+    before = town.homes()
+    town.nodes["a"].coordinator.cut()
+    town.nodes["a"].coordinator.expire()
+    town.nodes["a"].step = lambda: None  # type: ignore[method-assign]  # it cannot reach ZooKeeper, but MySQL it can
+    town.run(60)
+
+    assert town.homes() == before
+
+
+def test_lease_renewed_at_the_last_moment_spares_the_worker() -> None:
+    town = settled_town("a", "b")
+    before = town.homes()
+    leases = QuickLeases(town.store.leases, town.nodes["a"])
+    town.store.leases = leases
+    town.nodes["a"].die()
+    town.run(20)
+
+    assert leases.refused > 0
+    assert town.homes() == before
+    assert town.events("worker.lost") == []
+
+
+def test_mass_loss_pauses_failover_and_tells_a_person() -> None:
+    town = settled_town("a", "b", "c", "d", "e", jobs=10)
+    before = town.homes()
+    for name in "abc":
+        town.nodes[name].die()
+    town.run(30)
+
+    assert town.homes() == before
+    assert town.events("failover.paused") == ["fleet"]
+
+    town.run(130)
+    assert set(town.homes().values()) == {"d", "e"}
+
+
+def test_returning_worker_takes_nothing_back() -> None:
+    town = settled_town("a", "b")
+    town.nodes["a"].die()
+    town.run(10)
+    town.nodes["a"].revive()
+    town.run(20)
+
+    assert set(town.homes().values()) == {"b"}
+
+
+# ---------------------------------------------------------------------------------------------------------- leaders
+
+
+def test_next_leader_moves_nothing() -> None:
+    town = settled_town("a", "b")
+    before, written = town.homes(), {task: town.store.assignments.load()[task].epoch for task in town.homes()}
+    town.managers.append(Manager(town, "m2"))
+    town.run(1)
+    town.managers[0].die()
+    second = town.managers.pop()
+    town.managers = [second]
+    town.run(20)
+
+    assert second.leads
+    assert town.homes() == before
+    assert {task: town.store.assignments.load()[task].epoch for task in before} == written
+    assert town.events("leader.elected") == ["m2", "m1"]
+
+
+def test_fenced_leader_changes_nothing() -> None:
+    town = settled_town("a", "b")
+    zombie = town.managers[0]
+    zombie.coordinator.cut()
+    zombie.coordinator.expire()
+    town.managers = [Manager(town, "m2")]
+    town.run(2)
+    town.create()
+    before, copies = town.ensemble.snapshot(), town.store.assignments.load()
+    zombie.coordinator.heal()
+
+    with pytest.raises(FencedError):
+        zombie.step()
+    assert town.ensemble.snapshot() == before
+    assert town.store.assignments.load() == copies
+
+
+def test_leader_that_is_fenced_in_mysql_alone_writes_nothing_there() -> None:
+    town = settled_town("a", "b")
+    town.store.terms.take("m2")
+    town.create()
+    copies = town.store.assignments.load()
+
+    with pytest.raises(FencedError):
+        town.managers[0].step()
+    assert town.store.assignments.load() == copies
+
+
+def test_follower_goes_on_following() -> None:
+    town = settled_town("a")
+    follower = Manager(town, "m2")
+    town.managers.append(follower)
+    town.run(30)
+
+    assert not follower.leads
+
+
+def test_move_whose_copy_was_saved_but_not_told_is_told_by_the_next_leader() -> None:
+    town = Town("a", "b")
+    town.run(2)
+    job = town.create()
+    town.store.fail_next("assignments.save", landed=True)
+    task = TaskId(job.id, 0)
+    with pytest.raises(UnavailableError):
+        town.managers[0].step()
+    saved = town.store.assignments.load()[task].worker
+    assert town.homes() == {}
+    town.managers[0].die()
+    town.managers = [Manager(town, "m2")]
+    town.run(3)
+
+    assert town.homes() == {task: saved}
+
+
+# ------------------------------------------------------------------------------------------------------ MySQL is away
+
+
+def test_without_mysql_a_lost_worker_is_replaced_after_its_silence() -> None:
+    town = settled_town("a", "b")
+    town.set_mysql(False)
+    town.nodes["a"].die()
+    for _ in range(20):
+        town.clock.advance_ms(500)
+        town.step()
+    assert set(town.homes().values()) == {"a", "b"}
+
+    town.run(8)
+    assert set(town.homes().values()) == {"b"}
+
+
+def test_without_mysql_nobody_who_lives_moves() -> None:
+    town = settled_town("a", "b")
+    before = town.homes()
+    town.set_mysql(False)
+    town.run(300)
+
+    assert town.homes() == before
+
+
+def test_what_was_moved_without_mysql_is_brought_home() -> None:
+    town = settled_town("a", "b")
+    job_id = next(task.job_id for task, worker in town.homes().items() if worker == "a")
+    run = town.start_run(town.store.jobs.get(job_id), "a", NOON_MS)
+    town.set_mysql(False)
+    town.nodes["a"].die()
+    town.run(20)
+    town.set_mysql(True)
+    town.run(3)
+
+    assert {item.worker for item in town.store.assignments.load().values()} == {"b"}
+    assert town.store.runs.get(run.key).state is RunState.LOST
+    assert town.events("worker.lost") == ["a"]
+
+
+def test_fresh_leader_without_mysql_waits_and_gives_way() -> None:
+    town = settled_town("a", "b")
+    before = town.homes()
+    town.managers[0].die()
+    second, third = Manager(town, "m2"), Manager(town, "m3")
+    third.coordinator.ensure_layout()
+    town.managers = []
+    town.set_mysql(False)
+    for _ in range(50):
+        town.clock.advance_ms(500)
+        for manager in (second, third):
+            try:
+                manager.step()
+            except UnavailableError:
+                continue
+    assert not second.leads
+    assert not third.leads
+    assert town.homes() == before
+
+    town.set_mysql(True)
+    town.managers = [second, third]
+    town.run(3)
+    assert sorted([second.leads, third.leads]) == [False, True]
+    assert town.homes() == before
+
+
+# ------------------------------------------------------------------------------------------------------------ wiping
+
+
+def test_wiped_zookeeper_is_rebuilt_without_a_move() -> None:
+    town = settled_town("a", "b", "c", jobs=12)
+    before = town.homes()
+    town.ensemble.wipe()
+    with pytest.raises(FencedError):
+        town.managers[0].step()
+    town.managers = [Manager(town, "m2")]
+    town.run(20)
+
+    assert town.homes() == before
+    assert town.owners() == before
+    assert town.eyes.is_ready()
+    assert {item.reason for item in town.store.assignments.load().values()} == {MoveReason.RESTORE}
+    assert town.eyes.task_names() == set(before)
+
+
+def test_part_of_the_tree_that_was_wiped_comes_back_under_the_same_leader() -> None:
+    town = settled_town("a", "b")
+    before = town.homes()
+    for path in ("/tasks", "/assign", "/owned", "/nodes"):
+        town.ensemble.remove(path)
+    town.run(5)
+
+    assert town.homes() == before
+    assert town.owners() == before
+    assert town.eyes.task_names() == set(before)
+
+
+def test_cordons_survive_a_wipe_under_the_same_leader() -> None:
+    town = settled_town("a", "b")
+    town.fleet.cordon("a")
+    town.run(2)
+    town.ensemble.remove("/nodes")
+    town.ensemble.remove("/tasks")
+    town.run(3)
+
+    assert town.eyes.nodes()["a"].cordoned
+
+
+def test_absence_means_nothing_before_the_tree_is_complete() -> None:
+    town = settled_town("a", "b")
+    town.set_mysql(False)
+    town.ensemble.remove("/tasks")
+    for _ in range(10):
+        town.clock.advance_ms(500)
+        try:
+            town.managers[0].step()
+        except UnavailableError:
+            continue
+
+    assert not town.eyes.is_ready()
+
+
+# ----------------------------------------------------------------------------------------------------------- healing
+
+
+def test_missing_task_is_put_back() -> None:
+    town = settled_town("a")
+    tasks = town.eyes.task_names()
+    town.eyes.drop_tasks(sorted(tasks)[:3])
+    town.run(2)
+
+    assert town.eyes.task_names() == tasks
+
+
+def test_edit_that_zookeeper_was_not_told_of_is_told_by_the_leader() -> None:
+    town = settled_town("a")
+    job = town.edit(town.store.jobs.get(1), schedule="1 * * * *")
+    town.run(1)
+
+    assert town.eyes.read_tasks([TaskId(1, 0)]) == {TaskId(1, 0): job.envelope}
+
+
+def test_task_that_somebody_overwrote_is_healed_within_two_minutes() -> None:
+    town = settled_town("a")
+    town.eyes.put_tasks({TaskId(1, 0): b"forged"})
+    town.run(121)
+
+    assert town.eyes.read_tasks([TaskId(1, 0)]) == {TaskId(1, 0): town.store.jobs.get(1).envelope}
+
+
+def test_finished_job_is_revoked_released_and_then_dropped() -> None:
+    town = settled_town("a", jobs=2)
+    task = TaskId(1, 0)
+    town.nodes["a"].answers = False
+    town.edit(town.store.jobs.get(1), JobState.FINISHED)
+    town.run(2)
+    assert task not in town.homes()
+    assert task in town.eyes.task_names(), "its worker has not let go of it yet"
+
+    town.nodes["a"].answers = True
+    town.run(2)
+    assert town.eyes.task_names() == {TaskId(2, 0)}
+
+
+def test_purged_job_leaves_nothing_behind() -> None:
+    town = settled_town("a", jobs=2)
+    town.store.jobs.delete(1)
+    town.run(130)
+
+    assert town.eyes.task_names() == {TaskId(2, 0)}
+    assert set(town.homes()) == {TaskId(2, 0)}
+    assert set(town.store.assignments.load()) == {TaskId(2, 0)}
+
+
+def test_foreign_task_znode_is_dropped_only_after_a_full_look() -> None:
+    town = settled_town("a", jobs=1)
+    town.eyes.put_tasks({TaskId(999, 0): b"what is this"})
+    town.run(130)
+
+    assert town.eyes.task_names() == {TaskId(1, 0)}
+
+
+# ---------------------------------------------------------------------------------------------------------- bad rows
+
+
+def test_job_whose_schedule_cannot_be_read_stops_nobody_else() -> None:
+    town = Town("a")
+    town.create("not a schedule")
+    good = town.create()
+    town.run(3)
+
+    assert set(town.homes()) == {TaskId(good.id, 0)}
+    assert town.events("job.unreadable") == ["1"]
+
+
+def test_job_whose_row_became_unreadable_stays_where_it_is() -> None:
+    town = settled_town("a", "b")
+    before = town.homes()
+    town.store.spoil_job(2)
+    town.nodes["a"].labels = {"other": "label"}
+    after = town.create()
+    town.run(130)
+
+    assert {task: worker for task, worker in town.homes().items() if task in before} == before
+    assert TaskId(after.id, 0) in town.homes()
+
+
+def test_job_whose_edit_cannot_be_read_stays_where_it_is() -> None:
+    town = settled_town("a", "b")
+    before = town.homes()
+    town.edit(town.store.jobs.get(3), selector="this is (no selector")
+    town.run(130)
+
+    assert town.homes() == before
+    assert town.events("job.unreadable") == ["3"]
+
+
+# ------------------------------------------------------------------------------------------------------------ wishes
+
+
+def test_drained_worker_is_emptied() -> None:
+    town = settled_town("a", "b")
+    town.fleet.drain("a")
+    town.run(5)
+
+    assert set(town.homes().values()) == {"b"}
+    assert town.owners() == town.homes()
+    assert {town.assignment(town.store.jobs.get(t.job_id)).reason for t in town.homes()} >= {MoveReason.HANDOVER}
+
+
+def test_task_changes_hands_only_after_its_release() -> None:
+    town = settled_town("a", "b")
+    moved = {task for task, worker in town.homes().items() if worker == "a"}
+    town.nodes["a"].answers = False
+    town.fleet.drain("a")
+    town.run(30)
+    assert not moved & set(town.homes())
+
+    released_ms = town.clock.now_ms()
+    town.nodes["a"].answers = True
+    town.run(2)
+    assert {town.homes()[task] for task in moved} == {"b"}
+    first = town.store.assignments.load()[sorted(moved)[0]]
+    assert first.since_ms < released_ms, "what came due while it was let go of is the new owner's to look after"
+
+
+def test_request_moves_a_task_once_and_is_dropped() -> None:
+    town = settled_town("a", "b")
+    task, home = next(iter(sorted(town.homes().items())))
+    other = "b" if home == "a" else "a"
+    town.fleet.reassign(task.job_id, other)
+    town.run(3)
+
+    assert town.homes()[task] == other
+    assert town.store.assignments.load()[task].reason is MoveReason.REASSIGN
+    assert town.store.move_requests.all() == {}
+    assert town.events("move.fulfilled") == [str(task)]
+
+
+def test_impossible_request_is_dropped_with_an_event() -> None:
+    town = settled_town("a")
+    before = town.homes()
+    town.store.move_requests.add([MoveRequest(TaskId(1, 0), "nobody", town.clock.now_ms())])
+    town.run(2)
+
+    assert town.homes() == before
+    assert town.store.move_requests.all() == {}
+    assert town.events("move.impossible") == ["1/0"]
+
+
+def test_cordon_that_comes_while_the_leader_writes_a_node_is_kept() -> None:
+    town = settled_town("a")
+    town.eyes.save_node(NodeInfo("a", cordoned=True))
+    town.nodes["a"].labels = {"new": "label"}
+    town.run(2)
+    node = town.eyes.nodes()["a"]
+
+    assert node.cordoned
+    assert node.last == town.nodes["a"].info
+
+
+# ----------------------------------------------------------------------------------------------------------- endings
+
+
+def test_job_that_fires_once_is_finished_after_its_run() -> None:
+    town = Town("a")
+    job = town.create("@at 2026-03-01T12:01:00Z")
+    town.run(65)
+    run = town.start_run(job, "a", NOON_MS + 60_000)
+    town.run(30)
+    assert town.store.jobs.get(job.id).state is JobState.ACTIVE
+
+    town.end_run(run)
+    town.run(10)
+    assert town.store.jobs.get(job.id).state is JobState.FINISHED
+    assert town.eyes.task_names() == set()
+    assert town.homes() == {}
+
+
+def test_job_that_fires_once_waits_for_its_retries() -> None:
+    town = Town("a")
+    job = town.create("@at 2026-03-01T12:01:00Z", retry=Retry(limit=2))
+    town.run(65)
+    town.end_run(town.start_run(job, "a", NOON_MS + 60_000), RunState.FAILED)
+    town.run(30)
+
+    assert town.store.jobs.get(job.id).state is JobState.ACTIVE
+
+
+def test_job_that_never_ran_is_finished_after_its_grace() -> None:
+    town = Town("a")
+    job = town.create("@at 2026-03-01T12:01:00Z", grace_s=120)
+    town.run(170)
+    assert town.store.jobs.get(job.id).state is JobState.ACTIVE
+
+    town.run(30)
+    assert town.store.jobs.get(job.id).state is JobState.FINISHED
+
+
+def test_job_whose_window_has_ended_is_finished() -> None:
+    town = Town("a")
+    job = town.create("* * * * *", ends_at_ms=NOON_MS + 30_000, grace_s=60)
+    forever = town.create("* * * * *")
+    town.run(60)
+
+    assert town.store.jobs.get(job.id).state is JobState.FINISHED
+    assert town.store.jobs.get(forever.id).state is JobState.ACTIVE
+
+
+def test_old_runs_are_removed() -> None:
+    town = settled_town("a", jobs=1)
+    job = town.store.jobs.get(1)
+    old, young = (town.start_run(job, "a", NOON_MS - days * _DAY_MS) for days in (91, 89))
+    town.end_run(old)
+    town.end_run(young)
+    town.run(70)
+
+    assert [run.key for run in town.store.runs.history(1, limit=10)] == [young.key]
+
+
+def test_queued_run_is_consumed_once_it_is_over_or_gone() -> None:
+    town = settled_town("a", jobs=1)
+    now_ms = town.clock.now_ms()
+    waiting, over, gone = (RunKey(TaskId(1, 0), now_ms + n, 1) for n in range(3))
+    town.store.runs.request(Run(waiting, Trigger.MANUAL, RunState.PENDING))
+    town.store.runs.request(Run(over, Trigger.MANUAL, RunState.PENDING))
+    town.store.runs.request_cancel(over)
+    for key in (waiting, over, gone):
+        town.eyes.enqueue(QueuedRun(key, "somebody"))
+    town.run(11)
+    assert {item.key for item in town.eyes.queued()} == {waiting, gone}
+
+    town.run(61)
+    assert {item.key for item in town.eyes.queued()} == {waiting}
