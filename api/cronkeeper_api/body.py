@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from flask import request
 from werkzeug.datastructures import FileStorage
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from cronkeeper.errors import FieldError
 from cronkeeper_api.problems import ProblemError
@@ -34,7 +36,7 @@ def read_body(*, optional: bool = False) -> Body:
     kind = (request.mimetype or "").lower()
     if kind == FORM_TYPE:
         return _read_form()
-    raw = request.get_data(cache=True)
+    raw = _raw()
     if optional and not raw:
         return Body({}, given=False)
     if kind not in JSON_TYPES:
@@ -54,7 +56,7 @@ def body_digest() -> str:
             for item in (name.encode(errors="replace"), filename.encode(errors="replace"), data):
                 digest.update(len(item).to_bytes(8) + item)
     else:
-        digest.update(b"\0" + request.get_data(cache=True))
+        digest.update(b"\0" + _raw())
     return digest.hexdigest()
 
 
@@ -77,6 +79,14 @@ def parse_json(raw: bytes) -> Any:
     if _deeper_than(value, MAX_DEPTH):
         raise _malformed(f"nested deeper than {MAX_DEPTH} levels")
     return value
+
+
+def _raw() -> bytes:
+    raw = request.get_data(cache=True)
+    # A body that comes in chunks has no length to be refused by: it is cut off at the limit without a word.
+    if request.content_length is None and len(raw) >= (request.max_content_length or sys.maxsize):
+        raise RequestEntityTooLarge
+    return raw
 
 
 def _read_form() -> Body:
