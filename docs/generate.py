@@ -249,6 +249,23 @@ def _sentence(node: ast.expr) -> str:
     return ""
 
 
+def decisions() -> str:
+    """The decision records, by number."""
+    lines = []
+    for path in sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md")):
+        title = path.read_text().partition("\n")[0].removeprefix("# ")
+        words = re.sub(r"^\d+[.:] ", "", title)
+        lines.append(f"- [{int(path.name[:4])}. {words[:1].upper()}{words[1:]}]({path.name})\n")
+    return "".join(lines)
+
+
+def benches() -> str:
+    """The programs that measure."""
+    found = sorted((ROOT / "bench").glob("*.py"))
+    told = [(path, (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n\n")[0]) for path in found]
+    return table(("program", "measures"), ((f"`bench/{path.name}`", " ".join(words.split())) for path, words in told))
+
+
 GENERATORS: dict[str, Callable[[], str]] = {
     "transitions": transitions,
     "settings-all": settings_of_all,
@@ -260,6 +277,8 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "problems": problems,
     "metrics": metrics,
     "events": events,
+    "decisions": decisions,
+    "benches": benches,
 }
 
 if __name__ == "__main__":
