@@ -85,6 +85,11 @@ class Standalone:
         with urllib.request.urlopen(request, timeout=10) as answer:
             return json.loads(answer.read() or b"null")
 
+    def whole(self) -> bool:
+        """Say whether the API has both stores and a worker."""
+        workers = self.call("GET", "/workers")
+        return self.call("GET", "/readyz")["zookeeper"] == "ok" and [worker["state"] for worker in workers] == ["up"]
+
     def run_now(self, job_id: str, within_s: float = 60.0) -> Any:
         """Run a job and return its run once it is over."""
         asked = self.call("POST", f"/jobs/{job_id}/run", {})
@@ -238,8 +243,8 @@ def test_a_killed_part_is_healed(standalone: Standalone, what: str) -> None:
     for pid in victims:
         os.kill(pid, signal.SIGKILL)
     process.wait_until(lambda: "it is started again" in process.log_text(), timeout_s=20, what="noticed")
-    run = standalone.wait_for(lambda: standalone.run_now("1"), 60, "run after the repair")
-    assert run["state"] == "succeeded"
+    standalone.wait_for(standalone.whole, 60, "repair")
+    assert standalone.run_now("1")["state"] == "succeeded"
     standalone.stop()
     nothing_left(standalone)
 
