@@ -201,10 +201,12 @@ class Town:
     # -- looking
 
     def homes(self) -> dict[TaskId, str]:
-        return {task: worker for worker, tasks in self.eyes.all_assigned().items() for task in tasks}
+        """Who is given what; no task is given to two."""
+        return _inverted(self.eyes.all_assigned())
 
     def owners(self) -> dict[TaskId, str]:
-        return {task: worker for worker, tasks in self.eyes.all_owned().items() for task in tasks}
+        """Who owns what; no task is owned by two."""
+        return _inverted(self.eyes.all_owned())
 
     def assignment(self, job: Job) -> Assignment:
         task = TaskId(job.id, 0)
@@ -212,3 +214,9 @@ class Town:
 
     def events(self, kind: str) -> list[str]:
         return [event.subject for event in self.store.events.latest(limit=1000, kind=kind)]
+
+
+def _inverted(by_worker: dict[str, set[TaskId]]) -> dict[TaskId, str]:
+    pairs = [(task, worker) for worker, tasks in by_worker.items() for task in tasks]
+    assert len(pairs) == len(dict(pairs)), f"somebody shares a task: {sorted(pairs)}"
+    return dict(pairs)

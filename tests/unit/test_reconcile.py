@@ -199,6 +199,15 @@ def test_fenced_leader_changes_nothing() -> None:
     assert town.store.assignments.load() == copies
 
 
+def test_leader_whose_candidacy_is_gone_stops_even_if_it_has_nothing_to_do() -> None:
+    town = settled_town("a")
+    town.ensemble.remove("/leader")
+    town.clock.advance_ms(1000)
+
+    with pytest.raises(FencedError):
+        town.managers[0].step()
+
+
 def test_leader_that_is_fenced_in_mysql_alone_writes_nothing_there() -> None:
     town = settled_town("a", "b")
     town.store.terms.take("m2")
@@ -259,6 +268,19 @@ def test_without_mysql_nobody_who_lives_moves() -> None:
     town.run(300)
 
     assert town.homes() == before
+
+
+def test_without_mysql_a_wish_waits_until_its_copy_may_be_late() -> None:
+    town = settled_town("a", "b")
+    before = town.homes()
+    town.set_mysql(False)
+    town.eyes.save_node(NodeInfo("a", draining=True))
+    town.run(14)
+    assert town.homes() == before
+
+    town.run(5)
+    assert set(town.homes().values()) == {"b"}
+    assert town.managers[0].leads
 
 
 def test_what_was_moved_without_mysql_is_brought_home() -> None:
@@ -413,7 +435,10 @@ def test_purged_job_leaves_nothing_behind() -> None:
 def test_foreign_task_znode_is_dropped_only_after_a_full_look() -> None:
     town = settled_town("a", jobs=1)
     town.eyes.put_tasks({TaskId(999, 0): b"what is this"})
-    town.run(130)
+    town.run(2)
+    assert TaskId(999, 0) in town.eyes.task_names(), "its job may be newer than the last look at all jobs"
+
+    town.run(10)
 
     assert town.eyes.task_names() == {TaskId(1, 0)}
 
