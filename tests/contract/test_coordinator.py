@@ -400,6 +400,7 @@ def test_a_claim_is_granted_once(fleet: Fleet, process: Coordinator) -> None:
     assert process.claim(key, mine)
     assert process.claim(key, mine), "asked again with the same nonce it is still ours"
     assert not other.claim(key, theirs)
+    assert not other.claim(key, note("w1")), "another start on the same worker is another claimant"
     assert other.claim(RunKey(TASKS[0], FIRE_MS, 2), theirs), "another attempt is another claim"
     assert other.claim(RunKey(TASKS[0], FIRE_MS + 1, 1), theirs)
 

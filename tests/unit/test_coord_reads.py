@@ -1,0 +1,197 @@
+"""Reading while the tree changes: what is kept is never older than what was told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from cronkeeper.coord.coordinator import ZnodeCoordinator
+from cronkeeper.coord.reads import KEEP_S, Reads
+from cronkeeper.coord.requests import Answer, Request
+from cronkeeper.domain.ids import RunKey, TaskId
+from cronkeeper.domain.run import RunState
+from cronkeeper.errors import UnavailableError
+from cronkeeper.testing.fake_clock import FakeClock
+from cronkeeper.testing.memory_coordinator import MemoryEnsemble, MemorySession
+from cronkeeper.wire.znodes import ClaimNote
+
+
+class MeddledSession(MemorySession):
+    """Lets something happen between the server's answer and our hearing it, or instead of asking."""
+
+    def __init__(self, ensemble: MemoryEnsemble, clock: FakeClock) -> None:
+        super().__init__(ensemble, clock)
+        self.asked = 0
+        self.after: list[Callable[[], object]] = []
+        self.instead: list[Callable[[], object]] = []
+
+    def run(self, requests: Sequence[Request]) -> list[Answer]:
+        self.asked += len(requests)
+        if self.instead:
+            self.instead.pop(0)()
+            raise UnavailableError("the request never arrived")
+        try:
+            return super().run(requests)
+        finally:
+            if self.after:
+                self.after.pop(0)()
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def ensemble() -> MemoryEnsemble:
+    ensemble = MemoryEnsemble()
+    ensemble.make_root()
+    return ensemble
+
+
+@pytest.fixture
+def session(ensemble: MemoryEnsemble, clock: FakeClock) -> MeddledSession:
+    session = MeddledSession(ensemble, clock)
+    session.start(1.0)
+    return session
+
+
+@pytest.fixture
+def reads(session: MeddledSession, clock: FakeClock) -> Reads:
+    return Reads(session, clock)
+
+
+def data(reads: Reads, path: str) -> bytes | None:
+    node = reads.nodes([path], watch=True)[0]
+    return None if node is None else node.data
+
+
+def test_what_is_known_is_not_asked_again(reads: Reads, ensemble: MemoryEnsemble, session: MeddledSession) -> None:
+    ensemble.write("/a", b"1")
+    for _ in range(3):
+        assert data(reads, "/a") == b"1"
+        assert data(reads, "/missing") is None
+        assert reads.children(["/", "/missing"], watch=True) == [("a",), None]
+    assert session.asked == 2 + 1 + 2 + 1, "each once, and once more for a watch on what is missing"
+
+
+def test_without_a_watch_the_server_is_always_asked(
+    reads: Reads, ensemble: MemoryEnsemble, session: MeddledSession
+) -> None:
+    ensemble.write("/a", b"1")
+    for _ in range(3):
+        reads.nodes(["/a"])
+    assert session.asked == 3
+
+
+def test_a_change_is_seen_whatever_was_known(reads: Reads, ensemble: MemoryEnsemble) -> None:
+    for value in (b"1", b"2", b"3"):
+        ensemble.write("/a", value)
+        assert data(reads, "/a") == value
+    ensemble.remove("/a")
+    assert data(reads, "/a") is None
+    assert reads.children(["/"], watch=True) == [()]
+    ensemble.write("/a", b"4")
+    assert data(reads, "/a") == b"4"
+    assert reads.children(["/"], watch=True) == [("a",)]
+
+
+def test_an_answer_that_was_overtaken_by_its_change_is_not_kept(
+    reads: Reads, ensemble: MemoryEnsemble, session: MeddledSession
+) -> None:
+    ensemble.write("/a", b"old")
+    session.after = [lambda: ensemble.write("/a", b"new")]
+    assert data(reads, "/a") == b"old"
+    assert data(reads, "/a") == b"new"
+
+
+def test_a_znode_that_appears_while_we_look_is_found(
+    reads: Reads, ensemble: MemoryEnsemble, session: MeddledSession
+) -> None:
+    session.after = [lambda: ensemble.write("/a", b"1")]
+    assert data(reads, "/a") == b"1"
+    ensemble.write("/a", b"2")
+    assert data(reads, "/a") == b"2"
+
+
+def test_a_znode_that_comes_and_goes_for_ever_is_given_up(
+    reads: Reads, ensemble: MemoryEnsemble, session: MeddledSession
+) -> None:
+    session.after = [lambda: ensemble.write("/a", b"1"), lambda: ensemble.remove("/a")] * 20
+    with pytest.raises(UnavailableError, match="comes and goes"):
+        data(reads, "/a")
+
+
+def test_after_a_broken_connection_nothing_is_known(
+    reads: Reads, ensemble: MemoryEnsemble, session: MeddledSession
+) -> None:
+    ensemble.write("/a", b"1")
+    assert data(reads, "/a") == b"1"
+    session.cut()
+    ensemble.write("/a", b"2")
+    with pytest.raises(UnavailableError):
+        data(reads, "/a")
+    session.heal()
+    assert data(reads, "/a") == b"2"
+
+
+def test_a_lost_watch_is_made_good_after_a_minute(
+    reads: Reads, ensemble: MemoryEnsemble, session: MeddledSession, clock: FakeClock
+) -> None:
+    ensemble.write("/a", b"1")
+    assert data(reads, "/a") == b"1"
+    ensemble.forget_watches(session)
+    ensemble.write("/a", b"2")
+    assert data(reads, "/a") == b"1"
+    clock.advance_ms(int(KEEP_S * 1000) + 1)
+    assert data(reads, "/a") == b"2"
+
+
+def test_every_change_of_what_was_watched_wakes(reads: Reads, ensemble: MemoryEnsemble) -> None:
+    rings: list[int] = []
+    reads.on_change(lambda: rings.append(1))
+    data(reads, "/a")
+    for change in (
+        lambda: ensemble.write("/a", b"1"),
+        lambda: ensemble.write("/a", b"2"),
+        lambda: ensemble.remove("/a"),
+    ):
+        before = len(rings)
+        change()
+        assert len(rings) > before
+        data(reads, "/a")
+
+
+def test_a_claim_is_not_repeated_with_another_session(
+    ensemble: MemoryEnsemble, session: MeddledSession, clock: FakeClock
+) -> None:
+    process = ZnodeCoordinator(session, clock=clock)
+    process.ensure_layout()
+    key = RunKey(TaskId(1, 0), 1, 1)
+    before = ensemble.snapshot()
+    session.instead = [session.expire]
+    with pytest.raises(UnavailableError):
+        process.claim(key, ClaimNote("n1", "w1", RunState.CLAIMED))
+    assert ensemble.snapshot() == before
+
+
+def test_a_claim_that_never_arrived_is_repeated_with_the_same_session(
+    ensemble: MemoryEnsemble, session: MeddledSession, clock: FakeClock
+) -> None:
+    process = ZnodeCoordinator(session, clock=clock)
+    process.ensure_layout()
+    session.instead = [lambda: None]
+    assert process.claim(RunKey(TaskId(1, 0), 1, 1), ClaimNote("n1", "w1", RunState.CLAIMED))
+
+
+def test_a_lost_claim_is_recognised_with_another_session(
+    ensemble: MemoryEnsemble, session: MeddledSession, clock: FakeClock
+) -> None:
+    process = ZnodeCoordinator(session, clock=clock)
+    process.ensure_layout()
+    before = session.session_id
+    session.after = [session.expire]
+    session.lose_next_answer()
+    assert process.claim(RunKey(TaskId(1, 0), 1, 1), ClaimNote("n1", "w1", RunState.CLAIMED))
+    assert session.session_id != before
