@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from flask import request
 from werkzeug.datastructures import FileStorage
-from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from cronkeeper.errors import FieldError
 from cronkeeper_api.problems import ProblemError
@@ -48,6 +50,7 @@ def body_digest() -> str:
     """Return what two requests with one Idempotency-Key are compared by; the boundary of a form does not count."""
     digest = hashlib.sha256(request.query_string)
     if (request.mimetype or "").lower() == FORM_TYPE:
+        _load_form()
         parts = [(name, "", value.encode(errors="replace")) for name, value in request.form.items(multi=True)]
         for name, file in request.files.items(multi=True):
             parts.append((name, file.filename or "", file.read()))
@@ -82,14 +85,32 @@ def parse_json(raw: bytes) -> Any:
 
 
 def _raw() -> bytes:
-    raw = request.get_data(cache=True)
+    with _reading():
+        raw = request.get_data(cache=True)
     # A body that comes in chunks has no length to be refused by: it is cut off at the limit without a word.
     if request.content_length is None and len(raw) >= (request.max_content_length or sys.maxsize):
         raise RequestEntityTooLarge
     return raw
 
 
+def _load_form() -> None:
+    with _reading():
+        request.form  # noqa: B018 - the first look reads the body
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """What the server throws while it reads a body (a broken chunk, a client that left) has no class in common."""
+    try:
+        yield
+    except HTTPException:
+        raise
+    except Exception as exc:
+        raise _malformed("the body broke off, or its chunks are not as HTTP has them") from exc
+
+
 def _read_form() -> Body:
+    _load_form()
     unknown = sorted({*request.form, *request.files} - {"job", "executable"})
     faults = [
         FieldError(shown(name), "is not a part of this form", "the parts are job and executable") for name in unknown

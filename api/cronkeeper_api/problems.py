@@ -90,7 +90,19 @@ KINDS: dict[str, Kind] = {
         Kind("internal", 500, "Something is wrong here", "Tell the administrators the `instance`; their logs have it."),
         Kind("unknown-outcome", 500, "It is not known whether it was saved", "Read before you repeat it."),
         Kind(
+            "no-answer",
+            502,
+            "The API server gave no answer",
+            "It is not known whether it was saved: read first, or repeat it with the same Idempotency-Key.",
+        ),
+        Kind(
             "unavailable", 503, "A store cannot be reached", "Nothing was saved; repeat it after `Retry-After` seconds."
+        ),
+        Kind(
+            "late-answer",
+            504,
+            "The API server did not answer in time",
+            "It is not known whether it was saved: read first, or repeat it with the same Idempotency-Key.",
         ),
     )
 }

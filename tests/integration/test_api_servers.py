@@ -22,7 +22,9 @@ from cronkeeper.ports import Role
 from cronkeeper.store import open_store
 from tests.harness.api_servers import ApiServers, Reply
 from tests.harness.bad_requests import JOB
+from tests.harness.haproxy import HAProxy
 from tests.harness.mariadb import MariaDB
+from tests.harness.ports import free_port
 from tests.harness.zookeeper import ZooKeeper
 
 
@@ -218,7 +220,59 @@ def test_haproxy_names_each_request_and_drops_what_clients_say_of_others(servers
 def test_a_slow_sender_is_sent_away(servers: ApiServers) -> None:
     with socket.create_connection(("127.0.0.1", servers.haproxy.port), timeout=30) as connection:
         connection.sendall(b"POST /jobs HTTP/1.1\r\nHost: x\r\nX-Slow: ")
-        assert connection.recv(4096).startswith(b"HTTP/1.1 408 ")
+        answer = _read_all(connection, 20)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+@pytest.mark.parametrize(
+    "request_text",
+    [
+        pytest.param(b"HELLO\r\n\r\n", id="no HTTP at all"),
+        pytest.param(b"GET /jobs HTTP/1.1\r\nHost: x\r\nBad Header: 1\r\n\r\n", id="a blank in a header's name"),
+        pytest.param(b"GET /" + b"x" * 5000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", id="a line of 5,000 characters"),
+    ],
+)
+def test_what_is_not_http_is_a_problem_too(request_text: bytes, servers: ApiServers) -> None:
+    # HAProxy refuses what it cannot read in words of its own.
+    for port in (servers.haproxy.port, servers.ports[0]):
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+            connection.sendall(request_text)
+            answer = _read_all(connection)
+        assert answer.startswith(b"HTTP/1.1 400 "), (port, answer)
+    assert _problem(answer)["type"] == "/problems/malformed"
+
+
+def test_a_broken_chunk_is_a_problem(servers: ApiServers) -> None:
+    head = (
+        f"POST /jobs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {servers.tokens[Role.OPERATOR]}\r\n"
+        "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"
+    )
+    for port in (servers.haproxy.port, servers.ports[0]):
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+            connection.sendall(head.encode())
+            answer = _read_all(connection)
+        assert answer.startswith(b"HTTP/1.1 400 "), (port, answer)
+    assert _problem(answer)["type"] == "/problems/malformed"
+
+
+def test_haproxy_without_a_server_answers_with_a_problem() -> None:
+    nobody = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+    with HAProxy(*nobody) as haproxy:
+        connection = http.client.HTTPConnection("127.0.0.1", haproxy.port, timeout=30)
+        connection.request("POST", "/jobs", body=b"{}")
+        response = connection.getresponse()
+        problem = json.loads(response.read())
+        connection.close()
+    assert (response.status, response.headers["Retry-After"]) == (503, "5")
+    assert (problem["type"], problem["status"], problem["errors"]) == ("/problems/unavailable", 503, [])
+    assert len(problem["instance"]) == 36
+
+
+def _problem(answer: bytes) -> dict[str, Any]:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"application/problem+json" in head
+    found: dict[str, Any] = json.loads(body)
+    return found
 
 
 @pytest.mark.parametrize(
@@ -246,8 +300,8 @@ def test_a_request_inside_a_request_is_not_served(head: bytes, servers: ApiServe
     assert _count(servers) == before
 
 
-def _read_all(connection: socket.socket) -> bytes:
-    connection.settimeout(3)
+def _read_all(connection: socket.socket, timeout_s: float = 3) -> bytes:
+    connection.settimeout(timeout_s)
     found = b""
     try:
         while chunk := connection.recv(65536):
