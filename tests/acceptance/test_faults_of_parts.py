@@ -51,7 +51,7 @@ def test_killing_the_leader_and_a_worker_moves_the_jobs_and_they_fire_on(
     cluster.wait(lambda: parse_rfc3339(fires(cluster, job_id)[-1][0]) > killed_ms + 30_000, "it fires on", 90)
     found = [fire for fire in fires(cluster, job_id) if fire[1] in ("succeeded", "lost", "skipped")]
     assert_gapless(sorted({(fire_time, "") for fire_time, _ in found}), 5000)
-    assert f"job {job_id}" in cluster.crontab(str(new))
+    assert f" {job_id}/0" in cluster.crontab(str(new))
     leader.start()
     zone = {"w1": "a", "w2": "b", "w3": "c"}[owner]
     cluster.add_worker(owner, {"zone": zone})
@@ -112,7 +112,7 @@ def test_a_wiped_zookeeper_is_rebuilt_without_a_lost_or_doubled_fire(cluster: Cl
 
 def test_with_its_daemon_killed_a_node_fires_by_its_crontab_alone(cluster: Cluster) -> None:
     job = cluster.post_job(executable="echo by cron", selector="zone=c", **EVERY_MINUTE)
-    cluster.wait(lambda: f"job {job['id']}" in cluster.crontab("w3"), "the entry is there", 30)
+    cluster.wait(lambda: f" {job['id']}/0" in cluster.crontab("w3"), "the entry is there", 30)
     # The whole control plane pauses, so that nobody takes the job over meanwhile.
     for manager in cluster.managers:
         manager.pause()

@@ -36,9 +36,9 @@ def test_the_three_fields_of_a_job_are_enough(cluster: Cluster) -> None:
     }
     assert cluster.get(f"/jobs/{job['id']}").json()["id"] == job["id"]
     owner = wait_owned(cluster, job["id"])
-    cluster.wait(lambda: f"job {job['id']}" in cluster.crontab(owner), "the entry is in the owner's crontab")
+    cluster.wait(lambda: f" {job['id']}/0" in cluster.crontab(owner), "the entry is in the owner's crontab")
     others = [name for name in cluster.nodes if name != owner]
-    assert all(f"job {job['id']}\n" not in cluster.crontab(name) for name in others)
+    assert all(f" {job['id']}/0" not in cluster.crontab(name) for name in others)
 
 
 def test_a_command_fires_on_the_minute_and_is_in_the_history(cluster: Cluster) -> None:

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from cronkeeper.domain.instants import from_ms
 from cronkeeper.domain.job import JobState
 from cronkeeper.errors import ConfigError
 from cronkeeper.runtime.clock import Clock
@@ -94,7 +93,3 @@ def system_timezone() -> str:
             return name
     return "UTC"
 
-
-def describe(next_ms: int | None) -> str:
-    """Return an instant for a log line."""
-    return "never" if next_ms is None else from_ms(next_ms).isoformat()

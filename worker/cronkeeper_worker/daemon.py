@@ -54,6 +54,8 @@ log = logging.getLogger(__name__)
 #: How long a start waits for a `cronkeeper-fire` that decides in the daemon's place.
 LOCK_WAIT_S = 15.0
 CONNECT_WAIT_S = 3.0
+#: Crontab and tasks are compared at least this often.
+CRONTAB_LOOK_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,7 @@ class Daemon:
             self._clock,
         )
         self._crontab_stale = threading.Event()
+        self._crontab_looked_s = self._clock.boot_s()
         self._stop = threading.Event()
         self._fault: BaseException | None = None
 
@@ -270,8 +273,10 @@ class Daemon:
         return 5.0
 
     def _crontab_step(self) -> float:
-        """Try a crontab again that could not be written."""
-        if self._crontab_stale.is_set():
+        """Write again what could not be written; and look now and then, as patterns are made for the next 400 days."""
+        now_s = self._clock.boot_s()
+        if self._crontab_stale.is_set() or now_s - self._crontab_looked_s > CRONTAB_LOOK_S:
+            self._crontab_looked_s = now_s
             self._write_crontab(self._thread.ask(lambda: list(self._engine.tasks.values())))
         return 5.0
 
