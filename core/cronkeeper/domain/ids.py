@@ -54,7 +54,7 @@ class TaskId:
 
 @dataclass(frozen=True, slots=True, order=True)
 class RunKey:
-    """The key of a run: task, fire time (epoch ms, UTC), attempt. As text it is the run's id, known before any store."""
+    """The key of a run: task, fire time (epoch ms, UTC), attempt. As text it is the run's id: no store is needed."""
 
     task: TaskId
     fire_ms: int

@@ -132,7 +132,7 @@ class JobSpec:
         return replace(self, **changes)
 
     def parsed_schedule(self) -> Schedule:
-        """Return the schedule as a value. Raises ScheduleError or ValueError: a stored spec may be older than a rule."""
+        """Return the schedule as a value. ScheduleError or ValueError: a stored spec may be older than a rule."""
         return parse_schedule(self.schedule, self.timezone, self.dst)
 
     def parsed_selector(self) -> Selector | None:
