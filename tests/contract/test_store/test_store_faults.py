@@ -16,6 +16,7 @@ from cronkeeper.domain.run import Reason, RunState
 from cronkeeper.errors import ConflictError, StaleWriteError, UnavailableError, UnknownOutcomeError
 from cronkeeper.ports import Event, Idempotency, JobQuery, Store
 from cronkeeper.store import open_store
+from cronkeeper.store.engine import PING_AFTER_S
 from tests.contract.test_store.builders import MINUTE_MS, new_job, recorded, run
 from tests.contract.test_store.lossy_proxy import Lose, LossyProxy
 from tests.contract.test_store.test_store_jobs import changed
@@ -26,6 +27,8 @@ BOUND_S = 40
 INSERT_RUN = "INSERT INTO `runs`"
 #: The statement itself (3 is the protocol's word for a query), not the driver's SET AUTOCOMMIT.
 COMMIT = "\x03COMMIT"
+#: A whole packet: of one byte, the first of its conversation, which is the protocol's word for "are you there?".
+PING = "\x01\x00\x00\x00\x0e"
 
 
 @pytest.fixture
@@ -273,6 +276,18 @@ def test_connections_that_died_while_idle_are_not_noticed_by_callers(
         _kill_connections(mariadb_server, mariadb_store_url)
         mine = run(fire_ms=time.time_ns())
         assert store.runs.claim([mine]) == {mine.key: True}
+
+
+def test_a_connection_that_leads_nowhere_after_a_rest_is_replaced(store: Store, proxy: LossyProxy) -> None:
+    store.ping()
+    time.sleep(PING_AFTER_S + 0.2)
+    # As a firewall does that has forgotten the connection: it swallows the question whether anybody is there.
+    proxy.lose(Lose.EVERYTHING, PING)
+    begun = time.monotonic()
+    job = store.jobs.create(new_job("a"))
+    assert proxy.pending_faults() == 0
+    assert time.monotonic() - begun < BOUND_S
+    assert store.jobs.page(JobQuery()) == [job]
 
 
 def test_a_row_that_somebody_locks_is_waited_for(store: Store, mariadb_server: MariaDB, mariadb_store_url: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from cronkeeper.domain.job import LastRun
 from cronkeeper.domain.run import Reason, Run, RunState, reachable_from
 from cronkeeper.ports import Store
 from tests.contract.test_store.builders import MINUTE_MS, new_job, nonce, recorded, run
@@ -151,6 +152,14 @@ def test_the_last_run_only_moves_forward(store: Store) -> None:
     assert head(store, job.id) == (newer.id, RunState.SUCCEEDED)
     again = recorded(store, RunState.FAILED, job_id=job.id, fire_ms=5 * MINUTE_MS, attempt=2)
     assert head(store, job.id) == (again.id, RunState.FAILED)
+
+
+def test_a_newer_fire_is_the_last_run_whatever_its_attempt_and_shard(store: Store) -> None:
+    job = store.jobs.create(new_job())
+    recorded(store, RunState.FAILED, job_id=job.id, fire_ms=MINUTE_MS, attempt=3, shard=2, ended_ms=5)
+    newer = recorded(store, RunState.RUNNING, job_id=job.id, fire_ms=2 * MINUTE_MS, attempt=1, shard=0)
+    last = store.jobs.get(job.id).last_run
+    assert last == LastRun(newer.id, newer.key.fire_ms, RunState.RUNNING, None)
 
 
 def test_the_last_run_is_the_newest_of_its_batch(store: Store) -> None:
