@@ -92,4 +92,3 @@ def system_timezone() -> str:
         if name:
             return name
     return "UTC"
-

@@ -37,7 +37,7 @@ class TaskView:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The one durable decision about a fire. Without `run`, `reason` says why; with `wait`, it runs after the others."""
+    #: Nothing at or before this instant is due: the newest decided fire, or the start of the generation.
 
     key: RunKey
     trigger: Trigger
