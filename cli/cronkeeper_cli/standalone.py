@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import http.client
 import importlib
@@ -9,6 +10,7 @@ import json
 import os
 import shutil
 import socket
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -196,6 +198,7 @@ class _Standalone:
 
 def banner(home: Home, secrets: Secrets, url: str, took_s: float, *, cron: bool) -> list[str]:
     """Return what is printed once everything works."""
+    program = program_name()
     token = (
         f"{secrets.admin_token}  (shown this once; it is in the file, too)" if secrets.first else "in the file below"
     )
@@ -209,11 +212,17 @@ def banner(home: Home, secrets: Secrets, url: str, took_s: float, *, cron: bool)
         f"  API    {url}     docs {url}/docs",
         f"  Token  {token}",
         f'  Shell  export CRONKEEPER_URL={url} CRONKEEPER_TOKEN="$(cat {home.token_file})"',
-        "  Try    cronkeeper create --schedule '*/5 * * * *' --command date --name date",
-        "         cronkeeper run date --wait",
+        f"  Try    {program} create --schedule '*/5 * * * *' --command date --name date",
+        f"         {program} run date --wait",
         f"  Cron   {firing}",
         "  Stop   Ctrl-C",
     ]
+
+
+def program_name() -> str:
+    """Return what to type for this program: its name where the shell would find it, else its path."""
+    path = Path(sys.argv[0])
+    return str(path) if shutil.which("cronkeeper") is None and path.name == "cronkeeper" else "cronkeeper"
 
 
 def refuse_taken_port(port: int) -> None:
@@ -261,4 +270,6 @@ def seconds_since_start() -> float:
 
 
 def _say(text: str) -> None:
-    click.echo(f"cronkeeper: {text}", err=True)
+    # The terminal may be gone, which may be the very reason why we stop.
+    with contextlib.suppress(OSError):
+        click.echo(f"cronkeeper: {text}", err=True)
