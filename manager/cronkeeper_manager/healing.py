@@ -18,11 +18,9 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 #: Jobs whose contents are compared in one turn, and in one request.
-COMPARE_EACH_TURN = 500
+COMPARE_EACH_TURN = 250
 #: Every job's contents are compared again after this long (or longer, where the rate does not allow it).
 COMPARE_EVERY_S = 60.0
-#: For so long a turn goes on creating what is missing.
-BUDGET_S = 2.0
 _CHUNK = 500
 
 
@@ -60,13 +58,27 @@ class Healer:
         #: Jobs whose contents are to be compared, as an ordered set.
         self._todo: dict[int, None] = {}
         self._round_s = leading.clock.boot_s()
+        #: The last snapshot that had every task's znode and no other.
+        self._sound: Snapshot | None = None
 
-    def heal(self, snapshot: Snapshot) -> None:
-        """One turn's worth. Raises UnavailableError or FencedError."""
+    def heal(self, snapshot: Snapshot, *, budget_s: float) -> None:
+        """One turn's worth, for about `budget_s` seconds at most. Raises UnavailableError or FencedError."""
         self._note_changes(snapshot)
-        self._put_missing(snapshot)
-        self._drop_superfluous(snapshot)
+        if not self._is_sound(snapshot):
+            nothing_missing = self._put_missing(snapshot, budget_s)
+            nothing_else = self._drop_superfluous(snapshot)
+            self._sound = snapshot if nothing_missing and nothing_else else None
         self._compare(snapshot)
+
+    def _is_sound(self, snapshot: Snapshot) -> bool:
+        """Say whether the names need no checking, as neither they nor the jobs have changed since they were right."""
+        sound = self._sound
+        return (
+            sound is not None
+            and sound.catalog is snapshot.catalog
+            and sound.names is snapshot.names
+            and not snapshot.full
+        )
 
     def _note_changes(self, snapshot: Snapshot) -> None:
         catalog, before = snapshot.catalog, self._seen
@@ -79,7 +91,8 @@ class Healer:
             self._round_s = snapshot.now_s
             self._todo = dict.fromkeys(catalog.rows)
 
-    def _put_missing(self, snapshot: Snapshot) -> None:
+    def _put_missing(self, snapshot: Snapshot, budget_s: float) -> bool:
+        """Create the tasks that have no znode; say whether there were none."""
         missing, begun_s = missing_tasks(snapshot), self._leading.clock.boot_s()
         for some in chunked(missing, _CHUNK):
             envelopes = self._envelopes({task.job_id for task in some})
@@ -89,19 +102,24 @@ class Healer:
             if any(task.job_id not in envelopes for task in some):
                 # Their rows are gone: the API server that removed them was quicker than our next look.
                 self._observer.want_full()
-            if self._leading.stopping() or self._leading.clock.boot_s() - begun_s > BUDGET_S:
+            if self._leading.stopping() or self._leading.clock.boot_s() - begun_s > budget_s:
                 break
         if missing:
             self._observer.note_change()
+        return not missing
 
-    def _drop_superfluous(self, snapshot: Snapshot) -> None:
-        if not snapshot.full and any(not snapshot.catalog.is_known(task) for task in snapshot.names):
+    def _drop_superfluous(self, snapshot: Snapshot) -> bool:
+        """Drop what is not needed any more; say whether every znode is."""
+        catalog = snapshot.catalog
+        strangers = [task for task in snapshot.names if task not in catalog.tasks]
+        if not snapshot.full and any(not catalog.is_known(task) for task in strangers):
             self._observer.want_full()
         if superfluous := superfluous_tasks(snapshot):
             self._leading.check()
             self._leading.coordinator.drop_tasks(superfluous)
             self._observer.note_change()
             self._count(superfluous, "task znodes were not needed any more", "znode.dropped")
+        return not strangers
 
     def _compare(self, snapshot: Snapshot) -> None:
         jobs = list(self._todo)[:COMPARE_EACH_TURN]

@@ -16,8 +16,6 @@ log = logging.getLogger(__name__)
 
 #: Moves in one go. Every prefix of a plan is safe, so the size is a matter of speed only.
 BATCH = 500
-#: For so long a turn goes on applying; then it looks again, as somebody may have died meanwhile.
-BUDGET_S = 2.0
 #: More moves than this are told in one line.
 _TOLD_ONE_BY_ONE = 50
 
@@ -68,8 +66,10 @@ class Mover:
         #: Written to ZooKeeper while MySQL was away.
         self._unsaved: dict[TaskId, Assignment] = {}
 
-    def apply(self, moves: Sequence[Move], snapshot: Snapshot, absent: Mapping[str, Absence]) -> int:
-        """Carry out as many moves, from the first on, as fit into a turn; return how many.
+    def apply(
+        self, moves: Sequence[Move], snapshot: Snapshot, absent: Mapping[str, Absence], *, budget_s: float
+    ) -> int:
+        """Carry out as many moves, from the first on, as fit into `budget_s`; return how many.
 
         Raises UnavailableError (look again, plan again) or FencedError (stop).
         """
@@ -78,7 +78,7 @@ class Mover:
             batch = moves[done : done + BATCH]
             self._apply_batch(batch, snapshot, absent)
             done += len(batch)
-            if self._leading.clock.boot_s() - begun_s > BUDGET_S or self._leading.stopping():
+            if self._leading.clock.boot_s() - begun_s > budget_s or self._leading.stopping():
                 break
         if len(moves) > _TOLD_ONE_BY_ONE:
             log.info("tasks were moved", extra={"event": "tasks.moved", "moves": done, "planned": len(moves)})

@@ -42,6 +42,8 @@ class Snapshot:
     now_s: float
     #: Jobs and names were read anew and in full, names first: what a name stands for would have been seen.
     full: bool
+    #: Who is given what was read from ZooKeeper just now, and is not merely what we remember of our own moves.
+    fresh: bool
     ready: bool
     sessions: Mapping[str, WorkerInfo]
     nodes: Mapping[str, NodeInfo]
@@ -100,7 +102,6 @@ class Observer:
         """Trust nothing that is kept of ZooKeeper's tree: it was wiped, or a write's outcome is not known."""
         self._assigned = None
         self._changed.set()
-        self._full_s = -FULL_EVERY_S
 
     def observe(self) -> Snapshot:
         """Return a whole snapshot. Raises UnavailableError: ZooKeeper is away, or MySQL is and was never seen."""
@@ -110,7 +111,7 @@ class Observer:
         sessions = self._coordinator.workers(watch=self._watch)
         nodes = self._coordinator.nodes(watch=self._watch)
         # Names before rows: what is named then and not in a row now does not exist (any more).
-        self._read_tree(full)
+        fresh = self._read_tree(full)
         leases = self._read_mysql(now_ms, full)
         if full:
             self._full_s = now_s
@@ -121,6 +122,7 @@ class Observer:
             now_ms=now_ms,
             now_s=now_s,
             full=full and leases is not None,
+            fresh=fresh,
             ready=ready,
             sessions=sessions,
             nodes=nodes,
@@ -136,7 +138,8 @@ class Observer:
             known=known,
         )
 
-    def _read_tree(self, full: bool) -> None:
+    def _read_tree(self, full: bool) -> bool:
+        """Read what may have changed; say whether the assignments were among it."""
         changed = self._changed.is_set()
         # Cleared before the reading: a change that comes meanwhile must lead to another look.
         self._changed.clear()
@@ -144,11 +147,13 @@ class Observer:
             if changed or full:
                 self._names = self._coordinator.task_names(watch=self._watch)
                 self._owned = self._coordinator.all_owned(watch=self._watch)
-            if full or self._assigned is None:
+            fresh = full or self._assigned is None
+            if fresh:
                 self._assigned = dict(self._coordinator.all_assigned())
         except UnavailableError:
             self._changed.set()
             raise
+        return fresh
 
     def _read_mysql(self, now_ms: int, full: bool) -> dict[str, Lease] | None:
         """Refresh what is kept of MySQL and return the leases; None when MySQL does not answer."""

@@ -18,6 +18,9 @@ from cronkeeper_manager.planner import Decision, World, decide
 log = logging.getLogger(__name__)
 
 TURN_S = 1.0
+#: For so long a turn goes on applying moves; then it looks again, as somebody may have died meanwhile.
+BUDGET_S = 2.0
+REBUILD_BUDGET_S = 10.0
 
 
 class Reconciler:
@@ -37,6 +40,7 @@ class Reconciler:
         self._at_rest: World | None = None
         self._decision = Decision([], {}, {})
         self._healed_copies = False
+        self._rebuilding = False
 
     @property
     def decision(self) -> Decision:
@@ -59,7 +63,7 @@ class Reconciler:
             world = build_world(snapshot, judgement.verdicts)
             left = self._place(snapshot, world, judgement)
             if not snapshot.ready:
-                self._complete(snapshot, left)
+                self._complete(snapshot)
             self._tidy(snapshot, world)
             self._leading.notes.flush(self._leading.mysql)
             self._measure(snapshot, world)
@@ -88,6 +92,8 @@ class Reconciler:
 
     def _begin_rebuild(self, snapshot: Snapshot) -> Snapshot:
         """Make the layout again, and what we remember of the nodes; trust nothing that was kept of the tree."""
+        if self._rebuilding:
+            return snapshot
         leading = self._leading
         leading.check()
         leading.coordinator.ensure_layout()
@@ -97,6 +103,7 @@ class Reconciler:
             if name not in snapshot.nodes:
                 leading.coordinator.save_node(node)
         self._observer.forget_tree()
+        self._rebuilding = True
         log.info("the tree is being completed", extra={"event": "tree.rebuilding"})
         return self._observer.observe()
 
@@ -131,9 +138,13 @@ class Reconciler:
             # The copy comes first. In a moment MySQL is back, or has been silent for long enough.
             self._at_rest = None
             return False
-        done = self._mover.apply(moves, snapshot, judgement.memory.absent)
+        done = self._mover.apply(moves, snapshot, judgement.memory.absent, budget_s=self._budget_s(snapshot))
         self._at_rest = None if moves else world
         return done < len(moves)
+
+    def _budget_s(self, snapshot: Snapshot) -> float:
+        """Return for how long a turn may go on writing: while the tree is incomplete, nothing is more urgent."""
+        return BUDGET_S if snapshot.ready else REBUILD_BUDGET_S
 
     def _is_news(self, world: World) -> bool:
         """Say whether anything that a plan depends on has changed since the last plan, which had no moves."""
@@ -146,11 +157,16 @@ class Reconciler:
             and world.requests == before.requests
         )
 
-    def _complete(self, snapshot: Snapshot, left: bool) -> None:
+    def _complete(self, snapshot: Snapshot) -> None:
         """Tell the workers that absence means something again, once everything is there."""
-        if left or snapshot.leases is None or not self._leading.mysql.available or missing_tasks(snapshot):
+        if snapshot.leases is None or self._decision.moves or missing_tasks(snapshot):
+            return
+        if not snapshot.fresh:
+            # Complete as far as we remember. Somebody may have wiped again what we wrote, so look before we say so.
+            self._rebuilding = False
             return
         self._leading.coordinator.mark_ready(self._leading.leadership)
+        self._rebuilding = False
         log.info("the tree is complete", extra={"event": "tree.ready", "tasks": len(snapshot.catalog.tasks)})
 
     def _tidy(self, snapshot: Snapshot, world: World) -> None:
@@ -158,7 +174,7 @@ class Reconciler:
         if snapshot.leases is None or self._leading.stopping():
             return
         try:
-            self._healer.heal(snapshot)
+            self._healer.heal(snapshot, budget_s=self._budget_s(snapshot))
             self._chores.work(snapshot, world)
         except UnavailableError as exc:
             log.warning("tidying is put off", extra={"event": "tidying.put_off", "error": str(exc)})

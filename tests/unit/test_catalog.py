@@ -28,6 +28,7 @@ def snapshot(jobs: Catalog, assigned: dict[str, set[TaskId]]) -> Snapshot:
         now_ms=0,
         now_s=0.0,
         full=True,
+        fresh=True,
         ready=True,
         sessions={},
         nodes={},
