@@ -37,7 +37,7 @@ class TaskView:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    #: Nothing at or before this instant is due: the newest decided fire, or the start of the generation.
+    """The one durable decision about a fire. Without `run`, `reason` says why; with `wait`, others end first."""
 
     key: RunKey
     trigger: Trigger
