@@ -1,153 +1,25 @@
-"""The commands against the real API over HTTP: SQLite for MySQL, ZooKeeper and the workers played in memory."""
+"""The commands about jobs and runs, against the real API over HTTP."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import secrets
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
-from click.testing import CliRunner, Result
-from werkzeug.serving import make_server
 
-from cronkeeper.blob import open_blobs
 from cronkeeper.domain.ids import RunKey, TaskId
-from cronkeeper.domain.placement import Assignment, MoveReason, WorkerInfo
-from cronkeeper.domain.run import RunState
-from cronkeeper.ports import Store
-from cronkeeper.runtime.clock import SystemClock
-from cronkeeper.runtime.config import load
-from cronkeeper.store import open_store
-from cronkeeper.testing.memory_coordinator import MemoryCoordinator, MemoryEnsemble
-from cronkeeper.wire.task import Signer
-from cronkeeper.wire.znodes import LeaderNote
-from cronkeeper_api.app import create_app
-from cronkeeper_api.config import ApiConfig
-from cronkeeper_api.services import assemble
-from cronkeeper_cli import database
-from cronkeeper_cli.main import cli
-from cronkeeper_manager.fleet import Fleet
 from tests.harness.ports import free_port
-
-FIELDS = ["--schedule", "5 * * * *", "--command", "ls -la"]
-
-
-@dataclass
-class Api:
-    """A served API, the store behind it, and the command that talks to it."""
-
-    store: Store
-    ensemble: MemoryEnsemble
-    database_url: str
-    environ: dict[str, str]
-    workers: list[MemoryCoordinator] = field(default_factory=list)
-
-    def run(self, *argv: str, stdin: str | None = None, env: Mapping[str, str] | None = None) -> Result:
-        return CliRunner().invoke(
-            cli, list(argv), input=stdin, env={**self.environ, **(env or {})}, prog_name="cronkeeper"
-        )
-
-    def ok(self, *argv: str, stdin: str | None = None) -> str:
-        result = self.run(*argv, stdin=stdin)
-        assert result.exit_code == 0, result.output
-        return result.stdout
-
-    def json(self, *argv: str) -> Any:
-        return json.loads(self.ok(*argv, "-o", "json"))
-
-    def join(self, worker: str, capacity: int = 10_000) -> None:
-        """Have a worker join, as its daemon would."""
-        coordinator = MemoryCoordinator(self.ensemble, worker)
-        coordinator.start(1.0)
-        info = WorkerInfo(id=worker, host=worker, epoch=secrets.token_hex(8), capacity=capacity)
-        coordinator.announce(info)
-        self.store.leases.beat(info, local_ms=SystemClock().now_ms())
-        self.workers.append(coordinator)
-
-    def give(self, worker: str, job_id: str) -> None:
-        """Have a job belong to a worker, as the leader would."""
-        now_ms = SystemClock().now_ms()
-        assignment = Assignment(TaskId(int(job_id), 0), worker, 1, now_ms, MoveReason.NEW, now_ms)
-        term = self.store.terms.take("test")
-        self.store.assignments.save([assignment], term=term)
-        leader = MemoryCoordinator(self.ensemble, "leader")
-        leader.start(1.0)
-        leader.campaign(LeaderNote(id="leader", address="", epoch=term))
-        leadership = leader.leadership()
-        assert leadership is not None
-        leader.move([assignment], [], leadership)
-        leader.stop()
-
-    def finish_pending(self, job_id: str, *, exit_code: int, output: bytes, after_s: float = 0.3) -> threading.Thread:
-        """Play the worker in the background: wait for a run on demand, run it, report its end."""
-
-        def work() -> None:
-            deadline = time.monotonic() + 30
-            while not (found := self.store.runs.pending([TaskId(int(job_id), 0)])):
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
-            now_ms = SystemClock().now_ms()
-            run = found[0].evolve(worker="node-1", nonce="n" * 32, state=RunState.CLAIMED, claimed_ms=now_ms)
-            assert self.store.runs.claim_pending(run)
-            run = run.evolve(state=RunState.RUNNING, started_ms=now_ms)
-            self.store.runs.record([run])
-            self.store.runs.append_output(run.key, offset=0, data=output)
-            time.sleep(after_s)
-            state = RunState.FAILED if exit_code else RunState.SUCCEEDED
-            ended = run.evolve(state=state, ended_ms=now_ms + 300, exit_code=exit_code, output_bytes=len(output))
-            self.store.runs.record([ended])
-
-        thread = threading.Thread(target=work)
-        thread.start()
-        return thread
+from tests.integration.served_api import FIELDS, Api, serve
 
 
 @pytest.fixture
 def api(tmp_path: Path) -> Iterator[Api]:
-    url = f"sqlite:///{tmp_path / 'db'}"
-    database.upgrade(url)
-    token = database.create_token(url, name="test", role="admin")
-    key_file = tmp_path / "signing-key"
-    key_file.write_text(secrets.token_hex(32))
-    key_file.chmod(0o600)
-    objects = f"file://{tmp_path / 'objects'}"
-    flags = {"database_url": url, "zookeeper": "x/y", "blob_url": objects, "signing_key_file": key_file}
-    config = load(ApiConfig, file=None, environ={}, flags=flags)
-    ensemble, clock, store = MemoryEnsemble(), SystemClock(), open_store(url)
-    coordinator = MemoryCoordinator(ensemble, "api")
-    coordinator.start(1.0)
-    coordinator.ensure_layout()
-    services = assemble(
-        config,
-        store=store,
-        coordinator=coordinator,
-        blobs=open_blobs(objects),
-        signer=Signer.from_seed(bytes.fromhex(key_file.read_text())),
-        fleet=Fleet(store, coordinator, clock),
-        clock=clock,
-    )
-    port = free_port()
-    server = make_server("127.0.0.1", port, create_app(services), threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    environ = {"CRONKEEPER_URL": f"http://127.0.0.1:{port}", "CRONKEEPER_TOKEN": token, "HOME": str(tmp_path)}
-    found = Api(store, ensemble, url, environ)
-    try:
-        yield found
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-        for worker in found.workers:
-            worker.stop()
-        services.close()
+    with serve(tmp_path) as served:
+        yield served
 
 
 # ----------------------------------------------------------------------------------------------------------- jobs
@@ -378,97 +250,3 @@ def test_a_pending_run_is_cancelled_at_once(api: Api) -> None:
     assert api.json("cancel", run["id"])[0]["state"] == "cancelled"
     assert RunKey.parse(run["id"]).task == TaskId(1, 0)
     assert api.run("cancel", run["id"]).exit_code == 4
-
-
-# ----------------------------------------------------------------------------------------------------------- admin
-
-
-def test_workers_are_listed_cordoned_and_uncordoned(api: Api) -> None:
-    api.join("node-1")
-    assert [(worker["id"], worker["state"]) for worker in api.json("workers")] == [("node-1", "up")]
-    assert api.json("cordon", "node-1")[0]["state"] == "cordoned"
-    assert api.json("uncordon", "node-1")[0]["state"] == "up"
-    assert "node-1" in api.ok("workers")
-
-
-def test_a_drain_is_shown_before_it_is_done(api: Api) -> None:
-    api.join("node-1")
-    api.join("node-2")
-    api.ok("create", *FIELDS, "--name", "a")
-    api.give("node-1", "1")
-    moves = api.json("drain", "node-1", "--dry-run")
-    assert [(move["task"], move["from"], move["to"]) for move in moves] == [("1/0", "node-1", "node-2")]
-    assert api.json("workers")[0]["state"] == "up"
-    assert api.run("drain", "node-1", "--wait", "--timeout", "0.5s").exit_code == 5
-    assert api.json("workers")[0]["state"] == "draining"
-
-
-def test_one_job_and_all_jobs_of_a_worker_are_reassigned(api: Api) -> None:
-    api.join("node-1")
-    api.join("node-2")
-    for name in ("a", "b"):
-        api.ok("create", *FIELDS, "--name", name)
-    api.give("node-1", "1")
-    api.give("node-1", "2")
-    one = api.json("reassign", "a", "--to", "node-2", "--dry-run")
-    assert [(move["task"], move["to"]) for move in one] == [("1/0", "node-2")]
-    both = api.json("reassign", "--from", "node-1", "--to", "node-2", "--dry-run")
-    assert sorted(move["task"] for move in both) == ["1/0", "2/0"]
-    assert api.store.move_requests.all() == {}
-    api.ok("reassign", "--from", "node-1", "--to", "node-2")
-    assert {str(task) for task in api.store.move_requests.all()} == {"1/0", "2/0"}
-
-
-def test_tokens_are_made_listed_and_revoked(api: Api) -> None:
-    made = json.loads(api.ok("token", "create", "--name", "ci", "--role", "viewer", "-o", "json"))
-    viewer = {"CRONKEEPER_TOKEN": made["token"]}
-    assert api.run("list", env=viewer).exit_code == 0
-    refused = api.run("create", *FIELDS, env=viewer)
-    assert refused.exit_code == 1
-    assert made["token"] not in api.ok("token", "list", "-o", "json")
-    assert api.run("token", "revoke", made["id"]).exit_code == 0
-    assert api.run("list", env=viewer).exit_code == 1
-
-
-# ------------------------------------------------------------------------------------------------- database, doctor
-
-
-def test_the_first_token_comes_straight_from_the_database(api: Api) -> None:
-    env = {"CRONKEEPER_DATABASE_URL": api.database_url}
-    made = api.run("db", "token", "--role", "operator", "--name", "first", env=env)
-    assert made.exit_code == 0, made.output
-    assert api.run("list", env={"CRONKEEPER_TOKEN": made.output.strip()}).exit_code == 0
-
-
-def test_the_schema_is_made_and_judged(api: Api, tmp_path: Path) -> None:
-    env = {"CRONKEEPER_DATABASE_URL": f"sqlite:///{tmp_path / 'other'}"}
-    assert api.run("db", "current", env=env).exit_code == 1
-    assert api.run("db", "upgrade", env=env).exit_code == 0
-    assert api.run("db", "upgrade", env=env).exit_code == 0
-    assert api.run("db", "current", env=env).exit_code == 0
-    assert api.run("db", "current", env={"CRONKEEPER_DATABASE_URL": ""}).exit_code == 2
-
-
-def test_the_doctor_names_every_fault_and_its_mend(api: Api, tmp_path: Path) -> None:
-    env = {
-        "CRONKEEPER_DATABASE_URL": f"sqlite:///{tmp_path / 'empty'}",
-        "CRONKEEPER_ZOOKEEPER": f"127.0.0.1:{free_port()}/cronkeeper",
-        "CRONKEEPER_BLOB_URL": f"file://{tmp_path / 'objects'}",
-    }
-    result = api.run("doctor", env=env)
-    assert result.exit_code == 1
-    words = {line.split()[1]: line.split()[0] for line in result.output.splitlines()}
-    assert (words["config"], words["database"], words["zookeeper"]) == ("ok", "FAULT", "FAULT")
-    assert "cronkeeper db upgrade" in result.output
-    assert "clock" in words
-
-
-def test_the_doctor_is_content_with_what_works(api: Api, tmp_path: Path, zookeeper_chroot: str) -> None:
-    env = {
-        "CRONKEEPER_DATABASE_URL": api.database_url,
-        "CRONKEEPER_ZOOKEEPER": zookeeper_chroot,
-        "CRONKEEPER_BLOB_URL": f"file://{tmp_path / 'objects'}",
-    }
-    result = api.run("doctor", env=env)
-    assert result.exit_code == 0, result.output
-    assert "FAULT" not in result.output

@@ -1,0 +1,112 @@
+"""The commands about workers, tokens, the database and its doctor, against the real API over HTTP."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.harness.ports import free_port
+from tests.integration.served_api import FIELDS, Api, serve
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[Api]:
+    with serve(tmp_path) as served:
+        yield served
+
+
+# ----------------------------------------------------------------------------------------------------------- admin
+
+
+def test_workers_are_listed_cordoned_and_uncordoned(api: Api) -> None:
+    api.join("node-1")
+    assert [(worker["id"], worker["state"]) for worker in api.json("workers")] == [("node-1", "up")]
+    assert api.json("cordon", "node-1")[0]["state"] == "cordoned"
+    assert api.json("uncordon", "node-1")[0]["state"] == "up"
+    assert "node-1" in api.ok("workers")
+
+
+def test_a_drain_is_shown_before_it_is_done(api: Api) -> None:
+    api.join("node-1")
+    api.join("node-2")
+    api.ok("create", *FIELDS, "--name", "a")
+    api.give("node-1", "1")
+    moves = api.json("drain", "node-1", "--dry-run")
+    assert [(move["task"], move["from"], move["to"]) for move in moves] == [("1/0", "node-1", "node-2")]
+    assert api.json("workers")[0]["state"] == "up"
+    assert api.run("drain", "node-1", "--wait", "--timeout", "0.5s").exit_code == 5
+    assert api.json("workers")[0]["state"] == "draining"
+
+
+def test_one_job_and_all_jobs_of_a_worker_are_reassigned(api: Api) -> None:
+    api.join("node-1")
+    api.join("node-2")
+    for name in ("a", "b"):
+        api.ok("create", *FIELDS, "--name", name)
+    api.give("node-1", "1")
+    api.give("node-1", "2")
+    one = api.json("reassign", "a", "--to", "node-2", "--dry-run")
+    assert [(move["task"], move["to"]) for move in one] == [("1/0", "node-2")]
+    both = api.json("reassign", "--from", "node-1", "--to", "node-2", "--dry-run")
+    assert sorted(move["task"] for move in both) == ["1/0", "2/0"]
+    assert api.store.move_requests.all() == {}
+    api.ok("reassign", "--from", "node-1", "--to", "node-2")
+    assert {str(task) for task in api.store.move_requests.all()} == {"1/0", "2/0"}
+
+
+def test_tokens_are_made_listed_and_revoked(api: Api) -> None:
+    made = json.loads(api.ok("token", "create", "--name", "ci", "--role", "viewer", "-o", "json"))
+    viewer = {"CRONKEEPER_TOKEN": made["token"]}
+    assert api.run("list", env=viewer).exit_code == 0
+    refused = api.run("create", *FIELDS, env=viewer)
+    assert refused.exit_code == 1
+    assert made["token"] not in api.ok("token", "list", "-o", "json")
+    assert api.run("token", "revoke", made["id"]).exit_code == 0
+    assert api.run("list", env=viewer).exit_code == 1
+
+
+# ------------------------------------------------------------------------------------------------- database, doctor
+
+
+def test_the_first_token_comes_straight_from_the_database(api: Api) -> None:
+    env = {"CRONKEEPER_DATABASE_URL": api.database_url}
+    made = api.run("db", "token", "--role", "operator", "--name", "first", env=env)
+    assert made.exit_code == 0, made.output
+    assert api.run("list", env={"CRONKEEPER_TOKEN": made.output.strip()}).exit_code == 0
+
+
+def test_the_schema_is_made_and_judged(api: Api, tmp_path: Path) -> None:
+    env = {"CRONKEEPER_DATABASE_URL": f"sqlite:///{tmp_path / 'other'}"}
+    assert api.run("db", "current", env=env).exit_code == 1
+    assert api.run("db", "upgrade", env=env).exit_code == 0
+    assert api.run("db", "upgrade", env=env).exit_code == 0
+    assert api.run("db", "current", env=env).exit_code == 0
+    assert api.run("db", "current", env={"CRONKEEPER_DATABASE_URL": ""}).exit_code == 2
+
+
+def test_the_doctor_names_every_fault_and_its_mend(api: Api, tmp_path: Path) -> None:
+    env = {
+        "CRONKEEPER_DATABASE_URL": f"sqlite:///{tmp_path / 'empty'}",
+        "CRONKEEPER_ZOOKEEPER": f"127.0.0.1:{free_port()}/cronkeeper",
+        "CRONKEEPER_BLOB_URL": f"file://{tmp_path / 'objects'}",
+    }
+    result = api.run("doctor", env=env)
+    assert result.exit_code == 1
+    words = {line.split()[1]: line.split()[0] for line in result.output.splitlines()}
+    assert (words["config"], words["database"], words["zookeeper"]) == ("ok", "FAULT", "FAULT")
+    assert "cronkeeper db upgrade" in result.output
+    assert "clock" in words
+
+
+def test_the_doctor_is_content_with_what_works(api: Api, tmp_path: Path, zookeeper_chroot: str) -> None:
+    env = {
+        "CRONKEEPER_DATABASE_URL": api.database_url,
+        "CRONKEEPER_ZOOKEEPER": zookeeper_chroot,
+        "CRONKEEPER_BLOB_URL": f"file://{tmp_path / 'objects'}",
+    }
+    result = api.run("doctor", env=env)
+    assert result.exit_code == 0, result.output
+    assert "FAULT" not in result.output
