@@ -52,7 +52,8 @@ def expected_generations(job_id: int) -> Collection[int] | None:
 
 def job_response(call: Call, job: Job, status: int = 200) -> Response:
     """Return one job with its ETag."""
-    workers = call.services.jobs.workers_of([job]).get(job.id, [])
+    # A new job has no worker yet: no need to ask.
+    workers = [] if status == 201 else call.services.jobs.workers_of([job]).get(job.id, [])
     headers = {"ETag": etag_of(job.id, job.generation)}
     if status == 201:
         headers["Location"] = f"/jobs/{job.id}"

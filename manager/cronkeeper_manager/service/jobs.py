@@ -9,6 +9,7 @@ from dataclasses import replace
 from cronkeeper.domain.job import Job, JobSpec, JobState, next_fire
 from cronkeeper.errors import (
     ConflictError,
+    CronkeeperError,
     FieldError,
     NotFoundError,
     PermissionDeniedError,
@@ -21,6 +22,7 @@ from cronkeeper.wire.task import Signer, Task
 from cronkeeper_manager.service import rules
 from cronkeeper_manager.service.apply import MAX_PAGE, Applied, Decided, check_names, decide, prunable, with_next
 from cronkeeper_manager.service.artifacts import Artifacts, Pinned
+from cronkeeper_manager.service.gather import Gather
 from cronkeeper_manager.service.news import News
 from cronkeeper_manager.service.preview import Forecast, forecast
 from cronkeeper_manager.service.values import Caller, Draft, Policy
@@ -55,6 +57,7 @@ class Jobs:
         self._news = news
         self._clock = clock
         self._policy = policy
+        self._creations: Gather[NewJob, Job] = Gather(self._insert)
 
     def create(self, draft: Draft, caller: Caller) -> Job:
         """Save a new job. Raises ValidationFailedError, PermissionDeniedError, TooLargeError or NameTakenError.
@@ -64,7 +67,7 @@ class Jobs:
         pinned = self._checked(draft, caller)
         self._artifacts.save(pinned)
         try:
-            job = self._store.jobs.create(self._new(pinned.spec))
+            job = self._creations.submit(self._new(pinned.spec))
         except ConflictError as exc:
             raise NameTakenError(str(exc)) from exc
         self._tell([job])
@@ -199,6 +202,21 @@ class Jobs:
             return self._sealed(Job(job_id, spec, 1, JobState.ACTIVE, now_ms, now_ms, now_ms, b""))
 
         return NewJob(spec.namespace, spec.name, build)
+
+    def _insert(self, new: Sequence[NewJob]) -> list[Job | Exception]:
+        """Insert what was asked for at the same time: in one transaction, or each in its own if a name is taken."""
+        if len(new) > 1:
+            try:
+                return list(self._store.jobs.save_many(new, [], []))
+            except (ConflictError, StaleWriteError):
+                pass  # nothing was saved; one of them is to blame, and the others are not
+        return [self._insert_one(one) for one in new]
+
+    def _insert_one(self, new: NewJob) -> Job | Exception:
+        try:
+            return self._store.jobs.create(new)
+        except CronkeeperError as exc:
+            return exc
 
     def _next_generation(self, old: Job, *, spec: JobSpec | None = None, state: JobState | None = None) -> Job:
         now_ms = self._clock.now_ms()
