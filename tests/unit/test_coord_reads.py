@@ -152,11 +152,12 @@ def test_every_change_of_what_was_watched_wakes(reads: Reads, ensemble: MemoryEn
     rings: list[int] = []
     reads.on_change(lambda: rings.append(1))
     data(reads, "/a")
-    for change in (
+    changes: list[Callable[[], None]] = [
         lambda: ensemble.write("/a", b"1"),
         lambda: ensemble.write("/a", b"2"),
         lambda: ensemble.remove("/a"),
-    ):
+    ]
+    for change in changes:
         before = len(rings)
         change()
         assert len(rings) > before
