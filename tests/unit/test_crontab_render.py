@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -205,7 +206,8 @@ def numbers(low: int, high: int) -> st.SearchStrategy[str]:
 
 
 def schedules() -> st.SearchStrategy[Schedule]:
-    plain = st.tuples(numbers(0, 59), numbers(0, 23), numbers(1, 31), numbers(1, 12), numbers(0, 6)).map(" ".join)
+    days = st.sampled_from(["* * *", "* * 1-5", "*/2 * *", "1,15 * 0", "* 3,10,11 *"])
+    plain = st.tuples(numbers(0, 59), numbers(0, 23), days).map(" ".join)
     often = st.tuples(numbers(0, 59), numbers(0, 5)).map(lambda pair: f"{pair[0]} {pair[1]} * * *")
     seconds = st.tuples(numbers(0, 59), often).map(" ".join)
     every = st.integers(60, 200_000).map(lambda count: f"@every {count}s")
@@ -256,16 +258,21 @@ def is_caught_up(pattern: CronFields, instant_ms: int, zone: ZoneInfo) -> bool:
 
 
 def spans(schedule: Schedule, node: str) -> list[tuple[int, int]]:
-    """The next days, and the days around each clock change of either zone in the next 400."""
+    """The next days, and the days around the next clock changes of either zone."""
     found = [(NOW, NOW + 3 * DAY)]
     for zone in {schedule.timezone, node}:
-        found += [(change - DAY, change + DAY) for change, _, _ in clock_changes(zone, NOW, days=398)]
+        found += [(change - DAY, change + DAY) for change, _, _ in _changes(zone)]
     if schedule.kind is Kind.AT:
         found.append((schedule.at_ms - 1, schedule.at_ms))
     return found
 
 
-@settings(max_examples=100, deadline=None)
+@lru_cache(maxsize=64)
+def _changes(zone: str) -> list[tuple[int, int, int]]:
+    return clock_changes(zone, NOW, days=398)[:2]
+
+
+@settings(max_examples=60, deadline=None)
 @given(schedules(), st.sampled_from(ZONES))
 @example(parse_schedule("30 2 * * *", "Europe/Berlin"), "America/New_York")
 @example(parse_schedule("30 6 * * *", "UTC"), "America/New_York")
@@ -278,7 +285,7 @@ def test_every_fire_has_its_wake_up(schedule: Schedule, node: str) -> None:
     assert pattern.text == text
     zone = ZoneInfo(node)
     for after_ms, until_ms in spans(schedule, node):
-        for fire_ms in schedule.fire_times(after_ms, until_ms, limit=300):
+        for fire_ms in schedule.fire_times(after_ms, until_ms, limit=100):
             assert wakes(pattern, fire_ms, zone) or is_caught_up(pattern, fire_ms, zone), from_ms(fire_ms)
             if fire_ms % 60_000 and schedule.kind is not Kind.EVERY:
                 assert wakes(pattern, fire_ms + 60_000, zone), from_ms(fire_ms)

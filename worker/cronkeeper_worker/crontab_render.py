@@ -86,9 +86,14 @@ def check(text: str) -> None:
     if not text.endswith("\n") or len(lines) > MAX_LINES:
         raise ValueError(f"a crontab of {len(lines)} lines, or without an end, is refused")
     for line in lines:
-        known = line == HEADER or _COMMENT.fullmatch(line) or _ENTRY.fullmatch(line)
-        if not known or len(line) > MAX_LINE_LENGTH:
+        if not is_ours(line):
             raise ValueError(f"not a line of ours: {line[:200]!r}")
+
+
+def is_ours(line: str) -> bool:
+    """Say whether a line (with its end) has the form of ours."""
+    known = line == HEADER or _COMMENT.fullmatch(line) or _ENTRY.fullmatch(line)
+    return bool(known) and len(line) <= MAX_LINE_LENGTH
 
 
 def number_of(pattern: str) -> int:

@@ -19,7 +19,7 @@ from cronkeeper_worker import run_files
 from cronkeeper_worker.orders import Order, OrderError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 _ACCOUNT_AGE_S = 60.0
 _PR_SET_NO_NEW_PRIVS = 38
@@ -348,15 +348,25 @@ def detach() -> None:
     os.umask(0o077)
 
 
-def run_tool(argv: Sequence[str], *, data: bytes = b"", timeout_s: float = 20.0) -> tuple[int, bytes, bytes]:
+def run_tool(
+    argv: Sequence[str], *, data: bytes = b"", env: Mapping[str, str] | None = None, timeout_s: float = 20.0
+) -> tuple[int, bytes, bytes]:
     """Run a program of the system to its end; returns exit code, stdout and stderr. For the daemon, not for jobs.
 
-    Raises OSError when it cannot be started, and TimeoutError.
+    `data` is its standard input, `env` is added to our own environment. Raises OSError when it cannot be started, and
+    TimeoutError.
     """
     import subprocess  # 2.6 MiB that the runner never needs
 
     try:
-        done = subprocess.run(list(argv), input=data, capture_output=True, timeout=timeout_s, check=False)
+        done = subprocess.run(
+            list(argv),
+            input=data,
+            env={**os.environ, **(env or {})},
+            capture_output=True,
+            timeout=timeout_s,
+            check=False,
+        )
     except subprocess.TimeoutExpired as exc:
         raise TimeoutError(f"{argv[0]} has not ended after {timeout_s:g} s") from exc
     return done.returncode, done.stdout, done.stderr

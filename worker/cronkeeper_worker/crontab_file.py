@@ -1,0 +1,266 @@
+"""Puts crontab text where this node's cron finds it. The only module that knows python-crontab.
+
+cron tells nobody what it ignores: a whole file for one bad line, a changed file whose time is the same second as
+before.
+So every text is checked before it is put in place, read back by a second reader, and gets a time that never repeats.
+Other people's entries are never touched.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from crontab import CronTab
+
+from cronkeeper.domain.cronfields import parse_fields
+from cronkeeper_worker import launch
+from cronkeeper_worker.crontab_render import check, is_ours
+
+_NAME = re.compile(r"cronkeeper-[0-9]+", re.ASCII)
+_TEMPORARY = re.compile(r"\.cronkeeper-[0-9]+\.tmp", re.ASCII)
+#: A line with its end; lines end at line feeds only, as for cron.
+_LINE = re.compile(rb"[^\n]*\n|[^\n]+")
+_BEGIN, _END = b"# BEGIN cronkeeper", b"# END cronkeeper"
+
+
+class CrontabError(OSError):
+    """The crontab could not be read or written, and is as it was before. Try again later."""
+
+
+class CrontabTarget(Protocol):
+    """Where a node's entries go."""
+
+    #: Whether entries name the account that they run as, as in /etc/cron.d.
+    has_user_column: bool
+
+    def read(self) -> tuple[str, ...]:
+        """Return what stands there under our name now. Raises OSError."""
+        ...
+
+    def install(self, files: Sequence[str]) -> None:
+        """Make these texts, and nothing else, stand there under our name. Touches only what differs.
+
+        Raises ValueError for a text that is not ours to the letter, before anything is changed; OSError when it cannot
+        be written: then cron sees the old or the new text of each file, never a mixture. Safe to repeat.
+        """
+        ...
+
+    def remove_all(self) -> None:
+        """Leave nothing of ours. Raises OSError. Safe to repeat."""
+        ...
+
+
+class SystemCrontab:
+    """Files `cronkeeper-0`, `cronkeeper-1`, … in /etc/cron.d, for a worker that runs as root."""
+
+    has_user_column = True
+
+    def __init__(self, directory: Path = Path("/etc/cron.d")) -> None:
+        self._directory = directory
+
+    def read(self) -> tuple[str, ...]:
+        return tuple(path.read_text() for path in self._ours())
+
+    def install(self, files: Sequence[str]) -> None:
+        wanted = {f"cronkeeper-{number}": text for number, text in enumerate(files)}
+        news = {name: text for name, text in wanted.items() if not self._stands(name, text)}
+        for text in news.values():
+            _verify(text, has_user_column=True)
+        second = self._next_second()
+        for name, text in news.items():
+            self._write(name, text, second)
+        changed = bool(news)
+        for path in self._ours(temporary=True):
+            if path.name not in wanted:
+                path.unlink()
+                changed = True
+        if changed:
+            os.utime(self._directory, (second, second))
+            _flush(self._directory)
+
+    def remove_all(self) -> None:
+        self.install(())
+
+    def _ours(self, *, temporary: bool = False) -> list[Path]:
+        """Return our files, by number; with `temporary` also what a crash left half-made."""
+        found = [path for path in self._directory.iterdir() if _NAME.fullmatch(path.name)]
+        found.sort(key=lambda path: int(path.name.rpartition("-")[2]))
+        if temporary:
+            found += [path for path in self._directory.iterdir() if _TEMPORARY.fullmatch(path.name)]
+        return found
+
+    def _stands(self, name: str, text: str) -> bool:
+        """Say whether the file is there as cron wants it: a plain file, ours, without links or foreign writers."""
+        path = self._directory / name
+        try:
+            found = path.lstat()
+            return (
+                stat.S_ISREG(found.st_mode)
+                and stat.S_IMODE(found.st_mode) == 0o644
+                and found.st_nlink == 1
+                and found.st_uid == os.geteuid()
+                and path.read_bytes() == text.encode()
+            )
+        except FileNotFoundError:
+            return False
+
+    def _write(self, name: str, text: str, second: int) -> None:
+        # cron skips names with a dot.
+        temporary = self._directory / f".{name}.tmp"
+        temporary.unlink(missing_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            os.fchmod(descriptor, 0o644)
+            file.write(text)
+            file.flush()
+            # Before the rename, so that cron never sees the new text with a time that it has seen already.
+            os.utime(descriptor, (second, second))
+            os.fsync(descriptor)
+        if temporary.read_text() != text:
+            temporary.unlink()
+            raise CrontabError(f"{temporary} does not hold what was written to it")
+        temporary.rename(self._directory / name)
+
+    def _next_second(self) -> int:
+        """Return a whole second after all that the folder and our files ever had: cron compares whole seconds.
+
+        The folder gets the time of each of our changes, also of those to files that are gone.
+        """
+        times = [path.lstat().st_mtime for path in (self._directory, *self._ours())]
+        return max(int(time.time()), int(max(times)) + 1)
+
+
+class UserCrontab:
+    """A marked block at the end of the account's own crontab, for a worker that is not root; all through crontab(1)."""
+
+    has_user_column = False
+
+    def __init__(self, command: Sequence[str] = ("crontab",)) -> None:
+        self._command = tuple(command)
+
+    @staticmethod
+    def available() -> bool:
+        """Whether this machine has the command."""
+        return shutil.which("crontab") is not None
+
+    def read(self) -> tuple[str, ...]:
+        _others, ours = split(self._list())
+        return (ours.decode("ascii"),) if ours else ()
+
+    def install(self, files: Sequence[str]) -> None:
+        before = self._list()
+        others, _ours = split(before)
+        after = join(others, "".join(files).encode())
+        if after == before:
+            return
+        for text in files:
+            _verify(text, has_user_column=False)
+        self._replace(after)
+        if split(self._list()) != split(after):
+            raise CrontabError("the crontab does not hold what was written to it; did somebody edit it meanwhile?")
+
+    def remove_all(self) -> None:
+        self.install(())
+
+    def _list(self) -> bytes:
+        """Return the account's crontab; nothing only if the command itself says that there is none."""
+        status, out, err = self._run("-l")
+        if status == 0:
+            return self._list_exactly(out) if b"\\" in out else out
+        if err.strip().startswith(b"no crontab for"):
+            return b""
+        raise CrontabError(f"the crontab cannot be read: {_words(err)}")
+
+    def _list_exactly(self, listed: bytes) -> bytes:
+        """Return the crontab's true bytes: Debian's `crontab -l` shows a carriage return as the two characters `\\r`.
+
+        An editor gets the file itself; ours prints it and changes nothing.
+        """
+        status, out, err = self._run("-e", env={"VISUAL": "cat", "EDITOR": "cat"})
+        if status != 0 or listed not in (out, out.replace(b"\r", b"\\r")):
+            raise CrontabError(f"the crontab cannot be read: {_words(err)}")
+        return out
+
+    def _replace(self, content: bytes) -> None:
+        if not content:
+            status, _out, err = self._run("-r")
+        else:
+            status, _out, err = self._run("-", content)
+        if status != 0:
+            raise CrontabError(f"the crontab was refused: {_words(err)}")
+
+    def _run(
+        self, argument: str, content: bytes = b"", env: Mapping[str, str] | None = None
+    ) -> tuple[int, bytes, bytes]:
+        try:
+            return launch.run_tool([*self._command, argument], data=content, env=env)
+        except OSError as exc:
+            raise CrontabError(f"{self._command[0]} cannot be run: {exc}") from exc
+
+
+def split(content: bytes) -> tuple[bytes, bytes]:
+    """Take a crontab apart: everybody else's bytes, in order and unchanged, and the lines of our block.
+
+    A line that is not ours to the letter stays, even if it has got between our marks.
+    """
+    others, ours = [], []
+    inside = False
+    for line in _LINE.findall(content):
+        if line.rstrip(b"\n") == _BEGIN:
+            inside = True
+        elif line.rstrip(b"\n") == _END:
+            inside = False
+        elif inside and is_ours(line.decode("ascii", errors="replace")):
+            ours.append(line)
+        else:
+            others.append(line)
+    return b"".join(others), b"".join(ours)
+
+
+def join(others: bytes, ours: bytes) -> bytes:
+    """Put our block behind everybody else's lines. A last line without an end gets one, or ours would be part of it."""
+    if not ours:
+        return others
+    gap = b"" if not others or others.endswith(b"\n") else b"\n"
+    return others + gap + _BEGIN + b"\n" + ours + _END + b"\n"
+
+
+def _verify(text: str, *, has_user_column: bool) -> None:
+    """Have a second reader, which shares no code with the writer, find the same entries. 0.3 ms for each."""
+    check(text)
+    wanted = [line for line in text.splitlines() if not line.startswith("#")]
+    crontab = CronTab(tab=text, user=False if has_user_column else None)
+    found = [
+        f"{item.slices.clean_render()} {f'{item.user} ' if has_user_column else ''}{item.command}"
+        for item in crontab
+        if item.is_valid() and item.is_enabled()
+    ]
+    if [_meaning(entry) for entry in wanted] != [_meaning(entry) for entry in found]:
+        raise ValueError("python-crontab reads other entries than were written")
+
+
+def _meaning(entry: str) -> tuple[object, ...]:
+    """Return when and what: python-crontab writes some fields in another way, such as Sunday's."""
+    words = entry.split(" ")
+    fields = parse_fields(" ".join(words[:5]))
+    parts = (fields.minute, fields.hour, fields.day, fields.month, fields.weekday)
+    return (*((part.values, part.star) for part in parts), words[5:])
+
+
+def _words(message: bytes) -> str:
+    return message.decode(errors="replace").strip()[:500] or "it gave no reason"
+
+
+def _flush(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
