@@ -17,6 +17,7 @@ import urllib.request
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from email.message import Message
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -36,7 +37,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Answer:
-    """An HTTP answer: status, headers, and the body as bytes."""
+    """An HTTP answer: status, headers by lower-case name, and the body as bytes."""
 
     status: int
     headers: Mapping[str, str]
@@ -44,6 +45,11 @@ class Answer:
 
     def json(self) -> Any:
         return json.loads(self.body)
+
+
+def lowered(headers: Message) -> dict[str, str]:
+    """Return headers by their names in lower case: HAProxy writes them so, the API does not."""
+    return {name.lower(): value for name, value in headers.items()}
 
 
 class Cluster:
@@ -176,10 +182,10 @@ class Cluster:
         request = urllib.request.Request(self.url + path, data=data, method=method, headers=sent)
         try:
             with urllib.request.urlopen(request, timeout=30) as response:
-                return Answer(response.status, dict(response.headers), response.read())
+                return Answer(response.status, lowered(response.headers), response.read())
         except urllib.error.HTTPError as exc:
             with exc:
-                return Answer(exc.code, dict(exc.headers), exc.read())
+                return Answer(exc.code, lowered(exc.headers), exc.read())
 
     def get(self, path: str) -> Answer:
         return self.request("GET", path)
@@ -219,7 +225,7 @@ class Cluster:
                 if found:
                     return found
                 fault = found
-            except (OSError, KeyError, IndexError, ValueError) as exc:
+            except (OSError, LookupError, TypeError, ValueError) as exc:
                 fault = exc
             time.sleep(every_s)
         raise AssertionError(f"not within {timeout_s} s: {what} (last seen: {fault!r})")
