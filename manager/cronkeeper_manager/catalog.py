@@ -9,7 +9,7 @@ from functools import lru_cache
 from cronkeeper.domain.ids import TaskId
 from cronkeeper.domain.job import MAX_SHARDS, JobState
 from cronkeeper.domain.labels import Selector, parse_selector
-from cronkeeper.domain.schedule import Kind, Schedule, parse_schedule
+from cronkeeper.domain.schedule import Kind, parse_schedule
 from cronkeeper.ports import PlanRow
 from cronkeeper_manager.load import MIN_LOAD, expected_load
 from cronkeeper_manager.planner import PlanTask
@@ -80,11 +80,10 @@ def _add(row: PlanRow, tasks: dict[TaskId, PlanTask], bad: dict[int, str], once:
         return
     load, selector, held = MIN_LOAD, None, False
     try:
-        schedule = _schedule(row.schedule, row.timezone)
-        load = expected_load(schedule)
+        load, at_ms = _load_and_instant(row.schedule, row.timezone)
         selector = None if row.selector is None else _selector(row.selector)
-        if schedule.kind is Kind.AT and row.state is JobState.ACTIVE:
-            once[row.job_id] = schedule.at_ms
+        if at_ms is not None and row.state is JobState.ACTIVE:
+            once[row.job_id] = at_ms
     except ValueError as exc:
         # Written by hand or by a newer version. The others must not suffer, and its worker may know better than we do.
         bad[row.job_id], held = str(exc), True
@@ -97,8 +96,10 @@ def _task_ids(row: PlanRow) -> list[TaskId]:
 
 
 @lru_cache(maxsize=65_536)
-def _schedule(text: str, timezone: str) -> Schedule:
-    return parse_schedule(text, timezone)
+def _load_and_instant(text: str, timezone: str) -> tuple[float, int | None]:
+    """Return the schedule's load, and its instant when it fires once. Raises ValueError."""
+    schedule = parse_schedule(text, timezone)
+    return expected_load(schedule), schedule.at_ms if schedule.kind is Kind.AT else None
 
 
 @lru_cache(maxsize=8192)

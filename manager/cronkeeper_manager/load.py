@@ -38,11 +38,13 @@ def _cron_load(fields: CronFields) -> float:
 def _share_of_days(fields: CronFields) -> float:
     """Return which part of all days matches: day and weekday both, or either of them when neither starts with `*`."""
     by_weekday = len(fields.weekday.values) / 7
+    days = fields.day.values
+    late = [day for day in (29, 30, 31) if day in days]
+    in_every_month = len(days) - len(late)
     matching = 0.0
     for month in fields.month.values:
         length = _DAYS_IN_MONTH[month - 1]
-        named = sum(min(max(length - (day - 1), 0.0), 1.0) for day in fields.day.values)
-        by_day = named / length
+        by_day = (in_every_month + sum(min(max(length - (day - 1), 0.0), 1.0) for day in late)) / length
         both_needed = fields.day.star or fields.weekday.star
         matching += length * (by_day * by_weekday if both_needed else 1 - (1 - by_day) * (1 - by_weekday))
     return matching / _DAYS_IN_YEAR
