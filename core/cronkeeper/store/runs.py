@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 from sqlalchemy import Connection
@@ -130,7 +131,8 @@ class SqlRunStore(RunReads, RunOutput):
         removed = 0
         while removed < limit:
             wanted = min(limit - removed, 500)
-            count = self._db.transaction(lambda conn: self._purge(conn, before_ms, wanted), repeatable=True)  # noqa: B023
+            some = functools.partial(self._purge, before_ms=before_ms, limit=wanted)
+            count = self._db.transaction(some, repeatable=True)
             removed += count
             if count < wanted:
                 break
