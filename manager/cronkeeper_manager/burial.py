@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from cronkeeper.domain.placement import Lease
 from cronkeeper.domain.run import Reason
 from cronkeeper.errors import UnavailableError
 from cronkeeper_manager.leading import Leading
@@ -25,11 +26,15 @@ class Burial:
     def confirm(self, judgement: Judgement, before: frozenset[str], snapshot: Snapshot) -> Judgement:
         """Take away the leases of those that are newly lost; return the judgement without those that were quicker."""
         for worker in sorted(judgement.memory.lost - before):
-            if not self._take_lease(worker, snapshot):
+            lease = None if snapshot.leases is None else snapshot.leases.get(worker)
+            if lease is not None and lease.lost:
+                # An earlier leader has told everybody.
+                log.info("a worker is still lost", extra={"event": "worker.still_lost", "worker": worker})
+            elif lease is None or self._take_lease(lease):
+                log.warning("a worker is lost", extra={"event": "worker.lost", "worker": worker})
+                self._leading.notes.add("worker.lost", worker, "neither its session nor its lease is alive")
+            else:
                 judgement = spare(judgement, worker)
-                continue
-            log.warning("a worker is lost", extra={"event": "worker.lost", "worker": worker})
-            self._leading.notes.add("worker.lost", worker, "neither its session nor its lease is alive")
         self._given_up &= judgement.memory.lost
         return judgement
 
@@ -49,17 +54,14 @@ class Burial:
                 cleared = True
         return cleared
 
-    def _take_lease(self, worker: str, snapshot: Snapshot) -> bool:
+    def _take_lease(self, lease: Lease) -> bool:
         """Move the lease by compare-and-set; False when the worker renewed it meanwhile, or nobody can tell."""
-        lease = None if snapshot.leases is None else snapshot.leases.get(worker)
-        if lease is None or lease.lost:
-            return True
         leading = self._leading
         stale_ms = round(leading.liveness.lease_stale_s * 1000)
         try:
             return leading.mysql.call(
                 lambda: leading.store.leases.declare_lost(
-                    worker, incarnation=lease.incarnation, stale_ms=stale_ms, term=leading.term
+                    lease.worker, incarnation=lease.incarnation, stale_ms=stale_ms, term=leading.term
                 )
             )
         except UnavailableError:

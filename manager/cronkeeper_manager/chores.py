@@ -1,5 +1,7 @@
 """What a leader does now and then: finish jobs, purge history, tidy the queue and the move requests, know the nodes.
 
+What it tells people about is in `telling.py`.
+
 Every chore is bounded, needs MySQL, and may be interrupted anywhere: the next leader begins it again.
 """
 
@@ -17,7 +19,8 @@ from cronkeeper.ports import JobQuery
 from cronkeeper_manager.endings import has_no_fire_left, is_over, is_queue_entry_over, last_fire_within_grace
 from cronkeeper_manager.leading import Leading
 from cronkeeper_manager.observe import Observer, Snapshot
-from cronkeeper_manager.planner import World, settle_requests
+from cronkeeper_manager.planner import Decision, World, settle_requests
+from cronkeeper_manager.telling import Teller
 
 log = logging.getLogger(__name__)
 
@@ -41,11 +44,11 @@ class Chores:
         self._due_s: dict[str, float] = {}
         self._page_after = 0
         self._once_after = 0
-        self._told: dict[int, str] = {}
+        self._teller = Teller(leading.notes)
 
-    def work(self, snapshot: Snapshot, world: World) -> None:
+    def work(self, snapshot: Snapshot, world: World, decision: Decision) -> None:
         """Do what is due. Raises UnavailableError or FencedError."""
-        self._tell_bad_jobs(snapshot)
+        self._teller.tell(snapshot, decision)
         self._settle_requests(snapshot, world)
         self._keep_nodes(snapshot)
         if self._is_due("finish", _FINISH_EVERY_S, snapshot):
@@ -64,13 +67,6 @@ class Chores:
         return True
 
     # -- jobs
-
-    def _tell_bad_jobs(self, snapshot: Snapshot) -> None:
-        for job_id, why in snapshot.catalog.bad.items():
-            if self._told.get(job_id) != why:
-                log.error("a job cannot be read", extra={"event": "job.unreadable", "job": job_id, "error": why})
-                self._leading.notes.add("job.unreadable", str(job_id), why)
-        self._told = dict(snapshot.catalog.bad)
 
     def _finish(self, snapshot: Snapshot) -> None:
         for job_id in self._next_once(snapshot):

@@ -183,7 +183,8 @@ class Fleet:
             world = _with_worker(world, PlanWorker(f"new-{number}", dict(new["labels"]), int(new["capacity"])))
         journeys, end = foresee(world)
         decision = decide(end)
-        return PlanView([_move(journey) for journey in journeys], decision.unplaced | decision.staying, loads(end))
+        nowhere = decision.unplaced | decision.releasing | decision.staying
+        return PlanView([_move(journey) for journey in journeys], nowhere, loads(end))
 
     # -- inside
 

@@ -132,7 +132,7 @@ class Judgement:
 
     @property
     def paused(self) -> bool:
-        """Whether somebody would be lost, were it not for the brake."""
+        """Whether the brake is on: nobody is lost until it is off."""
         return self.memory.paused_until_s > 0
 
 

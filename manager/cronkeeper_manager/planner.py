@@ -78,8 +78,10 @@ class Decision:
     """What to do now, in this order (any prefix is safe), and what cannot be done, for people."""
 
     moves: list[Move]
-    #: Tasks without a worker that get none now.
+    #: Tasks for which there is no worker.
     unplaced: dict[TaskId, str]
+    #: Tasks that are assigned as soon as their last owner has let go of them.
+    releasing: dict[TaskId, str]
     #: Tasks of draining workers that fit nowhere else.
     staying: dict[TaskId, str]
 
@@ -91,11 +93,12 @@ def plan(world: World) -> list[Move]:
 
 def unplaced(world: World) -> dict[TaskId, str]:
     """Say for each task that has no worker, and gets none now, why that is so."""
-    return decide(world).unplaced
+    decision = decide(world)
+    return decision.unplaced | decision.releasing
 
 
 def decide(world: World) -> Decision:
-    """Return the whole decision: `plan` and `unplaced` in one go."""
+    """Return the whole decision in one go."""
     return Planning(world).decide()
 
 
@@ -164,6 +167,7 @@ class Planning:
         self._moves: list[Revoke] = []
         self._assigns: list[Assign] = []
         self._unplaced: dict[TaskId, str] = {}
+        self._releasing: dict[TaskId, str] = {}
         self._staying: dict[TaskId, str] = {}
 
     def _index(self) -> None:
@@ -208,7 +212,7 @@ class Planning:
         self._grant_requests()
         self._drain()
         self._moves.sort(key=lambda move: (move.task, move.worker))
-        return Decision([*self._moves, *self._assigns], self._unplaced, self._staying)
+        return Decision([*self._moves, *self._assigns], self._unplaced, self._releasing, self._staying)
 
     def _homeless(self) -> tuple[list[PlanTask], list[PlanTask]]:
         """Return the tasks that nobody is given: those that somebody still owns, and those that nobody owns."""
@@ -259,7 +263,7 @@ class Planning:
                 # Its assignment is gone but was never revoked: nothing has to be waited for.
                 self._assigns.append(Assign(task.id, owner, MoveReason.RESTORE))
                 continue
-            self._unplaced[task.id] = f"waiting until {owner} has let go of it"
+            self._releasing[task.id] = f"waiting until {owner} has let go of it"
             slot = self._requested(task) or self._choose(task)
             if slot is not None:
                 slot.take(task.load)

@@ -38,7 +38,7 @@ class Reconciler:
         self._nodes: dict[str, NodeInfo] = {}
         #: The last world for which nothing was to be done.
         self._at_rest: World | None = None
-        self._decision = Decision([], {}, {})
+        self._decision = Decision([], {}, {}, {})
         self._healed_copies = False
         self._rebuilding = False
 
@@ -175,7 +175,7 @@ class Reconciler:
             return
         try:
             self._healer.heal(snapshot, budget_s=self._budget_s(snapshot))
-            self._chores.work(snapshot, world)
+            self._chores.work(snapshot, world, self._decision)
         except UnavailableError as exc:
             log.warning("tidying is put off", extra={"event": "tidying.put_off", "error": str(exc)})
 
@@ -189,4 +189,5 @@ class Reconciler:
         placed = sum(len(tasks) for tasks in snapshot.assigned.values())
         metrics.tasks.labels(placement="placed").set(placed)
         metrics.tasks.labels(placement="unplaced").set(len(self._decision.unplaced))
+        metrics.tasks.labels(placement="releasing").set(len(self._decision.releasing))
         metrics.tasks.labels(placement="staying").set(len(self._decision.staying))

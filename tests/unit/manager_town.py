@@ -38,6 +38,7 @@ class Node:
     def __post_init__(self) -> None:
         self.alive = True
         self.answers = True
+        self.clock_offset_ms = 0
         self.coordinator = MemoryCoordinator(self.town.ensemble, self.name, clock=self.town.clock)
         self.coordinator.start(1.0)
 
@@ -48,7 +49,7 @@ class Node:
     def beat(self) -> None:
         """What its daemon does every second or two, whatever ZooKeeper does."""
         if self.alive and self.town.mysql_up:
-            self.town.store.leases.beat(self.info, local_ms=self.town.clock.now_ms())
+            self.town.store.leases.beat(self.info, local_ms=self.town.clock.now_ms() + self.clock_offset_ms)
 
     def step(self) -> None:
         """Announce itself; once the tree is ready, own what it is given and let go of the rest."""

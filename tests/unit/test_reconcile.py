@@ -478,6 +478,44 @@ def test_job_whose_edit_cannot_be_read_stays_where_it_is() -> None:
     assert town.events("job.unreadable") == ["3"]
 
 
+# ----------------------------------------------------------------------------------------------------------- telling
+
+
+def test_task_that_fits_nowhere_is_told_of_once_after_a_while() -> None:
+    town = settled_town("a", jobs=1)
+    town.create(selector="gpu")
+    town.run(25)
+    assert town.events("task.unplaced") == []
+
+    town.run(60)
+    assert town.events("task.unplaced") == ["2/0"]
+
+
+def test_worker_whose_clock_is_wrong_is_told_of_and_gets_nothing_new() -> None:
+    town = settled_town("a", "b", jobs=4)
+    before = town.homes()
+    town.nodes["a"].clock_offset_ms = 11_000
+    town.run(2)
+    for _ in range(4):
+        town.create()
+    town.run(3)
+
+    assert town.events("worker.clock") == ["a"]
+    assert {task: town.homes()[task] for task in before} == before
+    assert {worker for task, worker in town.homes().items() if task not in before} == {"b"}
+
+
+def test_next_leader_does_not_tell_of_old_losses_again() -> None:
+    town = settled_town("a", "b")
+    town.nodes["a"].die()
+    town.run(10)
+    town.managers[0].die()
+    town.managers = [Manager(town, "m2")]
+    town.run(15)
+
+    assert town.events("worker.lost") == ["a"]
+
+
 # ------------------------------------------------------------------------------------------------------------ wishes
 
 
