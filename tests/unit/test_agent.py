@@ -1,0 +1,266 @@
+"""The agent on the shipped coordinator: a node has just what it is given, and believes no absence unvouched for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from cronkeeper.domain.ids import RunKey, TaskId
+from cronkeeper.domain.job import JobSpec, JobState, JobType, OnWorkerLoss
+from cronkeeper.domain.placement import Assignment, MoveReason, WorkerInfo
+from cronkeeper.domain.run import Run, RunState, Trigger
+from cronkeeper.errors import UnavailableError
+from cronkeeper.ports import Leadership
+from cronkeeper.runtime.metrics import WorkerMetrics
+from cronkeeper.testing.fake_clock import FakeClock
+from cronkeeper.testing.memory_coordinator import MemoryCoordinator, MemoryEnsemble
+from cronkeeper.testing.memory_store import MemoryStore
+from cronkeeper.wire.task import Signer, Task, Verifier
+from cronkeeper.wire.znodes import LeaderNote, QueuedRun
+from cronkeeper_worker.agent import Agent, Node
+from cronkeeper_worker.assignments import Changes, Have, changes
+from cronkeeper_worker.journal import Journal
+from cronkeeper_worker.tasks import Installed
+
+SIGNER = Signer.from_seed(bytes(range(32)))
+T1, T2 = TaskId(1, 0), TaskId(2, 0)
+
+
+@dataclass
+class Demand:
+    keys: list[RunKey]
+    trigger: Trigger
+
+
+class World:
+    """A leader's hand, a worker's agent, and the node it changes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.clock = FakeClock()
+        self.store = MemoryStore(self.clock)
+        self.ensemble = MemoryEnsemble()
+        self.leader = MemoryCoordinator(self.ensemble, "m1")
+        self.leader.start(1.0)
+        self.leader.ensure_layout()
+        self.leader.campaign(LeaderNote("m1", "host", 1))
+        self.worker = MemoryCoordinator(self.ensemble, "w1")
+        self.worker.start(1.0)
+        self.installed: dict[TaskId, Installed] = {}
+        self.demands: list[Demand] = []
+        self.foreign: dict[TaskId, frozenset[RunKey]] = {}
+        node = Node(self._apply, self._have, self._demand, self._set_foreign)
+        self.agent = Agent(
+            WorkerInfo("w1", "host", epoch="e1"),
+            self.worker,
+            self.store,
+            Journal(folder / "journal.db"),
+            Verifier([SIGNER.public_bytes]),
+            node,
+            self.clock,
+            WorkerMetrics(CollectorRegistry()),
+        )
+
+    def leadership(self) -> Leadership:
+        found = self.leader.leadership()
+        assert found is not None
+        return found
+
+    def put(self, task: TaskId, *, generation: int = 1, signer: Signer = SIGNER, **spec: object) -> None:
+        base = JobSpec("true", "* * * * *", JobType.COMMAND)
+        body = Task(task.job_id, generation, JobState.ACTIVE, 0, replace(base, **spec))  # type: ignore[arg-type]
+        self.leader.put_tasks({task: signer.seal(body)})
+
+    def assign(self, *tasks: TaskId, epoch: int = 5, since_ms: int = 0) -> None:
+        given = [Assignment(task, "w1", 1, epoch, MoveReason.NEW, 0, since_ms) for task in tasks]
+        self.leader.move(given, [], self.leadership())
+
+    def ready(self) -> None:
+        self.leader.mark_ready(self.leadership())
+
+    def _apply(self, items: Sequence[Installed], dropped: Sequence[TaskId]) -> None:
+        for task in dropped:
+            del self.installed[task]
+        self.installed |= {item.id: item for item in items}
+
+    def _have(self) -> dict[TaskId, Have]:
+        return {task: Have(item.generation, item.fence) for task, item in self.installed.items()}
+
+    def _demand(self, keys: Sequence[RunKey], trigger: Trigger) -> None:
+        if keys:
+            self.demands.append(Demand(list(keys), trigger))
+
+    def _set_foreign(self, runs: dict[TaskId, frozenset[RunKey]]) -> None:
+        self.foreign = runs
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[[], World]:
+    return lambda: World(tmp_path)
+
+
+@pytest.fixture
+def world(make: Callable[[], World]) -> World:
+    """A node that owns task 1, in a complete tree."""
+    made = make()
+    made.put(T1)
+    made.assign(T1)
+    made.ready()
+    made.agent.step()
+    return made
+
+
+def test_it_takes_what_it_is_given_and_says_so(world: World) -> None:
+    assert (set(world.installed), world.installed[T1].fence) == ({T1}, 5)
+    assert set(world.leader.owned("w1")) == {T1}
+    assert world.leader.workers()["w1"].epoch == "e1"
+
+
+def test_it_lets_go_what_is_revoked_and_says_so(world: World) -> None:
+    world.leader.move([], [("w1", T1)], world.leadership())
+    world.agent.step()
+    assert (world.installed, world.leader.owned("w1")) == ({}, {})
+
+
+def test_an_edit_reaches_the_node_and_an_older_body_does_not(world: World) -> None:
+    world.put(T1, generation=3, executable="new")
+    world.agent.step()
+    world.put(T1, generation=2, executable="old")
+    world.agent.step()
+    assert world.installed[T1].view.spec.executable == "new"
+
+
+def test_a_wiped_tree_takes_nothing_away(world: World) -> None:
+    world.ensemble.wipe()
+    world.leader.ensure_layout()
+    world.agent.step()
+    assert set(world.installed) == {T1}
+    assert set(world.leader.owned("w1")) == {T1}
+
+
+def test_a_body_that_is_missing_takes_nothing_away(world: World) -> None:
+    world.leader.drop_tasks([T1])
+    world.agent.step()
+    assert set(world.installed) == {T1}
+
+
+def test_a_zookeeper_that_is_away_is_an_error_and_no_empty_list(world: World) -> None:
+    world.worker.cut()
+    with pytest.raises(UnavailableError):
+        world.agent.step()
+    assert set(world.installed) == {T1}
+
+
+def test_a_new_session_announces_and_owns_again(world: World) -> None:
+    world.worker.expire()
+    assert world.leader.workers() == {}
+    world.worker.heal()
+    world.agent.step()
+    assert (set(world.leader.workers()), set(world.leader.owned("w1"))) == ({"w1"}, {T1})
+
+
+def test_a_forged_task_is_refused_and_stops_no_other(world: World) -> None:
+    world.put(T2, signer=Signer.from_seed(b"x" * 32))
+    world.assign(T2)
+    world.put(T1, generation=2)
+    world.agent.step()
+    assert (set(world.installed), world.installed[T1].generation) == ({T1}, 2)
+
+
+def test_a_task_that_this_node_cannot_read_stops_no_other(world: World) -> None:
+    world.put(T2, schedule="@lunar")
+    third = TaskId(3, 0)
+    world.put(third)
+    world.assign(T2, third)
+    world.agent.step()
+    assert set(world.installed) == {T1, third}
+
+
+def test_a_shard_that_the_job_does_not_have_is_not_taken(world: World) -> None:
+    beyond = TaskId(1, 1)
+    world.leader.put_tasks({beyond: world.leader.read_tasks([T1])[T1]})
+    world.assign(beyond)
+    world.agent.step()
+    assert set(world.installed) == {T1}
+
+
+def test_a_taken_task_goes_on_after_its_last_recorded_fire(make: Callable[[], World]) -> None:
+    world = make()
+    recorded_ms = world.clock.now_ms() - 120_000
+    world.store.runs.record([Run(RunKey(T1, recorded_ms, 1), Trigger.TIMER, RunState.SUCCEEDED, "w2", "n")])
+    world.put(T1)
+    world.assign(T1, since_ms=7)
+    world.ready()
+    world.agent.step()
+    assert world.installed[T1].view.cursor_ms == recorded_ms
+
+
+def test_without_mysql_the_leaders_hint_says_where_to_go_on(make: Callable[[], World]) -> None:
+    world = make()
+    world.store.set_available(False)
+    world.put(T1)
+    world.assign(T1, since_ms=world.clock.now_ms() - 9000)
+    world.ready()
+    world.agent.step()
+    assert world.installed[T1].view.cursor_ms == world.clock.now_ms() - 9000
+
+
+@pytest.mark.parametrize(("policy", "again"), [(OnWorkerLoss.RERUN, 1), (OnWorkerLoss.HOLD, 0)])
+def test_a_lost_run_is_run_again_if_the_job_wants_it(
+    make: Callable[[], World], policy: OnWorkerLoss, again: int
+) -> None:
+    world = make()
+    lost = RunKey(T1, world.clock.now_ms() - 60_000, 1)
+    world.store.runs.record([Run(lost, Trigger.TIMER, RunState.RUNNING, "w2", "n")])
+    world.store.runs.lose("w2", term=world.store.terms.take("m1"), reason="worker_lost")
+    world.put(T1, on_worker_loss=policy)
+    world.assign(T1)
+    world.ready()
+    world.agent.step()
+    assert world.demands == [Demand([RunKey(T1, lost.fire_ms, 2)], Trigger.CATCH_UP)] * again
+
+
+def test_a_run_that_goes_on_elsewhere_counts_as_overlap(make: Callable[[], World]) -> None:
+    world = make()
+    running = RunKey(T1, world.clock.now_ms() - 60_000, 1)
+    world.store.runs.record([Run(running, Trigger.TIMER, RunState.RUNNING, "w2", "n")])
+    world.put(T1)
+    world.assign(T1)
+    world.ready()
+    world.agent.step()
+    assert world.foreign == {T1: frozenset({running})}
+
+
+def test_a_queued_run_is_demanded_while_its_row_is_pending(world: World) -> None:
+    pending, over = RunKey(T1, 1001, 1), RunKey(T1, 1002, 1)
+    world.store.runs.request(Run(pending, Trigger.MANUAL, RunState.PENDING))
+    for key in (pending, over):
+        world.leader.enqueue(QueuedRun(key, "alice"))
+    world.agent.step()
+    assert world.demands == [Demand([pending], Trigger.MANUAL)]
+
+
+def given(*tasks: TaskId, epoch: int = 5) -> dict[TaskId, Assignment]:
+    return {task: Assignment(task, "w1", 1, epoch, MoveReason.NEW, 0) for task in tasks}
+
+
+@pytest.mark.parametrize(
+    ("case", "offered", "have", "epoch", "expected"),
+    [
+        ("new", {T1: 1}, {}, 5, Changes((T1,), (), ())),
+        ("nothing new", {T1: 1}, {T1: Have(1, 5)}, 5, Changes((), (), ())),
+        ("edited", {T1: 2}, {T1: Have(1, 5)}, 5, Changes((), (T1,), ())),
+        ("replayed", {T1: 1}, {T1: Have(2, 5)}, 5, Changes((), (), ())),
+        ("given anew", {T1: 1}, {T1: Have(1, 5)}, 6, Changes((), (T1,), ())),
+        ("no body, unknown", {}, {}, 5, Changes((), (), ())),
+        ("no body, known", {}, {T1: Have(1, 5)}, 5, Changes((), (), ())),
+        ("another is dropped", {T1: 1}, {T2: Have(1, 5)}, 5, Changes((T1,), (), (T2,))),
+    ],
+)
+def test_changes(
+    case: str, offered: dict[TaskId, int], have: dict[TaskId, Have], epoch: int, expected: Changes
+) -> None:
+    assert changes(given(T1, epoch=epoch), offered, have) == expected
