@@ -7,7 +7,6 @@ fire when daemon and runner are both away. `poll` does all the work and never bl
 from __future__ import annotations
 
 import contextlib
-import heapq
 import os
 import select
 import signal
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from cronkeeper_worker import launch, run_files
 from cronkeeper_worker.orders import Ended, Order, OrderError, RunEvent, SpawnFailed, Started, check, is_run_id
+from cronkeeper_worker.timers import Timer, Timers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +34,7 @@ class _Run:
 
     __slots__ = (
         "cancelled", "ended_ms", "exit_code", "file", "folder", "head_left", "kill_after_s", "output", "output_bytes",
-        "over", "pid", "pidfd", "run_id", "signal", "started_ms", "status", "tail", "timed_out", "timeout_s",
+        "over", "pid", "pidfd", "run_id", "signal", "started_ms", "status", "tail", "timed_out", "timeout_s", "timer",
     )  # fmt: skip
 
     def __init__(self, order: Order, launched: launch.Launched, folder: str) -> None:
@@ -54,6 +54,8 @@ class _Run:
         self.signal: int | None = None
         self.timed_out = False
         self.cancelled = False
+        #: Its time-out; then the grace before SIGKILL.
+        self.timer: Timer | None = None
         #: The main process has ended and was reaped.
         self.over = False
 
@@ -73,8 +75,7 @@ class Executor:
         self._handlers: dict[int, Callable[[], None]] = {}
         self._queue: deque[Order] = deque()
         self._runs: dict[str, _Run] = {}
-        self._timers: list[tuple[float, int, Callable[[], None]]] = []
-        self._timer_number = 0
+        self.timers = Timers()
         self._events: list[RunEvent] = []
         #: Notes that could not be written (the disk is full), until they are acknowledged.
         self.unwritten: dict[str, RunEvent] = {}
@@ -132,15 +133,12 @@ class Executor:
             self._launch(self._queue.popleft())
         if self._queue or self._events:
             timeout_s = 0
-        elif self._timers:
-            timeout_s = min(timeout_s, max(0.0, self._timers[0][0] - _boot_s()))
-        for fd, _mask in self._epoll.poll(timeout_s):
+        for fd, _mask in self._epoll.poll(self.timers.wait_s(timeout_s)):
             # A handler may have closed the descriptor of another event of the same turn.
             handler = self._handlers.get(fd)
             if handler is not None:
                 handler()
-        while self._timers and self._timers[0][0] <= _boot_s():
-            heapq.heappop(self._timers)[2]()
+        self.timers.run_due()
         events, self._events = self._events, []
         return events
 
@@ -156,11 +154,6 @@ class Executor:
         """Stop watching; call it before the descriptor is closed."""
         if self._handlers.pop(fd, None) is not None:
             self._epoll.unregister(fd)
-
-    def after(self, delay_s: float, do: Callable[[], None]) -> None:
-        """Have `poll` call `do` once, in `delay_s` seconds of the boot-time clock."""
-        self._timer_number += 1
-        heapq.heappush(self._timers, (_boot_s() + delay_s, self._timer_number, do))
 
     def tell(self, event: RunEvent) -> None:
         """Have the next `poll` return this event: for who finds out about runs that are not ours (see orphans)."""
@@ -223,7 +216,7 @@ class Executor:
         run.started_ms = start.started_ms if start is not None else _now_ms()
         self._events.append(Started(run.run_id, run.pid, run.started_ms))
         if run.timeout_s is not None:
-            self.after(run.timeout_s, lambda: self._on_timeout(run))
+            run.timer = self.timers.after(run.timeout_s, lambda: self._on_timeout(run))
 
     # ----------------------------------------------------------------------------------------------------- watching
 
@@ -271,6 +264,7 @@ class Executor:
             run.signal = found.si_status
         run.ended_ms = _now_ms()
         run.over = True
+        self.timers.cancel(run.timer)
         # Until it is reaped its number cannot belong to anybody else, so this reaches nobody but its own group.
         _signal_group(run.pid, signal.SIGTERM)
         os.waitpid(run.pid, 0)
@@ -283,7 +277,7 @@ class Executor:
         if run.output < 0:
             self._finish(run)
         else:
-            self.after(_DRAIN_S, lambda: self._on_drained(run))
+            self.timers.after(_DRAIN_S, lambda: self._on_drained(run))
 
     def _on_drained(self, run: _Run) -> None:
         """A process that left the group still holds the output: the run is over without it."""
@@ -321,11 +315,8 @@ class Executor:
         _signal_group(run.pid, signal.SIGTERM)
         _signal_group(run.pid, signal.SIGCONT)  # a stopped process would sleep on it
 
-        def kill() -> None:
-            if not run.over:
-                _signal_group(run.pid, signal.SIGKILL)
-
-        self.after(run.kill_after_s, kill)
+        self.timers.cancel(run.timer)
+        run.timer = self.timers.after(run.kill_after_s, lambda: _signal_group(run.pid, signal.SIGKILL))
 
     def _clear_group(self, group: int, kill_at: float) -> None:
         """The main process left children behind: they got SIGTERM, and SIGKILL if they are still here at `kill_at`.
@@ -342,13 +333,13 @@ class Executor:
                 # Nobody survives SIGKILL: these are zombies that their new parent does not collect.
                 self._chores -= 1
                 return
-        self.after(_LEFTOVER_LOOK_S, lambda: self._clear_group(group, kill_at))
+        self.timers.after(_LEFTOVER_LOOK_S, lambda: self._clear_group(group, kill_at))
 
     def _reap(self, pid: int) -> None:
         if os.waitpid(pid, os.WNOHANG)[0]:
             self._chores -= 1
         else:
-            self.after(_LEFTOVER_LOOK_S, lambda: self._reap(pid))
+            self.timers.after(_LEFTOVER_LOOK_S, lambda: self._reap(pid))
 
     def _close_output(self, run: _Run) -> None:
         self.unwatch(run.output)

@@ -83,7 +83,7 @@ class Orphans:
         start = run_files.read_start(folder)
         if start is None:
             self._preparing.add(run_id)
-            self._executor.after(_LOOK_S, lambda: self._on_prepared(run_id))
+            self._executor.timers.after(_LOOK_S, lambda: self._on_prepared(run_id))
             return
         orphan = self._orphans[run_id] = _Orphan(run_id, folder, start)
         if not self._watch(orphan):
@@ -102,7 +102,7 @@ class Orphans:
         if orphan.start.timeout_s is not None:
             # Its parent goes first, if it lives: only that can tell a time-out from any other SIGTERM.
             left = orphan.start.started_ms / 1000 + orphan.start.timeout_s + _PARENT_ANSWERS_S - time.time()
-            self._executor.after(max(0.0, left), lambda: self._on_timeout(orphan))
+            self._executor.timers.after(max(0.0, left), lambda: self._on_timeout(orphan))
         return True
 
     def _on_prepared(self, run_id: str) -> None:
@@ -114,7 +114,7 @@ class Orphans:
             self._preparing.discard(run_id)
             return
         if run_files.read_start(folder) is None and run_files.read_exit(folder) is None and age_s < _PREPARED_S:
-            self._executor.after(_LOOK_S, lambda: self._on_prepared(run_id))
+            self._executor.timers.after(_LOOK_S, lambda: self._on_prepared(run_id))
             return
         self._preparing.discard(run_id)
         event = run_files.read_exit(folder)
@@ -134,7 +134,7 @@ class Orphans:
     def _await_answer(self, orphan: _Orphan, ended_ms: int, until: float) -> None:
         event = run_files.read_exit(orphan.folder)
         if event is None and time.monotonic() < until and os.path.isdir(orphan.folder):
-            self._executor.after(_LOOK_S, lambda: self._await_answer(orphan, ended_ms, until))
+            self._executor.timers.after(_LOOK_S, lambda: self._await_answer(orphan, ended_ms, until))
             return
         del self._orphans[orphan.run_id]
         if event is not None:
@@ -156,7 +156,7 @@ class Orphans:
 
     def _terminate(self, orphan: _Orphan) -> None:
         self._signal(orphan, signal.SIGTERM)
-        self._executor.after(orphan.start.kill_after_s, lambda: self._signal(orphan, signal.SIGKILL))
+        self._executor.timers.after(orphan.start.kill_after_s, lambda: self._signal(orphan, signal.SIGKILL))
 
     def _signal(self, orphan: _Orphan, number: signal.Signals) -> None:
         if orphan.pidfd >= 0 and run_files.is_alive(orphan.start):
