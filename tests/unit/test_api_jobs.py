@@ -142,6 +142,13 @@ def test_a_script_may_come_as_a_form(world: World) -> None:
     assert answer.get_json()["filename"] == "run.sh"
 
 
+def test_a_form_may_replace_a_job_s_file(world: World) -> None:
+    world.post_job(type="script", executable=base64.b64encode(SCRIPT).decode(), filename="a.sh")
+    parts = {"job": json.dumps({"description": "new"}), "executable": (io.BytesIO(b"echo 2"), "b.sh")}
+    body = world.call("PATCH", "/jobs/1", data=parts).get_json()
+    assert (body["filename"], body["artifact"]["size"], body["description"]) == ("b.sh", 6, "new")
+
+
 def test_a_file_that_is_too_large_is_413() -> None:
     world = World(max_artifact_bytes=1000, max_body_bytes=2000)
     try:
