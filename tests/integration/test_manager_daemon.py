@@ -131,6 +131,7 @@ class Ground:
 
     def worker(self, name: str) -> SmallWorker:
         self.workers[name] = SmallWorker(name, self.hosts, self.database_url).start()
+        self.wait(lambda: name in self.eyes.workers(), f"{name} has a session")
         return self.workers[name]
 
     def create(self, schedule: str = "*/5 * * * *") -> Job:
