@@ -173,10 +173,10 @@ def manager(config_file: Path | None, sets: tuple[str, ...], check_config: bool,
 @_service_options
 def worker(config_file: Path | None, sets: tuple[str, ...], check_config: bool, list_settings: bool) -> None:
     """Start the worker of this node."""
+    from cronkeeper_worker.__main__ import execute
     from cronkeeper_worker.config import WorkerConfig
-    from cronkeeper_worker.daemon import run
 
-    _start(WorkerConfig, run, config_file, sets, check_config=check_config, list_settings=list_settings)
+    _start(WorkerConfig, execute, config_file, sets, check_config=check_config, list_settings=list_settings)
 
 
 @click.group()

@@ -23,7 +23,7 @@ from cronkeeper.wire.task import Signer, Task, Verifier
 from cronkeeper.wire.znodes import LeaderNote, QueuedRun
 from cronkeeper_worker.agent import Agent, Node
 from cronkeeper_worker.assignments import Changes, Have, changes
-from cronkeeper_worker.journal import Journal
+from cronkeeper_worker.journal import Journal, TaskRow
 from cronkeeper_worker.tasks import Installed
 
 SIGNER = Signer.from_seed(bytes(range(32)))
@@ -81,10 +81,10 @@ class World:
     def ready(self) -> None:
         self.leader.mark_ready(self.leadership())
 
-    def _apply(self, items: Sequence[Installed], dropped: Sequence[TaskId]) -> None:
+    def _apply(self, given: Sequence[tuple[TaskRow, Installed]], dropped: Sequence[TaskId]) -> None:
         for task in dropped:
             del self.installed[task]
-        self.installed |= {item.id: item for item in items}
+        self.installed |= {item.id: item for _, item in given}
 
     def _have(self) -> dict[TaskId, Have]:
         return {task: Have(item.generation, item.fence) for task, item in self.installed.items()}

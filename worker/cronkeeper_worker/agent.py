@@ -31,7 +31,7 @@ SOON_S = 1.0
 class Node:
     """What the agent changes on the node. `apply` returns once crontab, timers and journal have the change."""
 
-    apply: Callable[[Sequence[Installed], Sequence[TaskId]], None]
+    apply: Callable[[Sequence[tuple[TaskRow, Installed]], Sequence[TaskId]], None]
     have: Callable[[], Mapping[TaskId, Have]]
     demand: Callable[[Sequence[RunKey], Trigger], None]
     set_foreign: Callable[[dict[TaskId, frozenset[RunKey]]], None]
@@ -131,11 +131,11 @@ class Agent:
             self._published.pop(task, None)
         self._take_over(todo.take, tasks)
 
-    def _parsed(self, rows: Sequence[TaskRow]) -> list[Installed]:
+    def _parsed(self, rows: Sequence[TaskRow]) -> list[tuple[TaskRow, Installed]]:
         items = []
         for row in rows:
             try:
-                items.append(install(row, self._verifier))
+                items.append((row, install(row, self._verifier)))
             except (BadTaskError, SignatureError, WireFormatError) as exc:
                 # One bad task never stops the others.
                 self._refuse(row.task, row.envelope, "unreadable", str(exc))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 import secrets
@@ -10,7 +9,7 @@ import socket
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
@@ -149,7 +148,7 @@ class Daemon:
 
     def run(self) -> int:
         """Start every part, wait for the end, and take the parts down: firing first, goodbyes last."""
-        node_files.save_settings(self._config.state_dir, _settings(self._config))
+        node_files.save_settings(self._config.state_dir, self._config)
         on_terminate(self._stop.set)
         metrics_server = serve_metrics(self._config.metrics_bind, self._registry)
         self._resume()
@@ -242,7 +241,7 @@ class Daemon:
         )
 
         def reborn() -> str:
-            agent.info = dataclasses.replace(agent.info, epoch=secrets.token_hex(8))
+            agent.info = replace(agent.info, epoch=secrets.token_hex(8))
             return agent.info.epoch
 
         self._lease = Lease(
@@ -282,12 +281,10 @@ class Daemon:
 
     # -- what the agent asks of the node
 
-    def _apply(self, items: Sequence[Installed], dropped: Sequence[TaskId]) -> None:
+    def _apply(self, given: Sequence[tuple[TaskRow, Installed]], dropped: Sequence[TaskId]) -> None:
         """Install and drop tasks: disarm, write down, crontab, arm. A crash in between leaves the journal right."""
-        rows = [
-            TaskRow(item.id, item.generation, item.fence, item.envelope, item.view.cursor_ms, item.next_ms)
-            for item in items
-        ]
+        items = [item for _, item in given]
+        rows = [replace(row, cursor_ms=item.view.cursor_ms, next_ms=item.next_ms) for row, item in given]
 
         def change() -> list[Installed]:
             self._engine.uninstall(dropped)
@@ -332,13 +329,3 @@ class Daemon:
 
     def _output_file(self, key: RunKey) -> Path:
         return Path(run_files.run_folder(str(self._config.state_dir), str(key))) / run_files.OUTPUT
-
-
-def _settings(config: WorkerConfig) -> dict[str, object]:
-    found: dict[str, object] = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        found[field.name] = (
-            list(value) if isinstance(value, tuple) else value if isinstance(value, dict) else str(value)
-        )
-    return found

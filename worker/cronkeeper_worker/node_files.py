@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import json
 import os
@@ -13,11 +14,13 @@ from typing import Any
 
 from cronkeeper.domain.ids import is_worker_id
 from cronkeeper.errors import ConfigError
+from cronkeeper.runtime.config import load
+from cronkeeper_worker.config import WorkerConfig
 
 JOURNAL = "journal.db"
 ARTIFACTS = "artifacts"
 _LOCK = "daemon.lock"
-_SETTINGS = "away.json"
+AWAY, START = "away.json", "start.json"
 _ID = "worker-id"
 
 
@@ -55,20 +58,24 @@ def write_private(path: Path, data: bytes) -> None:
     temporary.rename(path)
 
 
-def save_settings(state_dir: Path, settings: dict[str, Any]) -> None:
-    """Leave what `cronkeeper-fire` needs when the daemon is away."""
-    write_private(state_dir / _SETTINGS, json.dumps(settings).encode())
+def save_settings(state_dir: Path, config: WorkerConfig, name: str = AWAY) -> None:
+    """Leave the settings for `cronkeeper-fire` (AWAY), or for the daemon that is about to be executed (START)."""
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        found[field.name] = value if isinstance(value, (str, bool, int, float, tuple, dict)) else str(value)
+    write_private(state_dir / name, json.dumps(found).encode())
 
 
-def load_settings(state_dir: Path) -> dict[str, Any]:
-    """Return what the daemon left. Raises ConfigError when no daemon has ever run here."""
+def load_settings(state_dir: Path, name: str = AWAY) -> WorkerConfig:
+    """Return what `save_settings` left. Raises ConfigError when no daemon has ever run here."""
     try:
-        data = json.loads((state_dir / _SETTINGS).read_bytes())
+        data = json.loads((state_dir / name).read_bytes())
     except (OSError, ValueError) as exc:
         raise ConfigError(f"no worker has been started with state directory {state_dir}") from exc
     if not isinstance(data, dict):
-        raise ConfigError(f"{state_dir / _SETTINGS} is damaged; start the worker once")
-    return data
+        raise ConfigError(f"{state_dir / name} is damaged; start the worker once")
+    return load(WorkerConfig, file=None, environ={}, flags=data)
 
 
 class NodeLock:

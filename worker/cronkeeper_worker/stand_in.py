@@ -17,14 +17,12 @@ from cronkeeper.domain.run import Trigger
 from cronkeeper.errors import CronkeeperError, UnavailableError
 from cronkeeper.ports import Coordinator
 from cronkeeper.runtime.clock import SystemClock
-from cronkeeper.runtime.config import load
 from cronkeeper.runtime.logs import setup_logs
 from cronkeeper.runtime.metrics import WorkerMetrics
 from cronkeeper.store import open_store
 from cronkeeper.wire.task import Verifier
 from cronkeeper_worker import node_files, run_files
 from cronkeeper_worker.artifacts import ArtifactCache
-from cronkeeper_worker.config import WorkerConfig
 from cronkeeper_worker.engine import Engine
 from cronkeeper_worker.engine_parts import Parts
 from cronkeeper_worker.fences import Fences
@@ -42,7 +40,7 @@ class StandIn:
     """Holds the node's files while the daemon is away. The caller holds the node's lock."""
 
     def __init__(self, state_dir: Path) -> None:
-        config = load(WorkerConfig, file=None, environ={}, flags=node_files.load_settings(state_dir))
+        config = node_files.load_settings(state_dir)
         name = node_files.worker_id(state_dir, config.worker_id)
         setup_logs(config, service="fire", instance=name)
         self._config = config

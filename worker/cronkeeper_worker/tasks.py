@@ -8,7 +8,7 @@ from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.job import JobState
 from cronkeeper.domain.run import Reason
 from cronkeeper.errors import CronkeeperError
-from cronkeeper.wire.task import Task, Verifier
+from cronkeeper.wire.task import Verifier
 from cronkeeper_worker.gate import TaskView, next_look_ms
 from cronkeeper_worker.journal import Entry, TaskRow
 
@@ -22,10 +22,8 @@ class Installed:
     """One installed task. Owned by the engine's thread; nothing else touches it."""
 
     view: TaskView
-    task: Task
     generation: int
     fence: int
-    envelope: bytes
     next_ms: int | None
     active: dict[RunKey, Entry] = field(default_factory=dict)
     waiting: dict[RunKey, Entry] = field(default_factory=dict)
@@ -57,4 +55,4 @@ def install(row: TaskRow, verifier: Verifier) -> Installed:
         raise BadTaskError(f"task {row.task}: {exc}") from exc
     view = TaskView(row.task, task.spec, schedule, task.state, max(row.cursor_ms, task.effective_from_ms))
     next_ms = next_look_ms(view, view.cursor_ms) if task.state is JobState.ACTIVE else None
-    return Installed(view, task, row.generation, row.fence, row.envelope, next_ms)
+    return Installed(view, row.generation, row.fence, next_ms)
