@@ -1,4 +1,4 @@
-"""`python -m cronkeeper_worker <state folder>`: the daemon, with settings that `cronkeeper worker` has checked and left.
+"""`python -m cronkeeper_worker <state folder>`: the daemon, with the settings that `cronkeeper worker` has checked.
 
 The command line replaces itself by this, so that a daemon which lives for months does not carry it along.
 """
