@@ -206,6 +206,38 @@ def test_what_ended_while_nobody_watched_is_found(desk: Desk, folder: Path) -> N
     assert desk.ended("1-0-1-1")[0].lost
 
 
+def forget_the_process(folder: Path) -> None:
+    """Leave what a runner leaves that is killed after it made a process and before it wrote down which."""
+    path = folder / "start.json"
+    start = json.loads(path.read_text())
+    path.write_text(json.dumps({**start, "pid": 0, "start_ticks": 0, "started_ms": start["started_ms"] - 60_000}))
+
+
+def test_a_process_that_its_runner_had_no_time_to_write_down_is_found(desk: Desk, folder: Path) -> None:
+    started = desk.begin(Order("1-0-1-1", "n", command="sleep 600"))
+    kill_runner(folder)
+    until(desk.lost)
+    forget_the_process(folder / "runs/1-0-1-1")
+    desk.client.ensure()
+    assert [(event.run_id, event.pid) for event in desk.client.running()] == [("1-0-1-1", started.pid)]
+    os.killpg(started.pid, signal.SIGKILL)
+    until(lambda: desk.ended("1-0-1-1"))
+    assert desk.ended("1-0-1-1")[0].lost
+
+
+def test_a_process_that_was_not_written_down_and_is_gone_is_lost(desk: Desk, folder: Path) -> None:
+    """It may have run: nobody must be told that it was never started."""
+    started = desk.begin(Order("1-0-1-1", "n", command="sleep 600"))
+    kill_runner(folder)
+    until(desk.lost)
+    forget_the_process(folder / "runs/1-0-1-1")
+    os.killpg(started.pid, signal.SIGKILL)
+    until(lambda: not alive(started.pid))
+    desk.client.ensure()
+    until(lambda: desk.ended("1-0-1-1"))
+    assert desk.ended("1-0-1-1")[0].lost
+
+
 def test_a_run_made_by_another_process_is_left_to_it_to_tell(desk: Desk, folder: Path) -> None:
     """That is `cronkeeper-fire` at work; its exit code is the truth."""
     other = Executor(str(folder))

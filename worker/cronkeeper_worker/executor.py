@@ -178,7 +178,10 @@ class Executor:
             self._fail(order.run_id, folder, str(exc))
         else:
             run = self._runs[order.run_id] = _Run(order, launched, folder)
-            self.watch(run.status, lambda: self._on_status(run))
+            if run.status < 0:
+                self._on_started(run)
+            else:
+                self.watch(run.status, lambda: self._on_status(run))
             self.watch(run.output, lambda: self._on_output(run))
             self.watch(run.pidfd, lambda: self._on_exit(run))
 
@@ -212,6 +215,9 @@ class Executor:
             del self._runs[run.run_id]
             self._fail(run.run_id, run.folder, reason.decode(errors="replace"))
             return
+        self._on_started(run)
+
+    def _on_started(self, run: _Run) -> None:
         start = run_files.read_start(run.folder)
         run.started_ms = start.started_ms if start is not None else _now_ms()
         self._events.append(Started(run.run_id, run.pid, run.started_ms))

@@ -81,6 +81,8 @@ class Orphans:
     def _adopt(self, run_id: str) -> None:
         folder = os.path.join(self._runs, run_id)
         start = run_files.read_start(folder)
+        if start is not None and start.pid == 0:
+            start = self._find(run_id, folder, start)
         if start is None:
             self._preparing.add(run_id)
             self._executor.timers.after(_LOOK_S, lambda: self._on_prepared(run_id))
@@ -89,11 +91,19 @@ class Orphans:
         if not self._watch(orphan):
             self._gone(orphan)
 
+    def _find(self, run_id: str, folder: str, start: run_files.RunStart) -> run_files.RunStart | None:
+        """Its parent is just making the process, or died in the act. None: wait for it to be written down."""
+        if time.time() * 1000 - start.started_ms < _PREPARED_S * 1000:
+            return None
+        pid = run_files.find(folder, run_id)
+        # Without a process it may have run or not: it is watched as what it is, dead, and told as lost.
+        return start._replace(pid=pid, start_ticks=run_files.start_ticks(pid)) if pid else start
+
     def _watch(self, orphan: _Orphan) -> bool:
         """Get a handle of the process. The proof comes after the handle, so that the handle is of what was proven."""
         try:
             orphan.pidfd = os.pidfd_open(orphan.start.pid)
-        except OSError:
+        except (OSError, ValueError):
             return False
         if not run_files.is_alive(orphan.start):
             self._close(orphan)
@@ -113,14 +123,16 @@ class Orphans:
         except FileNotFoundError:
             self._preparing.discard(run_id)
             return
-        if run_files.read_start(folder) is None and run_files.read_exit(folder) is None and age_s < _PREPARED_S:
+        start = run_files.read_start(folder)
+        waiting = start is None or start.pid == 0
+        if waiting and run_files.read_exit(folder) is None and age_s < _PREPARED_S:
             self._executor.timers.after(_LOOK_S, lambda: self._on_prepared(run_id))
             return
         self._preparing.discard(run_id)
         event = run_files.read_exit(folder)
         if event is not None:
             self._executor.tell(event)
-        elif run_files.read_start(folder) is not None:
+        elif start is not None:
             self._adopt(run_id)
         else:
             # The process notes its start before it becomes the job, so nothing of the job was executed.

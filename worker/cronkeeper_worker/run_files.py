@@ -21,12 +21,14 @@ from cronkeeper_worker.orders import Ended, SpawnFailed, event_from, event_to_js
 
 #: Of a run's output, this much of the end always comes with the news of its end.
 TAIL_BYTES = 4096
+_START_BYTES = 640
 START, EXIT, OUTPUT, WORK = "start.json", "exit.json", "output", "work"
 
 
 class RunStart(NamedTuple):
     """What proves that a run's process is the one we started: its pid alone never does."""
 
+    #: 0 as long as the process is being made: then nobody can tell whether it is.
     pid: int
     #: The process's start time, in clock ticks since boot (field 22 of /proc/<pid>/stat).
     start_ticks: int
@@ -76,6 +78,27 @@ def is_alive(start: RunStart) -> bool:
     return found is not None and found[1] == start.start_ticks and found[0] not in ("Z", "X")
 
 
+def find(folder: str, run_id: str) -> int:
+    """Return the pid of a run's main process when its parent died before it wrote it down; 0 when there is none.
+
+    It leads a session, and stands in the run's own work folder or has the run's id in its first environment.
+    """
+    work = os.path.realpath(os.path.join(folder, WORK))
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            if os.getsid(int(name)) != int(name):
+                continue
+            with open(f"/proc/{name}/environ", "rb") as file:
+                named = f"CRONKEEPER_RUN_ID={run_id}".encode() in file.read().split(b"\0")
+            if named or os.readlink(f"/proc/{name}/cwd") == work:
+                return int(name)
+        except OSError:  # it ended meanwhile, or is not ours to look at
+            continue
+    return 0
+
+
 def boot_id() -> str:
     """Return what is different after every boot of the machine."""
     global _boot_id
@@ -104,9 +127,33 @@ def _stat(pid: int | str) -> tuple[str, int] | None:
         return None
 
 
-def write_start(folder: str, start: RunStart) -> None:
-    """Leave the proof. It is not flushed to the disk: after a crash of the machine no run is alive anyway."""
-    _write(os.path.join(folder, START), json.dumps(start._asdict()), flush=False)
+class StartNote:
+    """The proof of a start, written in two strokes: that there may be a process, and then which.
+
+    Whoever finds the first alone knows that the parent died in between. Each is one system call over the same bytes, so
+    that a reader finds the one or the other. Nothing is flushed to the disk: after a crash of the machine no run lives.
+    """
+
+    def __init__(self, folder: str, start: RunStart) -> None:
+        path = os.path.join(folder, START)
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            self.complete(start)
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def complete(self, start: RunStart) -> None:
+        """Write down the process."""
+        data = json.dumps(start._asdict()).encode().ljust(_START_BYTES)
+        if os.pwrite(self._fd, data, 0) < len(data):
+            raise OSError(errno.ENOSPC, "no space left for the facts of a run")
+
+    def __enter__(self) -> StartNote:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
 
 
 def write_exit(folder: str, event: Ended | SpawnFailed, *, flush: bool) -> None:

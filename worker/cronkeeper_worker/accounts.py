@@ -1,0 +1,70 @@
+"""Accounts of this machine: whom a run runs as, and the clean environment that it gets."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import time
+from typing import NamedTuple
+
+from cronkeeper_worker.orders import OrderError
+
+_AGE_S = 60.0
+_ROOT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_USER_PATH = "/usr/local/bin:/usr/bin:/bin"
+
+
+class Account(NamedTuple):
+    """Whom a run runs as. `switch` is false for the account that we run as ourselves."""
+
+    name: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    home: str
+    switch: bool
+
+    def environment(self) -> dict[str, str]:
+        """Return what a login would give; nothing of ours leaks in."""
+        return {
+            "PATH": _ROOT_PATH if self.uid == 0 else _USER_PATH,
+            "HOME": self.home,
+            "LOGNAME": self.name,
+            "USER": self.name,
+            "SHELL": "/bin/sh",
+            "LANG": "C.UTF-8",
+        }
+
+
+class Accounts:
+    """Looks accounts up, each at most once a minute: they may be asked of a network."""
+
+    def __init__(self) -> None:
+        self._known: dict[str | None, tuple[float, Account]] = {}
+
+    def get(self, name: str | None) -> Account:
+        """Return the account of that name (None: our own). OrderError: there is none, or we may not become it."""
+        known = self._known.get(name)
+        now = time.monotonic()
+        if known is None or now - known[0] > _AGE_S:
+            known = self._known[name] = (now, _find(name))
+        return known[1]
+
+
+def _find(name: str | None) -> Account:
+    uid = os.geteuid()
+    if name is None:
+        try:
+            entry = pwd.getpwuid(uid)
+        except KeyError:  # a container may run under a number that no account has
+            return Account(str(uid), uid, os.getegid(), (), "/", switch=False)
+        return Account(entry.pw_name, uid, entry.pw_gid, (), entry.pw_dir, switch=False)
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        raise OrderError(f"this machine has no account {name!r}") from None
+    switch = entry.pw_uid != uid
+    if switch and uid != 0:
+        raise OrderError(f"only a worker that runs as root can run a job as {name!r}")
+    groups = tuple(os.getgrouplist(name, entry.pw_gid)) if switch else ()
+    return Account(name, entry.pw_uid, entry.pw_gid, groups, entry.pw_dir, switch)
