@@ -146,7 +146,9 @@ class Observer:
         try:
             if changed or full:
                 self._names = self._coordinator.task_names(watch=self._watch)
-                self._owned = self._coordinator.all_owned(watch=self._watch)
+                before, self._owned = self._owned, self._coordinator.all_owned(watch=self._watch)
+                if self._let_go_unasked(before):
+                    self._assigned = None
             fresh = full or self._assigned is None
             if fresh:
                 self._assigned = dict(self._coordinator.all_assigned())
@@ -154,6 +156,15 @@ class Observer:
             self._changed.set()
             raise
         return fresh
+
+    def _let_go_unasked(self, before: Mapping[str, Set[TaskId]]) -> bool:
+        """Say whether a worker let go of a task that we believe it is given: somebody took our assignments away."""
+        given = self._assigned or {}
+        return any(
+            not given[worker].isdisjoint(tasks - self._owned.get(worker, frozenset()))
+            for worker, tasks in before.items()
+            if worker in given
+        )
 
     def _read_mysql(self, now_ms: int, full: bool) -> dict[str, Lease] | None:
         """Refresh what is kept of MySQL and return the leases; None when MySQL does not answer."""

@@ -355,6 +355,20 @@ def test_part_of_the_tree_that_was_wiped_comes_back_under_the_same_leader() -> N
     assert town.eyes.task_names() == set(before)
 
 
+def test_assignments_that_somebody_took_away_come_back_in_seconds() -> None:
+    town = settled_town("a", "b")
+    before = town.homes()
+    town.run(50)
+    assert town.homes() == before
+    for path in [path for path in town.ensemble.snapshot() if path.startswith("/assign/a/")]:
+        town.ensemble.remove(path)
+    town.ensemble.remove("/assign/a")
+    town.run(15)
+
+    assert town.homes() == before
+    assert town.owners() == before
+
+
 def test_cordons_survive_a_wipe_under_the_same_leader() -> None:
     town = settled_town("a", "b")
     town.fleet.cordon("a")
