@@ -1,0 +1,53 @@
+"""The contracts between the components and the stores. Adapters and shipped doubles pass one contract suite each.
+
+Rules for every method here
+- A read either returns the whole truth or raises UnavailableError; "could not read" is never an empty result.
+- Instants are epoch milliseconds, UTC.
+- A write whose answer was lost is resolved inside where a nonce or version makes that possible; where it is not,
+  UnavailableError is raised only if repeating the very same call is safe. The docstring says which.
+- Every call is bounded in time (seconds, not minutes), whatever the server does.
+- Methods that take a `term` or a `Leadership` raise FencedError when it is not the newest any more, and change nothing.
+"""
+
+from cronkeeper.ports.access import (
+    Event,
+    EventStore,
+    Idempotency,
+    IdempotencyResult,
+    IdempotencyStore,
+    Role,
+    Token,
+    TokenStore,
+)
+from cronkeeper.ports.blobs import BlobInfo, BlobStore
+from cronkeeper.ports.coordinator import Coordinator, Leadership
+from cronkeeper.ports.fleet import AssignmentStore, Beat, LeaseStore, MoveRequest, MoveRequestStore, TermStore
+from cronkeeper.ports.ledger import JobQuery, JobStore, NewJob, PlanRow, RunStore
+from cronkeeper.ports.store import Store
+
+__all__ = [
+    "AssignmentStore",
+    "Beat",
+    "BlobInfo",
+    "BlobStore",
+    "Coordinator",
+    "Event",
+    "EventStore",
+    "Idempotency",
+    "IdempotencyResult",
+    "IdempotencyStore",
+    "JobQuery",
+    "JobStore",
+    "Leadership",
+    "LeaseStore",
+    "MoveRequest",
+    "MoveRequestStore",
+    "NewJob",
+    "PlanRow",
+    "Role",
+    "RunStore",
+    "Store",
+    "TermStore",
+    "Token",
+    "TokenStore",
+]

@@ -1,0 +1,185 @@
+"""Jobs and runs: the truth, kept in MySQL (or SQLite)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from cronkeeper.domain.ids import RunKey, TaskId
+from cronkeeper.domain.job import Job, JobState, JobStatus
+from cronkeeper.domain.run import Run
+
+
+@dataclass(frozen=True, slots=True)
+class JobQuery:
+    """Which jobs, oldest (lowest id) first. `after` is the last id of the page before."""
+
+    limit: int = 1000
+    after: int = 0
+    status: JobStatus | None = None
+    #: Free text: a substring of name, executable or description.
+    q: str = ""
+    namespace: str | None = None
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job to be inserted. `build` is given the new id and returns the whole row, its signed envelope included."""
+
+    namespace: str
+    name: str | None
+    build: Callable[[int], Job]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRow:
+    """What the leader needs of a job: little, as it holds 100,000 of them."""
+
+    job_id: int
+    generation: int
+    state: JobState
+    shards: int
+    selector: str | None
+    schedule: str
+    timezone: str
+    effective_from_ms: int
+    updated_ms: int
+
+
+class JobStore(Protocol):
+    """The truth about jobs. Every write is one transaction: a job is saved whole or not at all."""
+
+    def create(self, new: NewJob) -> Job:
+        """Insert one job. Raises ConflictError when the namespace has that name already."""
+        ...
+
+    def save_many(self, new: Sequence[NewJob], changed: Sequence[tuple[Job, int]], removed: Sequence[int]) -> list[Job]:
+        """Insert, replace (each with its expected generation) and finish jobs in one transaction; return the inserted.
+
+        Raises ConflictError or StaleWriteError, and then nothing is saved.
+        """
+        ...
+
+    def get(self, job_id: int) -> Job:
+        """Return the job with its last run. Raises NotFoundError."""
+        ...
+
+    def find(self, namespace: str, names: Sequence[str]) -> dict[str, Job]:
+        """Return those jobs of the namespace that have one of the names."""
+        ...
+
+    def page(self, query: JobQuery) -> list[Job]:
+        """Return a page, each job with its last run."""
+        ...
+
+    def replace(self, job: Job, *, expected_generation: int) -> None:
+        """Write the new row if the stored generation is still the expected one.
+
+        Raises NotFoundError, StaleWriteError, or ConflictError (the new name is taken).
+        """
+        ...
+
+    def mark_finished(self, job_id: int, *, generation: int) -> bool:
+        """Note that an active job has no fire left. False when it has changed meanwhile."""
+        ...
+
+    def delete(self, job_id: int) -> bool:
+        """Remove the job and its runs and output for good. False when there was none."""
+        ...
+
+    def plan_rows(self, *, changed_since_ms: int = 0) -> list[PlanRow]:
+        """Return the rows of all jobs changed at or after that instant (0: all jobs)."""
+        ...
+
+    def job_ids(self) -> set[int]:
+        """Return the ids of all jobs."""
+        ...
+
+    def envelopes(self, job_ids: Sequence[int]) -> dict[int, bytes]:
+        """Return the signed tasks of these jobs."""
+        ...
+
+
+class RunStore(Protocol):
+    """The ledger: one row for each (task, fire time, attempt). Its unique key is the first fence."""
+
+    def claim(self, runs: Sequence[Run]) -> dict[RunKey, bool]:
+        """Insert the rows; for each key say whether it is ours (by nonce). One statement when nobody else wants them.
+
+        Raises UnavailableError: some, all or none may be ours. Calling again with the same nonces is safe.
+        """
+        ...
+
+    def record(self, runs: Sequence[Run]) -> list[RunKey]:
+        """Bring rows to a later state, inserting those that are not there (spooled while MySQL was away).
+
+        A row moves only if its nonce is ours and the transition table leads there; equal or later states stay. Also
+        keeps each job's last run. Returns the keys that belong to another nonce: a double start, to be reported.
+        Safe to repeat.
+        """
+        ...
+
+    def get(self, key: RunKey) -> Run:
+        """Raises NotFoundError."""
+        ...
+
+    def history(self, job_id: int, *, limit: int, before: RunKey | None = None) -> list[Run]:
+        """Return the job's runs, newest fire time first (then highest shard and attempt first), below `before`."""
+        ...
+
+    def at(self, job_id: int, fire_ms: int) -> list[Run]:
+        """Return all runs of the job for one fire time, by shard and attempt."""
+        ...
+
+    def last_fires(self, tasks: Sequence[TaskId]) -> dict[TaskId, int]:
+        """Return each task's newest fire time that has a row of its schedule (manual runs do not count)."""
+        ...
+
+    def open_runs(self, tasks: Sequence[TaskId]) -> list[Run]:
+        """Return the tasks' runs that are claimed or running, anywhere."""
+        ...
+
+    def lost_runs(self, tasks: Sequence[TaskId], *, since_ms: int) -> list[Run]:
+        """Return runs in state lost, with a fire time at or after `since_ms`, that have no later attempt."""
+        ...
+
+    def request(self, run: Run) -> None:
+        """Insert a pending run on demand. Raises ConflictError when the key exists."""
+        ...
+
+    def pending(self, tasks: Sequence[TaskId]) -> list[Run]:
+        """Return the tasks' pending runs on demand."""
+        ...
+
+    def claim_pending(self, run: Run) -> bool:
+        """Move a pending row to claimed with this run's worker, nonce, fence and generation. True when it is ours.
+
+        Safe to repeat with the same nonce.
+        """
+        ...
+
+    def request_cancel(self, key: RunKey) -> Run:
+        """Ask for the run's end; a pending one is cancelled at once. NotFoundError; ConflictError when it is over."""
+        ...
+
+    def cancellations(self, worker: str) -> list[RunKey]:
+        """Return the worker's active runs whose end was asked for."""
+        ...
+
+    def lose(self, worker: str, *, term: int, reason: str) -> list[Run]:
+        """Move all active runs of a worker to lost, under the leader's term; return them."""
+        ...
+
+    def append_output(self, key: RunKey, *, offset: int, data: bytes) -> None:
+        """Keep a chunk of a run's output (at most 64 KiB) that starts at byte `offset`. Safe to repeat."""
+        ...
+
+    def read_output(self, key: RunKey, *, offset: int, limit: int) -> bytes:
+        """Return up to about `limit` bytes of output from `offset` on; empty when there is no more (yet)."""
+        ...
+
+    def purge(self, *, before_ms: int, limit: int) -> int:
+        """Remove ended runs (with output) whose fire time is older, at most `limit`; return how many."""
+        ...

@@ -1,0 +1,29 @@
+"""One database, as a whole."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from cronkeeper.ports.access import EventStore, IdempotencyStore, TokenStore
+from cronkeeper.ports.fleet import AssignmentStore, LeaseStore, MoveRequestStore, TermStore
+from cronkeeper.ports.ledger import JobStore, RunStore
+
+
+class Store(Protocol):
+    """One database. Safe to use from several threads; not across a fork."""
+
+    jobs: JobStore
+    runs: RunStore
+    leases: LeaseStore
+    terms: TermStore
+    assignments: AssignmentStore
+    move_requests: MoveRequestStore
+    tokens: TokenStore
+    idempotency: IdempotencyStore
+    events: EventStore
+
+    def ping(self) -> None:
+        """One cheap round trip. Raises UnavailableError."""
+        ...
+
+    def close(self) -> None: ...
