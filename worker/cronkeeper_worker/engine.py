@@ -1,25 +1,24 @@
 """The engine: what is due is decided by the gate, written down, claimed, started; what ends is written down.
 
-It has no thread of its own and is not thread-safe: the daemon's engine thread drives it (engine_thread.py), and
-`cronkeeper-fire` drives one itself when the daemon is away (away.py). It does I/O in a fixed order and decides nothing
-that the gate, the fences or the transition table could decide.
+It has no thread of its own: the daemon's engine thread drives it (engine_thread.py), and `cronkeeper-fire` drives one
+when the daemon is away (stand_in.py). It does I/O in a fixed order and decides nothing that the gate, the fences or the
+transition table could decide.
 """
 
 from __future__ import annotations
 
-import heapq
 import logging
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from cronkeeper.domain.ids import RunKey, TaskId
-from cronkeeper.domain.job import Concurrency, OnWorkerLoss
-from cronkeeper.domain.retry import next_attempt_after_s
+from cronkeeper.domain.job import Concurrency
 from cronkeeper.domain.run import Reason, Run, RunEvent, RunState, Trigger, advance
 from cronkeeper.errors import UnavailableError
 from cronkeeper_worker import gate
-from cronkeeper_worker.engine_parts import Parts, claim_runs, how_it_ended
+from cronkeeper_worker.board import Board
+from cronkeeper_worker.engine_parts import Parts, claim_runs, ended_run, failed_run, next_attempt
 from cronkeeper_worker.fences import Fence, Outcome
 from cronkeeper_worker.gate import Decision, Verdict
 from cronkeeper_worker.journal import Entry, Phase
@@ -30,92 +29,68 @@ log = logging.getLogger(__name__)
 
 #: A run that waits for a fence or an artifact is looked at again after so long.
 ASK_AGAIN_MS = 1000
-#: A run whose end nobody saw is run again (if the job wants that), at most so many times beyond its retries.
-MAX_RERUNS = 3
 
 
 class Engine:
+    """Tasks come by `install`, time by `look`, news of processes by `on_…`."""
+
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._tasks: dict[TaskId, Installed] = {}
-        self._heap: list[tuple[int, TaskId]] = []
-        #: Runs whose task has left this node while they were in progress.
-        self._orphans: dict[RunKey, Entry] = {}
+        self._board = Board()
         self._cancel_reasons: dict[RunKey, Reason] = {}
-
-    # -- tasks
 
     @property
     def tasks(self) -> dict[TaskId, Installed]:
         """The installed tasks; for reading."""
-        return self._tasks
+        return self._board.tasks
 
     def install(self, items: Iterable[Installed]) -> None:
         """Install or replace tasks; runs in progress are kept."""
-        for item in items:
-            known = self._tasks.get(item.id)
-            if known is not None:
-                item.active, item.waiting, item.foreign = known.active, known.waiting, known.foreign
-                cursor_ms = max(known.view.cursor_ms, item.view.cursor_ms)
-                item.view = replace(item.view, cursor_ms=cursor_ms)
-                item.next_ms = gate.next_look_ms(item.view, cursor_ms) if item.next_ms is not None else None
-            else:
-                item.active = {key: entry for key, entry in self._orphans.items() if key.task == item.id}
-                self._orphans = {key: entry for key, entry in self._orphans.items() if key.task != item.id}
-            self._tasks[item.id] = item
-            self._arm(item)
-        self._parts.metrics.tasks.set(len(self._tasks))
+        self._board.install(items)
+        self._parts.metrics.tasks.set(len(self._board.tasks))
 
     def uninstall(self, tasks: Iterable[TaskId]) -> None:
         """Disarm tasks. Their runs go on to their end; their waiting runs are given up, for the next owner to take."""
-        dropped: list[Entry] = []
-        for task in tasks:
-            item = self._tasks.pop(task, None)
-            if item is None:
-                continue
-            self._orphans |= item.active
-            dropped += [replace(entry, phase=Phase.OVER) for entry in item.waiting.values()]
-        self._parts.journal.update(dropped, report=False)
-        self._parts.metrics.tasks.set(len(self._tasks))
+        given_up = [replace(entry, phase=Phase.OVER) for entry in self._board.uninstall(tasks)]
+        self._parts.journal.update(given_up, report=False)
+        self._parts.metrics.tasks.set(len(self._board.tasks))
 
     def set_foreign(self, runs: dict[TaskId, frozenset[RunKey]]) -> None:
         """Say which runs of our tasks are in progress on other nodes."""
-        freed = []
-        for item in self._tasks.values():
-            before, item.foreign = item.foreign, runs.get(item.id, frozenset())
-            if before and not item.foreign:
-                freed.append(item)
-        self._release_waiting(freed)
+        self._release_waiting(self._board.set_foreign(runs))
 
     def has_foreign(self) -> list[TaskId]:
-        return [item.id for item in self._tasks.values() if item.foreign]
-
-    # -- looking
+        """Return the tasks that have runs on other nodes."""
+        return [item.id for item in self._board.tasks.values() if item.foreign]
 
     def look(self, trigger: Trigger) -> None:
         """Decide about and start whatever is due now."""
         now_ms = self._parts.clock.now_ms()
-        due = self._pop_due(now_ms)
+        due = self._board.pop_due(now_ms)
         if not due:
             return
         try:
             start = self._decide_due(due, now_ms, trigger)
         finally:
             for item in due:
-                self._arm(item)
+                self._board.arm(item)
         self._launch(start)
         for item in due:
-            self._arm(item)
+            self._board.arm(item)
 
     def next_look_ms(self) -> int | None:
         """Return when `look` is wanted next, or None."""
-        return self._heap[0][0] if self._heap else None
+        return self._board.next_look_ms()
+
+    def running(self) -> int:
+        """Return how many runs of this node have a process, or are to have one at once."""
+        return self._board.running()
 
     def demand(self, keys: Sequence[RunKey], trigger: Trigger = Trigger.MANUAL) -> None:
         """Run what no schedule asked for: runs on demand, or reruns of lost ones (trigger CATCH_UP)."""
         decided: list[Entry] = []
         for key in keys:
-            item = self._tasks.get(key.task)
+            item = self._board.tasks.get(key.task)
             if item is None or self._parts.journal.entry(key) is not None:
                 continue
             decision, cancel = gate.decide_one(
@@ -135,8 +110,8 @@ class Engine:
 
     def cancel(self, key: RunKey, reason: Reason = Reason.REQUESTED) -> None:
         """End a run: a process by signals, a waiting one at once."""
-        item = self._tasks.get(key.task)
-        if key in self._orphans or (item is not None and key in item.active):
+        item = self._board.tasks.get(key.task)
+        if self._board.find(key) is not None:
             self._cancel_reasons[key] = reason
             try:
                 self._parts.runner.cancel(str(key))
@@ -147,36 +122,25 @@ class Engine:
             state = advance(RunState.PENDING, RunEvent.CANCEL)
             self._write_end(entry, entry.run.evolve(state=state, reason=reason))
 
-    # -- what the runner tells
-
     def on_started(self, started: Sequence[tuple[RunKey, int]]) -> None:
         """Processes exist: (run, started_ms)."""
         entries = []
         for key, started_ms in started:
-            entry = self._find(key)
+            entry = self._board.find(key)
             if entry is None or entry.phase is not Phase.CLAIMED:
                 continue
             run = entry.run.evolve(state=advance(entry.run.state, RunEvent.START), started_ms=started_ms)
             self._parts.metrics.lag.observe(max(0, started_ms - key.fire_ms) / 1000)
-            entries.append(self._keep(replace(entry, run=run, phase=Phase.STARTED)))
+            entries.append(self._board.keep(replace(entry, run=run, phase=Phase.STARTED)))
         self._parts.journal.update(entries)
         self._parts.metrics.running.set(self.running())
 
     def on_spawn_failed(self, key: RunKey, message: str) -> None:
         """No process came to be."""
-        entry = self._find(key)
+        entry = self._board.find(key)
         if entry is None:
             return
-        now_ms = self._parts.clock.now_ms()
-        run = entry.run
-        if run.state is RunState.CLAIMED:
-            run = run.evolve(state=advance(run.state, RunEvent.START))
-        run = run.evolve(
-            state=advance(run.state, RunEvent.EXIT_ERROR),
-            reason=Reason.SPAWN_FAILED,
-            ended_ms=now_ms,
-            output_tail=message[:4096],
-        )
+        run = failed_run(entry.run, Reason.SPAWN_FAILED, self._parts.clock.now_ms(), message)
         log.warning("a run could not be started", extra={"event": "run.spawn_failed", "run": run.id, "error": message})
         self._end([(entry, run)])
 
@@ -185,24 +149,12 @@ class Engine:
         pairs = []
         for one in ended:
             key = RunKey.parse(one.run_id)
-            entry = self._find(key)
+            entry = self._board.find(key)
             if entry is None:
                 self._on_old_news(key)
                 continue
-            run = entry.run
-            if run.state is RunState.CLAIMED:
-                run = run.evolve(state=advance(run.state, RunEvent.START), started_ms=run.started_ms or one.ended_ms)
-            event, reason = how_it_ended(one, self._cancel_reasons.pop(key, Reason.REQUESTED))
-            run = run.evolve(
-                state=advance(run.state, event),
-                reason=reason,
-                ended_ms=one.ended_ms,
-                exit_code=one.exit_code,
-                signal=one.signal,
-                output_bytes=one.output_bytes,
-                output_tail=one.tail,
-            )
-            pairs.append((entry, run))
+            reason = self._cancel_reasons.pop(key, Reason.REQUESTED)
+            pairs.append((entry, ended_run(entry.run, one, reason)))
         self._end(pairs)
 
     def resume(self, entries: Sequence[Entry], has_folder: Callable[[RunKey], bool]) -> None:
@@ -216,40 +168,29 @@ class Engine:
         orders: list[Order] = []
         for entry in entries:
             key = entry.run.key
-            item = self._tasks.get(key.task)
+            item = self._board.tasks.get(key.task)
             if entry.phase is Phase.STARTED or (entry.phase is Phase.CLAIMED and has_folder(key)):
-                self._keep(entry)
+                self._board.keep(entry)
                 if not has_folder(key):
                     lost.append(Ended(str(key), self._parts.clock.now_ms(), None, None, False, False, 0, "", lost=True))
             elif item is None:
                 self._parts.journal.update([replace(entry, phase=Phase.OVER)], report=False)
             elif entry.phase is Phase.WAITING:
                 item.waiting[key] = entry
-                self._arm(item)
+                self._board.arm(item)
             elif entry.phase is Phase.DECIDED:
                 launch.append(entry)
             elif self._too_late(item, key, self._parts.clock.now_ms()):
                 released = entry.run.evolve(state=advance(entry.run.state, RunEvent.RELEASE))
                 self._skip(replace(entry, run=released), Reason.LATE)
             else:
-                self._keep(entry)
+                self._board.keep(entry)
                 orders.append(self._parts.orders.make(item, entry.run))
         self._order(orders)
         self.on_ended(lost)
         self._launch(launch)
 
     # -- inside
-
-    def _pop_due(self, now_ms: int) -> list[Installed]:
-        found: dict[TaskId, Installed] = {}
-        while self._heap and self._heap[0][0] <= now_ms:
-            next_ms, task = heapq.heappop(self._heap)
-            item = self._tasks.get(task)
-            # An entry that matches neither is left over from before an edit or an earlier look.
-            if item is not None and next_ms in (item.next_ms, self._waiting_ms(item)):
-                found[task] = item
-        return list(found.values())
-
     def _decide_due(self, due: Sequence[Installed], now_ms: int, trigger: Trigger) -> list[Entry]:
         """Decide for each task, make all of it durable, and only then believe it; return what is to be started."""
         verdicts: list[tuple[Installed, Verdict, list[Entry]]] = []
@@ -328,13 +269,13 @@ class Engine:
         found = list(items)
         self._launch([entry for item in found for entry in self._take_ready(item, now_ms)])
         for item in found:
-            self._arm(item)
+            self._board.arm(item)
 
     def _launch(self, entries: Sequence[Entry]) -> None:
         """Claim and start decided runs: one claim for all of them."""
         able: list[tuple[Installed, Entry]] = []
         for entry in entries:
-            item = self._tasks.get(entry.run.key.task)
+            item = self._board.tasks.get(entry.run.key.task)
             if item is None:
                 continue
             item.obstacle = self._parts.orders.obstacle(item)
@@ -385,7 +326,7 @@ class Engine:
         granted = Entry(run, Phase.CLAIMED, claim_fence=fence.value)
         if fence is not Fence.MYSQL:
             self._parts.journal.update([granted])
-        self._keep(granted)
+        self._board.keep(granted)
         obstacle = item.obstacle
         if obstacle is not None and obstacle is not Reason.ISOLATED:
             self._fail(granted, obstacle)
@@ -402,7 +343,7 @@ class Engine:
         later = replace(entry, phase=Phase.WAITING, not_before_ms=now_ms + ASK_AGAIN_MS)
         item.waiting[entry.run.key] = later
         self._parts.journal.update([later], report=False)
-        self._arm(item)
+        self._board.arm(item)
 
     def _skip(self, entry: Entry, reason: Reason) -> None:
         run = entry.run.evolve(state=advance(RunState.PENDING, RunEvent.SKIP), reason=reason)
@@ -410,10 +351,7 @@ class Engine:
         self._write_end(entry, run)
 
     def _fail(self, entry: Entry, reason: Reason) -> None:
-        run = entry.run.evolve(state=advance(entry.run.state, RunEvent.START))
-        run = run.evolve(
-            state=advance(run.state, RunEvent.EXIT_ERROR), reason=reason, ended_ms=self._parts.clock.now_ms()
-        )
+        run = failed_run(entry.run, reason, self._parts.clock.now_ms())
         self._end([(entry, run)])
 
     def _end(self, pairs: Sequence[tuple[Entry, Run]]) -> None:
@@ -422,12 +360,11 @@ class Engine:
         touched: dict[TaskId, Installed] = {}
         retries: list[Entry] = []
         for _, run in pairs:
-            self._orphans.pop(run.key, None)
+            self._board.drop(run.key)
             self._parts.metrics.runs.labels(run.state.value).inc()
-            item = self._tasks.get(run.key.task)
+            item = self._board.tasks.get(run.key.task)
             if item is None:
                 continue
-            item.active.pop(run.key, None)
             touched[item.id] = item
             retry = self._retry(item, run)
             if retry is not None:
@@ -443,23 +380,13 @@ class Engine:
 
     def _retry(self, item: Installed, run: Run) -> Entry | None:
         """Return the next attempt of this fire, waiting for its back-off, or None."""
-        spec = item.view.spec
-        wait_s, trigger = None, Trigger.RETRY
-        if run.state in (RunState.FAILED, RunState.TIMED_OUT):
-            wait_s = next_attempt_after_s(spec.retry, run.key.attempt)
-        elif run.state is RunState.LOST and spec.on_worker_loss is OnWorkerLoss.RERUN:
-            trigger = Trigger.CATCH_UP
-            wait_s = 1 if run.key.attempt <= spec.retry.limit + MAX_RERUNS else None
-        if wait_s is None:
+        wanted = next_attempt(item.view.spec, run)
+        if wanted is None:
             return None
+        wait_s, trigger = wanted
         key = RunKey(run.key.task, run.key.fire_ms, run.key.attempt + 1)
         entry = self._entry(item, Decision(key, trigger, run=True, wait=True))
         return replace(entry, not_before_ms=self._parts.clock.now_ms() + wait_s * 1000)
-
-    def _keep(self, entry: Entry) -> Entry:
-        item = self._tasks.get(entry.run.key.task)
-        (self._orphans if item is None else item.active)[entry.run.key] = entry
-        return entry
 
     def _on_old_news(self, key: RunKey) -> None:
         """A run that this engine does not hold: acknowledged, unless the journal still has to report it."""
@@ -468,21 +395,3 @@ class Engine:
                 self._parts.runner.ack([str(key)])
             except UnavailableError:
                 log.info("ends stay unacknowledged for now", extra={"event": "runner.away", "runs": 1})
-
-    def _find(self, key: RunKey) -> Entry | None:
-        item = self._tasks.get(key.task)
-        if item is not None and key in item.active:
-            return item.active[key]
-        return self._orphans.get(key)
-
-    def running(self) -> int:
-        """Return how many runs of this node have a process, or are to have one at once."""
-        return len(self._orphans) + sum(len(item.active) for item in self._tasks.values())
-
-    def _waiting_ms(self, item: Installed) -> int | None:
-        return min((entry.not_before_ms for entry in item.waiting.values() if entry.not_before_ms), default=None)
-
-    def _arm(self, item: Installed) -> None:
-        for next_ms in {item.next_ms, self._waiting_ms(item)}:
-            if next_ms is not None:
-                heapq.heappush(self._heap, (next_ms, item.id))

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from cronkeeper.domain.ids import RunKey
+from cronkeeper.domain.job import JobSpec, OnWorkerLoss
+from cronkeeper.domain.retry import next_attempt_after_s
 from cronkeeper.domain.run import Reason, Run, RunEvent, RunState, Trigger, advance
 from cronkeeper.errors import UnavailableError
 from cronkeeper.runtime.clock import Clock
@@ -15,6 +17,9 @@ from cronkeeper_worker.fences import Answer, Fence, Fences, Outcome
 from cronkeeper_worker.journal import Entry, Journal
 from cronkeeper_worker.orders import Ended, Order
 from cronkeeper_worker.tasks import Installed
+
+#: A run whose end nobody saw is run again (if the job wants that), at most so many times beyond its retries.
+MAX_RERUNS = 3
 
 
 class Runner(Protocol):
@@ -74,7 +79,42 @@ def _claim_on_demand(parts: Parts, run: Run) -> Answer:
     return (Outcome.GRANTED if mine else Outcome.REFUSED), Fence.MYSQL
 
 
-def how_it_ended(ended: Ended, cancel_reason: Reason) -> tuple[RunEvent, Reason | None]:
+def ended_run(run: Run, ended: Ended, cancel_reason: Reason) -> Run:
+    """Return the run as it stands once the runner has told its end. PURE."""
+    if run.state is RunState.CLAIMED:
+        run = run.evolve(state=advance(run.state, RunEvent.START), started_ms=run.started_ms or ended.ended_ms)
+    event, reason = _how_it_ended(ended, cancel_reason)
+    return run.evolve(
+        state=advance(run.state, event),
+        reason=reason,
+        ended_ms=ended.ended_ms,
+        exit_code=ended.exit_code,
+        signal=ended.signal,
+        output_bytes=ended.output_bytes,
+        output_tail=ended.tail,
+    )
+
+
+def failed_run(run: Run, reason: Reason, now_ms: int, message: str = "") -> Run:
+    """Return a claimed or started run as failed without a process of its own. PURE."""
+    if run.state is RunState.CLAIMED:
+        run = run.evolve(state=advance(run.state, RunEvent.START))
+    state = advance(run.state, RunEvent.EXIT_ERROR)
+    return run.evolve(state=state, reason=reason, ended_ms=now_ms, output_tail=message[:4096])
+
+
+def next_attempt(spec: JobSpec, run: Run) -> tuple[int, Trigger] | None:
+    """Return after how many seconds, and as what, the fire of an ended run is tried again; None: it is not. PURE."""
+    wait_s, trigger = None, Trigger.RETRY
+    if run.state in (RunState.FAILED, RunState.TIMED_OUT):
+        wait_s = next_attempt_after_s(spec.retry, run.key.attempt)
+    elif run.state is RunState.LOST and spec.on_worker_loss is OnWorkerLoss.RERUN:
+        trigger = Trigger.CATCH_UP
+        wait_s = 1 if run.key.attempt <= spec.retry.limit + MAX_RERUNS else None
+    return None if wait_s is None else (wait_s, trigger)
+
+
+def _how_it_ended(ended: Ended, cancel_reason: Reason) -> tuple[RunEvent, Reason | None]:
     """Return the event of the transition table, and the reason to keep with it."""
     if ended.lost:
         return RunEvent.LOSE, Reason.RUNNER_LOST

@@ -1,0 +1,105 @@
+"""What the engine holds: installed tasks, when each wants a look, and the runs in progress."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import replace
+
+from cronkeeper.domain.ids import RunKey, TaskId
+from cronkeeper_worker import gate
+from cronkeeper_worker.journal import Entry
+from cronkeeper_worker.tasks import Installed
+
+
+class Board:
+    """Values in memory only; not thread-safe: the engine's thread owns it."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[TaskId, Installed] = {}
+        self._heap: list[tuple[int, TaskId]] = []
+        #: Runs whose task has left this node while they were in progress.
+        self._orphans: dict[RunKey, Entry] = {}
+
+    def install(self, items: Iterable[Installed]) -> None:
+        """Install or replace tasks; runs in progress are kept."""
+        for item in items:
+            known = self.tasks.get(item.id)
+            if known is not None:
+                item.active, item.waiting, item.foreign = known.active, known.waiting, known.foreign
+                cursor_ms = max(known.view.cursor_ms, item.view.cursor_ms)
+                item.view = replace(item.view, cursor_ms=cursor_ms)
+                item.next_ms = gate.next_look_ms(item.view, cursor_ms) if item.next_ms is not None else None
+            else:
+                item.active = {key: entry for key, entry in self._orphans.items() if key.task == item.id}
+                self._orphans = {key: entry for key, entry in self._orphans.items() if key.task != item.id}
+            self.tasks[item.id] = item
+            self.arm(item)
+
+    def uninstall(self, tasks: Iterable[TaskId]) -> list[Entry]:
+        """Forget tasks; their runs go on as orphans. Returns the runs that were waiting."""
+        waiting: list[Entry] = []
+        for task in tasks:
+            item = self.tasks.pop(task, None)
+            if item is not None:
+                self._orphans |= item.active
+                waiting += item.waiting.values()
+        return waiting
+
+    def set_foreign(self, runs: dict[TaskId, frozenset[RunKey]]) -> list[Installed]:
+        """Note which runs of our tasks are in progress on other nodes; return the tasks that have none any more."""
+        freed = []
+        for item in self.tasks.values():
+            before, item.foreign = item.foreign, runs.get(item.id, frozenset())
+            if before and not item.foreign:
+                freed.append(item)
+        return freed
+
+    def next_look_ms(self) -> int | None:
+        """Return when `look` is wanted next, or None."""
+        return self._heap[0][0] if self._heap else None
+
+    def pop_due(self, now_ms: int) -> list[Installed]:
+        """Take the tasks that want a look at `now_ms`; arm them again afterwards."""
+        found: dict[TaskId, Installed] = {}
+        while self._heap and self._heap[0][0] <= now_ms:
+            next_ms, task = heapq.heappop(self._heap)
+            item = self.tasks.get(task)
+            # An entry that matches neither is left over from before an edit or an earlier look.
+            if item is not None and next_ms in (item.next_ms, _waiting_ms(item)):
+                found[task] = item
+        return list(found.values())
+
+    def arm(self, item: Installed) -> None:
+        """Note when the task, or a run of it that waits, wants to be looked at."""
+        for next_ms in {item.next_ms, _waiting_ms(item)}:
+            if next_ms is not None:
+                heapq.heappush(self._heap, (next_ms, item.id))
+
+    def keep(self, entry: Entry) -> Entry:
+        """Note that a run is in progress, in its present phase."""
+        item = self.tasks.get(entry.run.key.task)
+        (self._orphans if item is None else item.active)[entry.run.key] = entry
+        return entry
+
+    def drop(self, key: RunKey) -> None:
+        """Note that a run is over."""
+        self._orphans.pop(key, None)
+        item = self.tasks.get(key.task)
+        if item is not None:
+            item.active.pop(key, None)
+
+    def find(self, key: RunKey) -> Entry | None:
+        """Return a run in progress, or None."""
+        item = self.tasks.get(key.task)
+        if item is not None and key in item.active:
+            return item.active[key]
+        return self._orphans.get(key)
+
+    def running(self) -> int:
+        """Return how many runs of this node have a process, or are to have one at once."""
+        return len(self._orphans) + sum(len(item.active) for item in self.tasks.values())
+
+
+def _waiting_ms(item: Installed) -> int | None:
+    return min((entry.not_before_ms for entry in item.waiting.values() if entry.not_before_ms), default=None)
