@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 import time
@@ -23,6 +24,9 @@ class Account(NamedTuple):
     groups: tuple[int, ...]
     home: str
     switch: bool
+    #: The names of `gid` and `groups`, or their numbers where they have none.
+    group_name: str = ""
+    group_names: tuple[str, ...] = ()
 
     def environment(self) -> dict[str, str]:
         """Return what a login would give; nothing of ours leaks in."""
@@ -67,4 +71,12 @@ def _find(name: str | None) -> Account:
     if switch and uid != 0:
         raise OrderError(f"only a worker that runs as root can run a job as {name!r}")
     groups = tuple(os.getgrouplist(name, entry.pw_gid)) if switch else ()
-    return Account(name, entry.pw_uid, entry.pw_gid, groups, entry.pw_dir, switch)
+    names = tuple(map(_group_name, groups))
+    return Account(name, entry.pw_uid, entry.pw_gid, groups, entry.pw_dir, switch, _group_name(entry.pw_gid), names)
+
+
+def _group_name(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)

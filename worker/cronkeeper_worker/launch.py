@@ -240,9 +240,12 @@ def _execute(job: _Job) -> NoReturn:
 
 
 def _setpriv(account: Account) -> list[str]:
-    """Return the words that enter an account for good, before the command that it runs."""
-    groups = ["--groups", ",".join(map(str, account.groups))] if account.groups else ["--clear-groups"]
-    ids = ["--reuid", str(account.uid), "--regid", str(account.gid)]
+    """Return the words that enter an account for good, before the command that it runs.
+
+    By name: setpriv takes a number for a name first, and would ask every directory on the network for it.
+    """
+    ids = ["--reuid", account.name, "--regid", account.group_name]
+    groups = ["--groups", ",".join(account.group_names)] if account.groups else ["--clear-groups"]
     return [_SETPRIV, *ids, *groups, *(["--no-new-privs"] if account.uid else []), "--"]
 
 
