@@ -48,8 +48,9 @@ class Wishes:
 
 def start(*, port: int, data_dir: str | None, ephemeral: bool, ready_file: Path | None) -> None:
     """Start everything, and return once it was stopped. Raises CommandError if it does not come up."""
-    os.umask(0o077)
     home = find_home(data_dir, ephemeral=ephemeral, environ=os.environ, root=os.geteuid() == 0)
+    # From here on this process is standalone's own: a wrong call leaves its caller's umask alone.
+    os.umask(0o077)
     try:
         refuse_taken_port(port)
         home.prepare()
