@@ -137,6 +137,38 @@ def test_with_its_daemon_killed_a_node_fires_by_its_crontab_alone(cluster: Clust
     cluster.request("DELETE", f"/jobs/{job['id']}")
 
 
+def test_a_run_outlives_its_daemon_and_ends_once(cluster: Cluster) -> None:
+    job = cluster.post_job(
+        executable="echo begun; sleep 6; echo done; exit 4", schedule="@yearly", type="command", selector="zone=b"
+    )
+    cluster.wait(lambda: cluster.owner(job["id"]) == "w2", "it is placed")
+    run_id = cluster.request("POST", f"/jobs/{job['id']}/run").json()["id"]
+    cluster.wait(lambda: cluster.get(f"/runs/{run_id}").json()["state"] == "running", "it runs")
+    cluster.workers["w2"].kill(group=False)
+    cluster.workers["w2"].start()
+    cluster.wait(lambda: cluster.get(f"/runs/{run_id}").json()["ended_at"], "its end is told", 60)
+    (run,) = cluster.runs(job["id"])
+    assert (run["state"], run["exit_code"], run["attempt"], run["output_tail"]) == ("failed", 4, 1, "begun\ndone\n")
+    cluster.wait(lambda: len(cluster.workers_up()) == 3, "all workers are up", 60)
+
+
+def test_at_its_start_a_worker_unschedules_what_it_should_not_have(cluster: Cluster) -> None:
+    gone = cluster.post_job(executable="true", schedule="4 4 4 4 *", type="command", selector="zone=b")
+    cluster.wait(lambda: "4 4 4 4 *" in cluster.crontab("w2"), "the entry is there", 30)
+    foreign = cluster.nodes["w2"].cron_d / "somebody-elses"
+    foreign.write_bytes(b"# not ours\n1 1 1 1 * root true")
+    cluster.workers["w2"].kill(group=False)
+    stale = cluster.nodes["w2"].cron_d / "cronkeeper-7"
+    stale.write_text("* * * * * root /bin/false 1\n")
+    cluster.request("DELETE", f"/jobs/{gone['id']}")
+    cluster.workers["w2"].start()
+    cluster.wait(lambda: not stale.exists(), "the stale file is gone", 10)
+    cluster.wait(lambda: "4 4 4 4 *" not in cluster.crontab("w2"), "the finished job's entry is gone", 30)
+    assert foreign.read_bytes() == b"# not ours\n1 1 1 1 * root true"
+    foreign.unlink()
+    cluster.wait(lambda: len(cluster.workers_up()) == 3, "all workers are up", 60)
+
+
 def test_a_bad_job_never_stops_another_one(cluster: Cluster, ticking: dict[str, Any]) -> None:
     broken = cluster.post_job(executable="true", **EVERY_FEW_SECONDS)
     cluster.wait(lambda: cluster.owner(broken["id"]), "it is placed")

@@ -6,6 +6,7 @@ import base64
 import json
 import threading
 import time
+import urllib.request
 from typing import Any
 
 import pytest
@@ -176,6 +177,31 @@ def test_killing_an_api_server_fails_no_get(cluster: Cluster) -> None:
     assert len(statuses) > 20
     assert set(statuses) == {200}
     cluster.wait(lambda: "rejoined" if cluster.get("/readyz").status == 200 else None, "ready again")
+
+
+def test_every_part_tells_its_figures(cluster: Cluster) -> None:
+    job = cluster.post_job(executable="true", schedule="@yearly", type="command")
+    run_now(cluster, job["id"])
+    api = cluster.get("/metrics").body.decode()
+    assert "cronkeeper_api_requests_total" in api
+    owner = wait_owned(cluster, job["id"])
+    worker = cluster.wait(lambda: figures(cluster, owner), "the worker serves its metrics")
+    assert worker["cronkeeper_worker_tasks"] >= 1
+    assert worker['cronkeeper_claims_total{fence="mysql",outcome="granted"}'] >= 1
+    assert worker['cronkeeper_runs_total{state="succeeded"}'] >= 1
+    assert worker["cronkeeper_zookeeper_connected"] == worker["cronkeeper_mysql_reachable"] == 1
+    assert worker["cronkeeper_spool_depth"] < 100
+    assert worker["cronkeeper_fire_lag_seconds_count"] >= 1
+    managers = [figures(cluster, name) for name in ("m1", "m2")]
+    assert sorted(found["cronkeeper_leading"] for found in managers) == [0, 1]
+    assert sum(found.get('cronkeeper_moves_total{kind="assigned",reason="new"}', 0) for found in managers) >= 1
+
+
+def figures(cluster: Cluster, name: str) -> dict[str, float]:
+    """Return the metrics of a manager or worker, by name and labels."""
+    with urllib.request.urlopen(f"http://{cluster.metrics[name]}/metrics", timeout=5) as response:
+        lines = response.read().decode().splitlines()
+    return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if not line.startswith("#")}
 
 
 def multipart(cluster: Cluster, fields: dict[str, Any], content: bytes) -> dict[str, Any]:

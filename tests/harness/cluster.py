@@ -79,6 +79,8 @@ class Cluster:
         self.workers: dict[str, NodeProcess] = {}
         self._counts = (workers, managers, apis)
         self.token = ""
+        #: Where each manager and worker serves its metrics, as host:port.
+        self.metrics: dict[str, str] = {}
 
     # -- life
 
@@ -106,7 +108,9 @@ class Cluster:
         for number in range(apis):
             self.apis.append(self._service("api", number, {"CRONKEEPER_BIND": f"127.0.0.1:{self._api_ports[number]}"}))
         for number in range(managers):
-            self.managers.append(self._service("manager", number, {"CRONKEEPER_MANAGER_ID": f"m{number + 1}"}))
+            name = f"m{number + 1}"
+            settings = {"CRONKEEPER_MANAGER_ID": name, "CRONKEEPER_METRICS_BIND": self._metrics_of(name)}
+            self.managers.append(self._service("manager", number, settings))
         for number in range(workers):
             self.add_worker(f"w{number + 1}", {"zone": "abc"[number % 3]})
         self.haproxy = HAProxy(*(f"127.0.0.1:{port}" for port in self._api_ports[:2])).start()
@@ -149,6 +153,7 @@ class Cluster:
             "CRONKEEPER_LABELS": ",".join(f"{key}={value}" for key, value in labels.items()),
             "CRONKEEPER_CRON_TIMEZONE": "UTC",
             "CRONKEEPER_NODE_ACCOUNTS": "root",
+            "CRONKEEPER_METRICS_BIND": self._metrics_of(name),
             **(settings or {}),
         }
         self.workers[name] = node.process([CRONKEEPER, "worker"], env, name="worker").start()
@@ -262,6 +267,9 @@ class Cluster:
         """Return the tails of all services' logs, for a failed test."""
         parts = [*self.apis, *self.managers, *self.workers.values()]
         return "\n".join(f"== {part.name}\n{part.log_text()[-6000:]}" for part in parts)
+
+    def _metrics_of(self, name: str) -> str:
+        return self.metrics.setdefault(name, f"127.0.0.1:{free_port()}")
 
     def _service(self, kind: str, number: int, settings: Mapping[str, str]) -> Process:
         name = f"{kind}-{number + 1}"
