@@ -306,9 +306,9 @@ def remove_tree(folder: str) -> int:
     return os.posix_spawn("/bin/rm", ["rm", "-rf", "--one-file-system", "--", folder], {"LC_ALL": "C"})
 
 
-def start_runner(python: str, main: str, state_dir: str) -> None:
+def start_runner(python: str, main: str, state_dir: str, idle_s: float) -> None:
     """Start a runner for the state folder; it detaches itself and outlives us. One that runs already makes it no-op."""
-    pid = os.posix_spawn(python, [python, "-ISs", main, state_dir], os.environ)
+    pid = os.posix_spawn(python, [python, "-ISs", main, state_dir, str(idle_s)], os.environ)
     # Somebody in this process may reap everybody's children.
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, 0)

@@ -29,11 +29,18 @@ class RunnerClient:
     """
 
     def __init__(
-        self, state_dir: str | Path, on_event: Callable[[RunnerEvent], None], *, python: str = sys.executable
+        self,
+        state_dir: str | Path,
+        on_event: Callable[[RunnerEvent], None],
+        *,
+        python: str = sys.executable,
+        idle_s: float = runner_main.IDLE_S,
     ) -> None:
         self._state_dir = Path(state_dir)
         self._on_event = on_event
         self._python = python
+        #: How long a runner that we start stays without a run and without a client.
+        self._idle_s = idle_s
         self._lock = threading.Lock()
         self._ensuring = threading.Lock()
         self._socket: socket.socket | None = None
@@ -107,7 +114,7 @@ class RunnerClient:
                 self._reader.join()
 
     def _start_runner(self) -> None:
-        launch.start_runner(self._python, os.path.abspath(runner_main.__file__), str(self._state_dir))
+        launch.start_runner(self._python, os.path.abspath(runner_main.__file__), str(self._state_dir), self._idle_s)
 
     def _connect(self, deadline: float) -> None:
         """Say hello and take in what runs. Raises OSError; FileNotFoundError and ConnectionRefusedError: no runner."""
@@ -146,12 +153,14 @@ class RunnerClient:
                 self._deliver([event_from(data) for data in lines.next()["events"]])
         except (OSError, ValueError, KeyError, UnavailableError) as exc:
             reason = str(exc) or reason
-        with self._lock:
-            # `close` took the socket away: then this end is no news.
-            lost = self._socket is connection
-            if lost:
-                self._socket = None
-        _shut(connection)
+        finally:
+            # Also when `on_event` raised: whoever looks sees that nobody listens any more.
+            with self._lock:
+                # `close` took the socket away: then this end is no news.
+                lost = self._socket is connection
+                if lost:
+                    self._socket = None
+            _shut(connection)
         if lost:
             self._on_event(RunnerLost(reason))
 

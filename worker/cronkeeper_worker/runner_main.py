@@ -1,10 +1,10 @@
 """The runner: the small process that is the parent of all runs on a node, and outlives the worker daemon.
 
-    python -ISs runner_main.py <state folder>
+    python -ISs runner_main.py <state folder> [<idle seconds>]
 
 It detaches itself, refuses to be there twice (flock on runner.lock), listens on runner.sock (owner only) and ends by
-itself once it has had neither a run nor a client for a minute. All it knows is in the runs' folders too, so it may be
-killed at any time.
+itself once it has had neither a run nor a client for a minute (or as told). All it knows is in the runs' folders too,
+so it may be killed at any time.
 
 Messages are JSON objects, one a line. First the client says `{"op": "hello", "protocol": 1}`, and the runner answers
 with its own protocol, its pid and everything that runs; then come all ends that nobody acknowledged. `hello` and
@@ -39,7 +39,7 @@ from cronkeeper_worker.orphans import Orphans  # noqa: E402
 
 PROTOCOL = 1
 SOCKET, LOCK, LOG = "runner.sock", "runner.lock", "runner.log"
-_IDLE_S = 60.0
+IDLE_S = 60.0
 _READ_BYTES = 1 << 18
 _MAX_LINE = 1 << 26
 #: What a client may leave unread before it is cut off; on its return it is told everything anew.
@@ -63,8 +63,9 @@ class _Client:
 class Runner:
     """Serves clients and drives the executor, in one thread."""
 
-    def __init__(self, state_dir: str, lock_fd: int) -> None:
+    def __init__(self, state_dir: str, lock_fd: int, idle_s: float) -> None:
         self._state_dir = state_dir
+        self._idle_s = idle_s
         self._lock_fd = lock_fd
         self._executor = Executor(state_dir)
         self._orphans = Orphans(self._executor)
@@ -82,7 +83,7 @@ class Runner:
         gc.collect()
         gc.freeze()  # the collector would touch, and so copy, every page after each fork
         while not self._done():
-            events = self._executor.poll(5.0)
+            events = self._executor.poll(min(5.0, self._idle_s))
             if events:
                 self._broadcast(events)
             for client in list(self._clients.values()):
@@ -101,7 +102,7 @@ class Runner:
             return not any(client.outgoing for client in self._clients.values())
         if self._clients:
             self._idle_since = time.monotonic()
-        if time.monotonic() - self._idle_since < _IDLE_S:
+        if time.monotonic() - self._idle_since < self._idle_s:
             return False
         self._give_up_name()
         return True
@@ -269,7 +270,7 @@ def _log(sentence: str) -> None:
     print(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {sentence}", file=sys.stderr, flush=True)  # noqa: T201
 
 
-def main(state_dir: str) -> int:
+def main(state_dir: str, idle_s: float = IDLE_S) -> int:
     """Detach and serve. Exit status 0, also when another runner is there already."""
     launch.detach()
     lock_fd = _lock(state_dir)
@@ -277,7 +278,7 @@ def main(state_dir: str) -> int:
         return 0
     _redirect(state_dir)
     os.chdir("/")
-    runner = Runner(state_dir, lock_fd)
+    runner = Runner(state_dir, lock_fd, idle_s)
 
     def finish(*_: object) -> None:
         runner.asked_to_finish = True
@@ -291,4 +292,4 @@ def main(state_dir: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(sys.argv[1], *map(float, sys.argv[2:3])))
