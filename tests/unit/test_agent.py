@@ -243,6 +243,13 @@ def test_a_queued_run_is_demanded_while_its_row_is_pending(world: World) -> None
     assert world.demands == [Demand([pending], Trigger.MANUAL)]
 
 
+def test_a_run_on_demand_whose_news_was_lost_is_found_in_the_ledger(world: World) -> None:
+    pending = RunKey(T1, 1001, 1)
+    world.store.runs.request(Run(pending, Trigger.MANUAL, RunState.PENDING))
+    world.agent.step()
+    assert world.demands == [Demand([pending], Trigger.MANUAL)]
+
+
 def given(*tasks: TaskId, epoch: int = 5) -> dict[TaskId, Assignment]:
     return {task: Assignment(task, "w1", 1, epoch, MoveReason.NEW, 0) for task in tasks}
 

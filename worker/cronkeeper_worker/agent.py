@@ -21,8 +21,8 @@ from cronkeeper_worker.tasks import BadTaskError, Installed, install
 
 log = logging.getLogger(__name__)
 
-#: Without any news, everything is read again after so long: watches can be lost.
-FULL_LOOK_S = 60.0
+#: Without any news, everything is looked at again after so long; what is watched costs no question.
+LOOK_S = 10.0
 #: While the tree is being (re)built, or a run on demand waits, it is looked at again after so long.
 SOON_S = 1.0
 
@@ -80,7 +80,7 @@ class Agent:
         self._change(assigned, bodies, tasks)
         self._publish(assigned)
         self._on_demand(list(assigned))
-        return SOON_S if len(tasks) < len(assigned) else FULL_LOOK_S
+        return SOON_S if len(tasks) < len(assigned) else LOOK_S
 
     def goodbye(self) -> None:
         """Let the leader know at once that this worker is gone. Best effort: the session ends anyway."""
@@ -195,9 +195,11 @@ class Agent:
         self._published, self._published_session = wanted, session
 
     def _on_demand(self, tasks: Sequence[TaskId]) -> None:
-        queued = self._coordinator.queued(tasks, watch=True)
-        if not queued:
+        """Run what people asked for: told by the queue at once, and found in the ledger if the news was lost."""
+        self._coordinator.queued(tasks, watch=True)
+        try:
+            keys = [run.key for run in self._store.runs.pending(tasks)] if tasks else []
+        except UnavailableError:
+            # Nobody can claim it without MySQL; the queue keeps it.
             return
-        keys = [item.key for item in queued if self._journal.entry(item.key) is None]
-        pending = {run.key for run in self._store.runs.pending([key.task for key in keys])} if keys else set()
-        self._node.demand([key for key in keys if key in pending], Trigger.MANUAL)
+        self._node.demand([key for key in keys if self._journal.entry(key) is None], Trigger.MANUAL)
