@@ -21,7 +21,7 @@ T = TypeVar("T")
 COMPARE_EACH_TURN = 250
 #: Every job's contents are compared again after this long (or longer, where the rate does not allow it).
 COMPARE_EVERY_S = 60.0
-_CHUNK = 500
+_CHUNK = 2000
 
 
 def missing_tasks(snapshot: Snapshot) -> list[TaskId]:

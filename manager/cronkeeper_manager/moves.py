@@ -15,7 +15,7 @@ from cronkeeper_manager.observe import Observer, Snapshot
 log = logging.getLogger(__name__)
 
 #: Moves in one go. Every prefix of a plan is safe, so the size is a matter of speed only.
-BATCH = 500
+BATCH = 2000
 #: More moves than this are told in one line.
 _TOLD_ONE_BY_ONE = 50
 
