@@ -129,7 +129,14 @@ def test_every_file_of_a_node_is_named() -> None:
     from cronkeeper_worker import node_files, run_files
 
     text = ARCHITECTURE.read_text()
-    named = [node_files.JOURNAL, node_files.ARTIFACTS, node_files._LOCK, node_files.AWAY, node_files.START, node_files._ID]
+    named = [
+        node_files.JOURNAL,
+        node_files.ARTIFACTS,
+        node_files._LOCK,
+        node_files.AWAY,
+        node_files.START,
+        node_files._ID,
+    ]
     for name in [*named, run_files.START, run_files.EXIT, run_files.OUTPUT, run_files.WORK]:
         assert f"`{name}`" in text or f"/{name}" in text, name
 
