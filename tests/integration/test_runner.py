@@ -74,7 +74,15 @@ def runners(folder: Path) -> list[int]:
             continue
         if str(folder).encode() in words and any(word.endswith(b"runner_main.py") for word in words):
             found.append(int(path.parent.name))
-    return [pid for pid in found if alive(pid)]
+    # A child that is just being made still shows its parent's command line.
+    return [pid for pid in found if alive(pid) and parent_of(pid) not in found]
+
+
+def parent_of(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
 
 
 @pytest.fixture
