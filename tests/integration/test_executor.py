@@ -437,6 +437,22 @@ def test_a_used_folder_goes_to_the_same_account_only(bench: Bench) -> None:
     assert start is not None and start.pid == getattr(bench.started("1-0-3-1"), "pid", 0)
 
 
+def test_used_folders_outlive_their_executor(bench: Bench) -> None:
+    """And one that was killed before it cleaned them: the next run must not find another run's notes."""
+    bench.run(Order("1-0-1-1", "n", command="echo old; exit 3"))
+    inode = (bench.folder / "runs/1-0-1-1/work").stat().st_ino
+    (bench.folder / "runs/1-0-1-1").rename(bench.folder / "spare/dirty")
+    (bench.folder / "spare/nonsense").write_text("")
+    other = Bench(bench.folder)
+    other.begin(Order("1-0-2-1", "n", command="sleep 600"))
+    folder = bench.folder / "runs/1-0-2-1"
+    assert (folder / "work").stat().st_ino == inode
+    assert run_files.read_exit(str(folder)) is None and not (folder / "output").exists()
+    other.executor.cancel("1-0-2-1")
+    other.until(lambda: other.executor.idle)
+    other.executor.close()
+
+
 def test_forgetting_removes_whatever_a_job_left(bench: Bench) -> None:
     outside = bench.folder / "outside"
     outside.mkdir()

@@ -15,6 +15,7 @@ import contextlib
 import errno
 import json
 import os
+import time
 from typing import Any, NamedTuple
 
 from cronkeeper_worker.orders import Ended, SpawnFailed, event_from, event_to_json
@@ -237,6 +238,9 @@ class Folders:
         self._spares: dict[int, list[str]] = {}
         self._count = 0
         self._number = 0
+        for name in os.listdir(self._spare_dir):
+            # Of an earlier runner: it may have died before it cleaned them.
+            self._offer(os.path.join(self._spare_dir, name))
 
     def make(self, run_id: str, uid: int, gid: int) -> str:
         """Return the run's new folder, whose `work` belongs to the account. FileExistsError: it was started before.
@@ -247,13 +251,16 @@ class Folders:
         spares = self._spares.get(uid)
         while spares:
             try:
-                os.rename(spares.pop(), folder)
-            except FileNotFoundError:  # another process of ours cleared the spares away
+                os.rename(spares[-1], folder)
+            except FileNotFoundError:  # another process of ours took it
+                spares.pop()
+                self._count -= 1
                 continue
             except OSError as exc:
                 if exc.errno in (errno.ENOTEMPTY, errno.EEXIST):
                     raise FileExistsError(exc.errno, "the run was started before", folder) from exc
                 raise
+            spares.pop()
             self._count -= 1
             return folder
         os.mkdir(folder, 0o711)
@@ -266,11 +273,15 @@ class Folders:
         """Remove an ended run's folder. False when the job left so much in it that a program must do it."""
         folder = os.path.join(self.runs, run_id)
         try:
-            uid = os.lstat(os.path.join(folder, WORK)).st_uid
-            if self._count < self._limit and self._keep(folder, uid):
+            if self._count < self._limit and not os.listdir(os.path.join(folder, WORK)):
+                self._number += 1
+                spare = os.path.join(self._spare_dir, f"{time.time_ns()}-{self._number}")
+                # In one step: were it cleaned first and we died, it would look like a run that never started.
+                os.rename(folder, spare)
+                self._offer(spare)
                 return True
-        except FileNotFoundError:
-            pass  # a run that never got its work folder, or none at all
+        except OSError:
+            pass  # a run that never got its work folder, or none at all: what is there is removed below
         try:
             for name in (START, OUTPUT, EXIT):
                 _unlink(os.path.join(folder, name))
@@ -282,20 +293,16 @@ class Folders:
             return False
         return True
 
-    def _keep(self, folder: str, uid: int) -> bool:
-        """Make the folder a spare one, if the job left nothing in it."""
-        if os.listdir(os.path.join(folder, WORK)):
-            return False
-        os.chmod(os.path.join(folder, WORK), 0o700)
-        for name in (START, EXIT):
-            try:
-                os.truncate(os.path.join(folder, name), 0)
-            except FileNotFoundError:
-                continue
-        _unlink(os.path.join(folder, OUTPUT))
-        self._number += 1
-        spare = os.path.join(self._spare_dir, f"{os.getpid()}-{self._number}")
-        os.rename(folder, spare)
-        self._spares.setdefault(uid, []).append(spare)
-        self._count += 1
-        return True
+    def _offer(self, spare: str) -> None:
+        """Clean a folder and offer it to the next run of its account. One that cannot be cleaned stays where it is."""
+        work = os.path.join(spare, WORK)
+        with contextlib.suppress(OSError):
+            if os.listdir(work):
+                return
+            os.chmod(work, 0o700)
+            for name in (START, EXIT):
+                with contextlib.suppress(FileNotFoundError):
+                    os.truncate(os.path.join(spare, name), 0)
+            _unlink(os.path.join(spare, OUTPUT))
+            self._spares.setdefault(os.lstat(work).st_uid, []).append(spare)
+            self._count += 1
