@@ -258,6 +258,19 @@ def test_a_daemon_that_dies_at_any_point_loses_and_doubles_nothing(world: World,
     assert world.states() == ["succeeded"]
 
 
+def test_a_daemon_that_was_given_up_while_it_was_away_does_not_start_what_it_had_claimed(world: World) -> None:
+    world.give(spec())
+    world.runner.away = True
+    world.pass_minutes(1)
+    world.runner.away = False
+    world.store.runs.lose("w1", term=world.store.terms.take("m1"), reason="worker_lost")
+    world.boot()
+    world.engine.install([install(row, Verifier([SIGNER.public_bytes])) for row in world.journal.tasks()])
+    world.engine.resume(world.journal.open_entries(), lambda key: False)
+    assert world.ordered() == []
+    assert world.states() == ["lost"]
+
+
 def test_overlap_is_skipped_with_its_reason(world: World) -> None:
     world.give(spec())
     world.pass_minutes(1)

@@ -160,12 +160,11 @@ class Engine:
     def resume(self, entries: Sequence[Entry], has_folder: Callable[[RunKey], bool]) -> None:
         """Take over the journal's open entries at start. `has_folder` says whether the runner knows anything of a run.
 
-        What was started is believed to run until the runner tells otherwise; what was only claimed is ordered (again:
-        the same order twice is one); what was only decided is claimed (again: by the same nonce); what waited waits.
+        What was started is believed to run until the runner tells otherwise. What was decided, or claimed without a
+        process, is claimed (again: by the same nonce, so that a claim which was given up meanwhile is not acted on).
         """
         launch: list[Entry] = []
         lost: list[Ended] = []
-        orders: list[Order] = []
         for entry in entries:
             key = entry.run.key
             item = self._board.tasks.get(key.task)
@@ -178,15 +177,15 @@ class Engine:
             elif entry.phase is Phase.WAITING:
                 item.waiting[key] = entry
                 self._board.arm(item)
-            elif entry.phase is Phase.DECIDED:
-                launch.append(entry)
-            elif self._too_late(item, key, self._parts.clock.now_ms()):
-                released = entry.run.evolve(state=advance(entry.run.state, RunEvent.RELEASE))
-                self._skip(replace(entry, run=released), Reason.LATE)
             else:
-                self._board.keep(entry)
-                orders.append(self._parts.orders.make(item, entry.run))
-        self._order(orders)
+                again = entry
+                if entry.phase is Phase.CLAIMED:
+                    released = entry.run.evolve(state=advance(entry.run.state, RunEvent.RELEASE))
+                    again = replace(entry, run=released, phase=Phase.DECIDED)
+                if self._too_late(item, key, self._parts.clock.now_ms()):
+                    self._skip(again, Reason.LATE)
+                else:
+                    launch.append(again)
         self.on_ended(lost)
         self._launch(launch)
 

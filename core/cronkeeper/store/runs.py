@@ -76,7 +76,8 @@ class SqlRunStore(RunReads, RunOutput):
                 return True
             stored = self._read_one(conn, run.key)
             # An earlier call may have done it whose answer was lost.
-            return stored is not None and stored.nonce == run.nonce and stored.state is not RunState.PENDING
+            over = (RunState.PENDING, RunState.LOST)
+            return stored is not None and stored.nonce == run.nonce and stored.state not in over
 
         return self._db.statement(body, repeatable=True)
 
@@ -162,10 +163,11 @@ class SqlRunStore(RunReads, RunOutput):
         if synced:
             self._db.synced(conn)
         self._flavour.insert(conn, schema.runs, run_rows.COLUMNS, rows, self._flavour.keep_old("nonce"))
-        columns, among = names((*run_rows.KEY, "nonce")), self._flavour.among(run_rows.KEY, len(rows))
+        columns, among = names((*run_rows.KEY, "nonce", "state")), self._flavour.among(run_rows.KEY, len(rows))
         text = f"SELECT {columns} FROM `runs` {self._flavour.by_key()} WHERE {among}"
         found = conn.exec_driver_sql(text, tuple(value for row in rows for value in row[:4]))
-        return {run_rows.key_of(row[:4]): row[4] for row in found}
+        # A claim that the leader has given up is nobody's: a later attempt may be under way elsewhere.
+        return {run_rows.key_of(row[:4]): "" if row[5] == RunState.LOST else row[4] for row in found}
 
     def _record(self, rows: Sequence[Row], nonces: dict[RunKey, str]) -> list[RunKey]:
         flavour = self._flavour

@@ -33,7 +33,11 @@ class MemoryRunStore:
 
     def claim(self, runs: Sequence[Run]) -> dict[RunKey, bool]:
         with self._memory.call("runs.claim"):
-            return {run.key: self._memory.runs.setdefault(run.key, run).nonce == run.nonce for run in runs}
+            stored = {run.key: self._memory.runs.setdefault(run.key, run) for run in runs}
+            return {
+                run.key: stored[run.key].nonce == run.nonce and stored[run.key].state is not RunState.LOST
+                for run in runs
+            }
 
     def record(self, runs: Sequence[Run]) -> list[RunKey]:
         with self._memory.call("runs.record"):
@@ -88,7 +92,7 @@ class MemoryRunStore:
             if stored is None:
                 return False
             if stored.state is not RunState.PENDING:
-                return stored.nonce == run.nonce
+                return stored.nonce == run.nonce and stored.state is not RunState.LOST
             self._memory.runs[run.key] = stored.evolve(
                 state=run.state,
                 worker=run.worker,

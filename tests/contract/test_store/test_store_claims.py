@@ -61,6 +61,13 @@ def test_a_claim_never_moves_a_row_that_is_there(store: Store) -> None:
     assert store.runs.get(done.key) == done
 
 
+def test_a_claim_that_was_given_up_is_not_ours_any_more(store: Store) -> None:
+    mine = run(worker="w1")
+    store.runs.claim([mine])
+    store.runs.lose("w1", term=store.terms.take("m1"), reason="worker_lost")
+    assert store.runs.claim([mine]) == {mine.key: False}
+
+
 def test_thousands_are_claimed_in_one_call(store: Store) -> None:
     runs = [run(job_id=1 + number % 50, fire_ms=number * MINUTE_MS) for number in range(1, 1301)]
     won = store.runs.claim(runs)
