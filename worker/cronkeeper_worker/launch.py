@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 _PR_SET_NO_NEW_PRIVS = 38
 _SETPRIV = "/usr/bin/setpriv"
-#: What Python ignores, and an ignored signal stays so across exec; and what the runner handles itself.
-_DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+#: An ignored signal stays so across exec: what Python ignores, what a shell ignored before us, what the runner handles.
+_DEFAULT_SIGNALS = tuple(number for number in range(1, 32) if number not in (signal.SIGKILL, signal.SIGSTOP))
 
 
 class Launched(NamedTuple):
