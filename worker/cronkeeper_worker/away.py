@@ -26,7 +26,8 @@ MAX_LOG_BYTES = 1_000_000
 def main(argv: list[str]) -> int:
     """Look once; return the exit status. Cheap when nothing is due: many calls of one minute meet here."""
     state_dir = Path(argv[1])
-    if not _anything_due(state_dir):
+    settings = state_dir / "away.json"
+    if not settings.exists() or not _anything_due(state_dir):
         return 0
     _log_to(state_dir / "away.log")
     # The heavy part: half a second of imports, paid only when the daemon is away and something is due.
@@ -37,7 +38,9 @@ def main(argv: list[str]) -> int:
     if not lock.acquire(LOCK_WAIT_S):
         return 0
     try:
-        StandIn(state_dir).look(STAY_S)
+        # Looked at again: the daemon may have said goodbye while we waited.
+        if settings.exists():
+            StandIn(state_dir).look(STAY_S)
     finally:
         lock.release()
     return 0

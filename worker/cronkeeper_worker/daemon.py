@@ -163,6 +163,8 @@ class Daemon:
             extra={"event": "worker.ready", "worker": self._info.id, "tasks": len(self._engine.tasks)},
         )
         self._stop.wait()
+        if self._leaving():
+            node_files.drop_settings(self._config.state_dir)
         listener.stop()
         self._thread.stop()
         for loop in loops:
@@ -201,7 +203,7 @@ class Daemon:
 
     def _leave(self) -> None:
         """A clean stop hands the tasks over: no entry stays behind, and the leader need not wait for time-outs."""
-        if self._config.on_stop == "leave":
+        if self._leaving():
             self._crontab.clear()
             self._lease.release()
             self._stores.coordinator.stop()
@@ -209,6 +211,10 @@ class Daemon:
         self._fences.close()
         self._journal.close()
         self._stores.store.close()
+
+    def _leaving(self) -> bool:
+        """Say whether this end is a goodbye. After a fault it is not: the supervisor starts us again."""
+        return self._config.on_stop == "leave" and self._fault is None
 
     def _on_death(self, exc: BaseException) -> None:
         """A thread that dies takes the daemon with it: its supervisor starts it afresh, and nothing is half alive."""

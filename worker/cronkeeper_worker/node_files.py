@@ -67,6 +67,11 @@ def save_settings(state_dir: Path, config: WorkerConfig, name: str = AWAY) -> No
     write_private(state_dir / name, json.dumps(found).encode())
 
 
+def drop_settings(state_dir: Path) -> None:
+    """This node leaves: a `cronkeeper-fire` that cron has just started finds nothing to stand in for."""
+    (state_dir / AWAY).unlink(missing_ok=True)
+
+
 def load_settings(state_dir: Path, name: str = AWAY) -> WorkerConfig:
     """Return what `save_settings` left. Raises ConfigError when no daemon has ever run here."""
     try:
