@@ -82,10 +82,6 @@ class Agent:
         self._on_demand(list(assigned))
         return SOON_S if len(tasks) < len(assigned) else LOOK_S
 
-    def goodbye(self) -> None:
-        """Let the leader know at once that this worker is gone. Best effort: the session ends anyway."""
-        self._coordinator.stop()
-
     # -- inside
 
     def _verified(self, bodies: Mapping[TaskId, bytes]) -> dict[TaskId, Task]:

@@ -20,7 +20,7 @@ from cronkeeper.coord import connect
 from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.placement import WorkerInfo
 from cronkeeper.domain.run import Trigger
-from cronkeeper.errors import ConfigError, CronkeeperError, UnavailableError
+from cronkeeper.errors import ConfigError, UnavailableError
 from cronkeeper.ports import BlobStore, Coordinator, Store
 from cronkeeper.runtime.clock import SystemClock
 from cronkeeper.runtime.logs import setup_logs
@@ -46,7 +46,7 @@ from cronkeeper_worker.order_maker import NodeOrders
 from cronkeeper_worker.orders import RunnerEvent, RunnerLost
 from cronkeeper_worker.reporter import Reporter, poison_proof
 from cronkeeper_worker.runner_client import RunnerClient
-from cronkeeper_worker.tasks import BadTaskError, Installed, install
+from cronkeeper_worker.tasks import Installed, install_sound
 
 log = logging.getLogger(__name__)
 
@@ -180,14 +180,7 @@ class Daemon:
 
     def _resume(self) -> None:
         """Go on where the last daemon (or `cronkeeper-fire`) left: the journal says what was given and begun."""
-        items = []
-        for row in self._journal.tasks():
-            try:
-                items.append(install(row, self._verifier))
-            except (BadTaskError, CronkeeperError) as exc:
-                log.error(
-                    "a task is refused", extra={"event": "task.refused", "task": str(row.task), "error": str(exc)}
-                )
+        items = install_sound(self._journal.tasks(), self._verifier)
         self._engine.install(items)
         self._cache.want(artifact for item in items if (artifact := item.view.spec.artifact) is not None)
         # Whatever else stands in the crontab under our name is unscheduled before anything fires.

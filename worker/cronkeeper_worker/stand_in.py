@@ -14,7 +14,7 @@ from cronkeeper.blob import open_blobs
 from cronkeeper.coord import connect
 from cronkeeper.domain.ids import RunKey
 from cronkeeper.domain.run import Trigger
-from cronkeeper.errors import CronkeeperError, UnavailableError
+from cronkeeper.errors import UnavailableError
 from cronkeeper.ports import Coordinator
 from cronkeeper.runtime.clock import SystemClock
 from cronkeeper.runtime.logs import setup_logs
@@ -31,7 +31,7 @@ from cronkeeper_worker.order_maker import NodeOrders
 from cronkeeper_worker.orders import Ended, RunnerEvent, SpawnFailed, Started
 from cronkeeper_worker.reporter import Reporter
 from cronkeeper_worker.runner_client import RunnerClient
-from cronkeeper_worker.tasks import install
+from cronkeeper_worker.tasks import install_sound
 
 log = logging.getLogger(__name__)
 
@@ -59,12 +59,7 @@ class StandIn:
         """Decide and start what is due; stay a little, to write down and report what ends soon."""
         state_dir = str(self._config.state_dir)
         verifier = Verifier([bytes.fromhex(key) for key in self._config.verify_keys])
-        for row in self._journal.tasks():
-            try:
-                self._engine.install([install(row, verifier)])
-            except CronkeeperError as exc:
-                facts = {"event": "task.refused", "task": str(row.task), "error": str(exc)}
-                log.error("a task is refused", extra=facts)
+        self._engine.install(install_sound(self._journal.tasks(), verifier))
         self._runner.ensure()
         self._engine.resume(
             self._journal.open_entries(), lambda key: os.path.isdir(run_files.run_folder(state_dir, str(key)))

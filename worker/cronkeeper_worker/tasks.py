@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from cronkeeper.domain.ids import RunKey, TaskId
@@ -11,6 +13,8 @@ from cronkeeper.errors import CronkeeperError
 from cronkeeper.wire.task import Verifier
 from cronkeeper_worker.gate import TaskView, next_look_ms
 from cronkeeper_worker.journal import Entry, TaskRow
+
+log = logging.getLogger(__name__)
 
 
 class BadTaskError(CronkeeperError):
@@ -56,3 +60,15 @@ def install(row: TaskRow, verifier: Verifier) -> Installed:
     view = TaskView(row.task, task.spec, schedule, task.state, max(row.cursor_ms, task.effective_from_ms))
     next_ms = next_look_ms(view, view.cursor_ms) if task.state is JobState.ACTIVE else None
     return Installed(view, row.generation, row.fence, next_ms)
+
+
+def install_sound(rows: Iterable[TaskRow], verifier: Verifier) -> list[Installed]:
+    """Install what the journal holds; a bad task is told, and never stops the others."""
+    items = []
+    for row in rows:
+        try:
+            items.append(install(row, verifier))
+        except CronkeeperError as exc:
+            facts = {"event": "task.refused", "task": str(row.task), "error": str(exc)}
+            log.error("a task is refused", extra=facts)
+    return items

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from datetime import UTC, datetime
 from typing import Protocol
 
 
@@ -35,8 +34,3 @@ class SystemClock:
 
     def wait(self, event: threading.Event, timeout_s: float) -> bool:
         return event.wait(timeout_s)
-
-
-def utc_now() -> datetime:
-    """Return the wall clock as an aware datetime, for display only."""
-    return datetime.fromtimestamp(time.time(), UTC)
