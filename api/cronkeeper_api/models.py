@@ -161,8 +161,9 @@ class JobInput(Model):
     delivery: Annotated[Delivery, Field(strict=False)] = Field(
         default=Delivery.AT_LEAST_ONCE, description="What decides while no fence can be reached."
     )
-    on_worker_loss: Annotated[OnWorkerLoss, Field(strict=False)] = Field(
-        default=OnWorkerLoss.RERUN, description="What becomes of a run whose worker was lost."
+    on_worker_loss: Annotated[OnWorkerLoss, Field(strict=False)] | None = Field(
+        default=None,
+        description="What becomes of a run whose worker was lost; `hold` under `at_most_once`, `rerun` otherwise.",
     )
     dst: DstInput = Field(default=DstInput(), description="The rule for clock changes.")
     jitter_s: int = Field(

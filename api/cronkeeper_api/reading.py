@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from cronkeeper.domain.instants import parse_rfc3339
-from cronkeeper.domain.job import JobSpec, JobType, Limits, spec_to_dict
+from cronkeeper.domain.job import JobSpec, JobType, Limits, default_on_worker_loss, spec_to_dict
 from cronkeeper.domain.retry import Retry
 from cronkeeper.domain.schedule import Dst
 from cronkeeper.errors import FieldError, ValidationFailedError
@@ -174,7 +174,7 @@ def _spec(model: JobInput) -> JobSpec:
         misfire=model.misfire,
         grace_s=model.grace_s,
         delivery=model.delivery,
-        on_worker_loss=model.on_worker_loss,
+        on_worker_loss=model.on_worker_loss or default_on_worker_loss(model.delivery),
         dst=Dst(model.dst.gap, model.dst.fold),
         jitter_s=model.jitter_s,
         starts_at_ms=None if model.starts_at is None else parse_rfc3339(model.starts_at),

@@ -127,6 +127,7 @@ _CHOICES = [
     _job("a misfire that nobody knows", "misfire", misfire="last"),
     _job("a delivery that nobody can keep", "delivery", delivery="exactly_once"),
     _job("a loss that nobody knows", "on_worker_loss", on_worker_loss="retry"),
+    _job("a rerun that at_most_once forbids", "on_worker_loss", delivery="at_most_once", on_worker_loss="rerun"),
 ]
 _TEXTS = [
     _job("a command with a second line", "executable", executable="ls\nrm -rf /"),

@@ -81,6 +81,11 @@ def test_every_field_comes_back_as_given(world: World) -> None:
     assert set(world.coordinator.task_names()) == {TaskId(1, shard) for shard in range(3)}
 
 
+def test_at_most_once_holds_a_lost_run_without_being_told(world: World) -> None:
+    assert world.post_job()["on_worker_loss"] == "rerun"
+    assert world.post_job(delivery="at_most_once")["on_worker_loss"] == "hold"
+
+
 def test_a_selector_may_be_an_object_of_equalities(world: World) -> None:
     assert world.post_job(selector={"zone": "eu", "disk": "ssd"})["selector"] == "disk=ssd,zone=eu"
 

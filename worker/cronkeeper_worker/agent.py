@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cronkeeper.domain.ids import RunKey, TaskId
-from cronkeeper.domain.job import JobState, OnWorkerLoss
+from cronkeeper.domain.job import JobState
 from cronkeeper.domain.placement import Assignment, Ownership, WorkerInfo
 from cronkeeper.domain.run import Trigger
 from cronkeeper.errors import SignatureError, UnavailableError, WireFormatError
@@ -162,7 +162,7 @@ class Agent:
         for run in lost:
             spec = tasks[run.key.task].spec
             fresh = self._clock.now_ms() - run.key.fire_ms <= spec.grace_s * 1000
-            if fresh and spec.on_worker_loss is OnWorkerLoss.RERUN and tasks[run.key.task].state is JobState.ACTIVE:
+            if fresh and spec.reruns_lost and tasks[run.key.task].state is JobState.ACTIVE:
                 again.append(RunKey(run.key.task, run.key.fire_ms, run.key.attempt + 1))
         self._node.demand(again, Trigger.CATCH_UP)
 

@@ -57,6 +57,11 @@ class OnWorkerLoss(StrEnum):
     HOLD = "hold"
 
 
+def default_on_worker_loss(delivery: Delivery) -> OnWorkerLoss:
+    """Return what a job that says nothing wants: a run that was lost may have happened, so `at_most_once` holds."""
+    return OnWorkerLoss.HOLD if delivery is Delivery.AT_MOST_ONCE else OnWorkerLoss.RERUN
+
+
 class JobState(StrEnum):
     """What the user wants of the job; what `GET /jobs` shows as `status` is computed by `status_of`."""
 
@@ -138,6 +143,11 @@ class JobSpec:
     def parsed_selector(self) -> Selector | None:
         """Return the selector as a value; None allows every worker."""
         return None if self.selector is None else parse_selector(self.selector)
+
+    @property
+    def reruns_lost(self) -> bool:
+        """Whether a run whose end nobody saw is run again. Not under `at_most_once`: it may have run, or still run."""
+        return self.on_worker_loss is OnWorkerLoss.RERUN and self.delivery is Delivery.AT_LEAST_ONCE
 
     def due_between(self, after_ms: int, until_ms: int) -> tuple[int, int]:
         """Narrow (after, until] to the job's own window [starts_at, ends_at)."""

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from cronkeeper.domain.cronfields import ScheduleError
-from cronkeeper.domain.job import JobSpec, JobType, next_fire, spec_to_dict
+from cronkeeper.domain.job import Delivery, JobSpec, JobType, OnWorkerLoss, next_fire, spec_to_dict
 from cronkeeper.domain.labels import check_labels, parse_selector
 from cronkeeper.domain.schedule import load_zone, parse_schedule
 from cronkeeper.errors import FieldError
@@ -54,6 +54,14 @@ def check_spec(
     if spec.retry.max_backoff_s < spec.retry.backoff_s:
         faults.append(
             FieldError("retry.max_backoff_s", "is less than backoff_s", f"write {spec.retry.backoff_s} or more")
+        )
+    if spec.delivery is Delivery.AT_MOST_ONCE and spec.on_worker_loss is OnWorkerLoss.RERUN:
+        faults.append(
+            FieldError(
+                "on_worker_loss",
+                "rerun contradicts at_most_once: a lost run may have happened",
+                "write hold, or make delivery at_least_once",
+            )
         )
     if not faults and _size(spec) > MAX_SPEC_BYTES:
         faults.append(
