@@ -14,7 +14,7 @@ import pytest
 
 from cronkeeper_worker import run_files
 from cronkeeper_worker.executor import Executor
-from cronkeeper_worker.orders import Ended, Order, RunEvent, SpawnFailed, Started
+from cronkeeper_worker.orders import Ended, Expired, Order, RunEvent, SpawnFailed, Started
 from tests.harness.folders import make_folder, remove_folder
 from tests.harness.processes import alive
 
@@ -489,3 +489,28 @@ def test_a_thousand_runs_at_once_all_start_and_end_once(bench: Bench, account: s
     assert all(event.exit_code == 0 and event.tail == f"{run_id.split('-')[2]}\n" for run_id, event in ended.items())
     assert took < 60
     assert bench.executor.idle
+
+
+def boot_s() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def test_an_order_that_comes_too_late_starts_nothing_and_may_come_again(bench: Bench) -> None:
+    mark = bench.folder / "ran"
+    late = Order("late", "n", command=f"touch {mark}", expires_boot_s=boot_s() - 0.01)
+    bench.executor.start(late)
+    bench.until(lambda: Expired("late") in bench.events)
+    assert not mark.exists()
+    assert not Path(run_files.run_folder(str(bench.folder), "late")).exists()
+    assert bench.run(late._replace(expires_boot_s=boot_s() + 60)).exit_code == 0
+    assert mark.exists()
+
+
+def test_an_order_that_comes_again_too_late_is_answered_by_what_became_of_it(bench: Bench) -> None:
+    order = Order("again", "n", command="exit 3", expires_boot_s=boot_s() + 60)
+    assert bench.run(order).exit_code == 3
+    bench.events.clear()
+    bench.executor.start(order._replace(expires_boot_s=boot_s() - 1))
+    bench.until(lambda: bench.ended("again") is not None)
+    assert bench.ended("again").exit_code == 3  # type: ignore[union-attr]
+    assert Expired("again") not in bench.events

@@ -20,8 +20,8 @@ from cronkeeper.testing.memory_coordinator import MemoryCoordinator, MemoryEnsem
 from cronkeeper.testing.memory_store import MemoryStore
 from cronkeeper.wire.task import Signer, Task, Verifier
 from cronkeeper_worker.engine import Engine
-from cronkeeper_worker.engine_parts import Parts
-from cronkeeper_worker.fences import Fences
+from cronkeeper_worker.engine_parts import START_WITHIN_S, Parts, order_expiry_s
+from cronkeeper_worker.fences import Fence, Fences
 from cronkeeper_worker.journal import Journal, Phase, TaskRow
 from cronkeeper_worker.orders import Ended, Order
 from cronkeeper_worker.tasks import Installed, install
@@ -81,7 +81,7 @@ class World:
         """Start a daemon: everything but the journal is new."""
         self.journal = Journal(self.folder / f"{self.name}.db")
         self.fences = Fences(self.store.runs, lambda: self.coordinator, claim_wait_s=5)
-        parts = Parts(
+        self.parts = Parts(
             worker=self.name,
             journal=self.journal,
             fences=self.fences,
@@ -91,7 +91,7 @@ class World:
             clock=self.clock,
             metrics=WorkerMetrics(CollectorRegistry()),
         )
-        self.engine = Engine(parts)
+        self.engine = Engine(self.parts)
 
     def give(self, spec: JobSpec, *, generation: int = 1, state: JobState = JobState.ACTIVE) -> None:
         """Have the task assigned, as the agent does it."""
@@ -331,6 +331,72 @@ def test_a_run_whose_end_nobody_saw(world: World, policy: OnWorkerLoss, attempts
     world.pass_minutes(0.1)
     assert [RunKey.parse(run_id).attempt for run_id in world.ordered()] == attempts
     assert world.state(world.ordered()[0]) is RunState.LOST
+
+
+def test_at_most_once_never_runs_a_lost_run_again(world: World) -> None:
+    world.give(spec(schedule="0 * * * *", delivery=Delivery.AT_MOST_ONCE, on_worker_loss=OnWorkerLoss.RERUN))
+    world.pass_minutes(60)
+    world.end(world.ordered()[0], None, lost=True)
+    world.pass_minutes(10)
+    assert len(world.ordered()) == 1
+
+
+def test_an_order_is_good_for_four_seconds_after_the_last_sign_of_life(world: World) -> None:
+    fences = Fences(world.store.runs, lambda: None, claim_wait_s=5)
+    parts = replace(world.parts, fences=fences)
+    now_s = world.clock.boot_s()
+    assert order_expiry_s(parts, Fence.MYSQL) == now_s + START_WITHIN_S
+    fences.lease_heard_s = now_s - 1.5
+    assert order_expiry_s(parts, Fence.ZOOKEEPER) == now_s - 1.5 + START_WITHIN_S
+    fences.lease_heard_s = now_s - 60
+    assert order_expiry_s(parts, Fence.MYSQL) == now_s + START_WITHIN_S
+
+
+def test_an_order_without_a_fence_does_not_expire(world: World) -> None:
+    world.give(spec(schedule="0 * * * *"))
+    world.store.set_available(False)
+    world.coordinator.cut()
+    world.pass_minutes(60)
+    assert world.runner.orders[0].expires_boot_s is None
+
+
+def test_an_order_that_came_too_late_is_claimed_again_and_started_if_the_claim_stands(world: World) -> None:
+    world.give(spec(schedule="0 * * * *"))
+    world.pass_minutes(60)
+    key = RunKey.parse(world.ordered()[0])
+    world.pass_minutes(0.2)
+    world.engine.on_expired([key])
+    first, second = world.runner.orders
+    assert (second.run_id, second.nonce) == (first.run_id, first.nonce)
+    assert second.expires_boot_s == pytest.approx((first.expires_boot_s or 0) + 12)
+    world.begin(str(key))
+    assert world.state(str(key)) is RunState.RUNNING
+
+
+def test_an_order_that_came_too_late_is_dropped_if_the_run_was_given_up(world: World) -> None:
+    """A worker was paused between claim and start, declared lost, and woke up: the fire is another's now."""
+    world.give(spec(schedule="0 * * * *"))
+    world.pass_minutes(60)
+    key = RunKey.parse(world.ordered()[0])
+    world.store.runs.lose(world.name, term=world.store.terms.take("m1"), reason="worker_lost")
+    world.engine.on_expired([key])
+    assert len(world.ordered()) == 1
+    assert world.engine.running() == 0
+    assert world.journal.open_entries() == []
+    world.report()
+    assert world.states() == ["lost"]
+
+
+def test_an_order_that_came_too_late_for_a_task_that_has_left_is_told_as_failed(world: World) -> None:
+    world.give(spec(schedule="0 * * * *"))
+    world.pass_minutes(60)
+    key = RunKey.parse(world.ordered()[0])
+    world.engine.uninstall([TASK])
+    world.engine.on_expired([key])
+    assert len(world.ordered()) == 1
+    world.report()
+    run = world.store.runs.get(key)
+    assert (run.state, run.reason) == (RunState.FAILED, Reason.SPAWN_FAILED)
 
 
 def test_a_missing_artifact_holds_only_its_own_task_and_only_for_the_grace(world: World) -> None:

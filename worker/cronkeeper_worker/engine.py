@@ -8,7 +8,6 @@ transition table could decide.
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
@@ -18,7 +17,16 @@ from cronkeeper.domain.run import Reason, Run, RunEvent, RunState, Trigger, adva
 from cronkeeper.errors import UnavailableError
 from cronkeeper_worker import gate
 from cronkeeper_worker.board import Board
-from cronkeeper_worker.engine_parts import Parts, claim_runs, ended_run, failed_run, next_attempt
+from cronkeeper_worker.engine_parts import (
+    Parts,
+    claim_runs,
+    ended_run,
+    failed_run,
+    new_entry,
+    order_expiry_s,
+    released,
+    retry_entry,
+)
 from cronkeeper_worker.fences import Fence, Outcome
 from cronkeeper_worker.gate import Decision, Verdict
 from cronkeeper_worker.journal import Entry, Phase
@@ -99,7 +107,7 @@ class Engine:
             if trigger is Trigger.MANUAL and not decision.run:
                 # Its row exists and says pending: it waits for the run before it instead of being refused.
                 decision = Decision(key, trigger, run=True, wait=True)
-            entry = self._entry(item, decision)
+            entry = new_entry(self._parts.worker, item, decision)
             decided.append(entry)
             if entry.phase is Phase.WAITING:
                 item.waiting[key] = entry
@@ -144,6 +152,21 @@ class Engine:
         log.warning("a run could not be started", extra={"event": "run.spawn_failed", "run": run.id, "error": message})
         self._end([(entry, run)])
 
+    def on_expired(self, keys: Sequence[RunKey]) -> None:
+        """Orders reached the runner too late, nothing was started: if the claims still stand, order again."""
+        again: list[Entry] = []
+        for key in keys:
+            entry = self._board.find(key)
+            if entry is None or entry.phase is not Phase.CLAIMED:
+                continue
+            log.warning("an order came too late to be carried out", extra={"event": "order.expired", "run": str(key)})
+            if key.task in self._board.tasks:
+                self._board.drop(key)
+                again.append(entry)
+            else:
+                self.on_spawn_failed(key, "the task had left this node before the run could be started")
+        self._launch_again(again)
+
     def on_ended(self, ended: Sequence[Ended]) -> None:
         """Processes have ended."""
         pairs = []
@@ -163,7 +186,7 @@ class Engine:
         What was started is believed to run until the runner tells otherwise. What was decided, or claimed without a
         process, is claimed (again: by the same nonce, so that a claim which was given up meanwhile is not acted on).
         """
-        launch: list[Entry] = []
+        claimed: list[Entry] = []
         lost: list[Ended] = []
         for entry in entries:
             key = entry.run.key
@@ -178,16 +201,9 @@ class Engine:
                 item.waiting[key] = entry
                 self._board.arm(item)
             else:
-                again = entry
-                if entry.phase is Phase.CLAIMED:
-                    released = entry.run.evolve(state=advance(entry.run.state, RunEvent.RELEASE))
-                    again = replace(entry, run=released, phase=Phase.DECIDED)
-                if self._too_late(item, key, self._parts.clock.now_ms()):
-                    self._skip(again, Reason.LATE)
-                else:
-                    launch.append(again)
+                claimed.append(entry)
         self.on_ended(lost)
-        self._launch(launch)
+        self._launch_again(claimed)
 
     # -- inside
     def _decide_due(self, due: Sequence[Installed], now_ms: int, trigger: Trigger) -> list[Entry]:
@@ -197,7 +213,9 @@ class Engine:
             if item.next_ms is None or item.next_ms > now_ms:
                 continue
             verdict = gate.decide(item.view, now_ms, trigger=trigger, active=item.busy(), waiting=list(item.waiting))
-            verdicts.append((item, verdict, [self._entry(item, decision) for decision in verdict.decisions]))
+            verdicts.append(
+                (item, verdict, [new_entry(self._parts.worker, item, decision) for decision in verdict.decisions])
+            )
         self._parts.journal.decide(
             [entry for _, _, entries in verdicts for entry in entries],
             [(item.id, verdict.cursor_ms, verdict.next_ms) for item, verdict, _ in verdicts],
@@ -229,21 +247,6 @@ class Engine:
             if entry.phase is Phase.WAITING:
                 item.waiting[entry.run.key] = entry
 
-    def _entry(self, item: Installed, decision: Decision) -> Entry:
-        run = Run(
-            key=decision.key,
-            trigger=decision.trigger,
-            state=RunState.PENDING,
-            worker=self._parts.worker,
-            nonce=secrets.token_hex(16),
-            generation=item.generation,
-            fence=item.fence,
-            reason=decision.reason,
-        )
-        if not decision.run:
-            return Entry(run.evolve(state=advance(run.state, RunEvent.SKIP)), Phase.OVER)
-        return Entry(run, Phase.WAITING if decision.wait else Phase.DECIDED)
-
     def _take_ready(self, item: Installed, now_ms: int) -> list[Entry]:
         """Take the waiting runs that may go now: one if the policy wants them one by one."""
         one_by_one = item.view.spec.concurrency is not Concurrency.ALLOW
@@ -270,6 +273,17 @@ class Engine:
         for item in found:
             self._board.arm(item)
 
+    def _launch_again(self, entries: Sequence[Entry]) -> None:
+        """Claim once more, by the same nonces, and start what was decided or claimed but has no process."""
+        fresh: list[Entry] = []
+        for entry in map(released, entries):
+            item = self._board.tasks[entry.run.key.task]
+            if self._too_late(item, entry.run.key, self._parts.clock.now_ms()):
+                self._skip(entry, Reason.LATE)
+            else:
+                fresh.append(entry)
+        self._launch(fresh)
+
     def _launch(self, entries: Sequence[Entry]) -> None:
         """Claim and start decided runs: one claim for all of them."""
         able: list[tuple[Installed, Entry]] = []
@@ -287,12 +301,8 @@ class Engine:
                 # A run on demand has its row already: it is claimed, and then ends as failed with the reason.
                 able.append((item, entry))
         answers = claim_runs(self._parts, able)
-        orders = []
-        for item, entry in able:
-            order = self._on_answer(item, entry, *answers[entry.run.key])
-            if order is not None:
-                orders.append(order)
-        self._order(orders)
+        orders = [self._on_answer(item, entry, *answers[entry.run.key]) for item, entry in able]
+        self._order([order for order in orders if order is not None])
 
     def _order(self, orders: Sequence[Order]) -> None:
         if not orders:
@@ -331,7 +341,8 @@ class Engine:
             self._fail(granted, obstacle)
             return None
         try:
-            return self._parts.orders.make(item, run)
+            order = self._parts.orders.make(item, run)
+            return order._replace(expires_boot_s=order_expiry_s(self._parts, fence))
         except ValueError as exc:
             self.on_spawn_failed(run.key, str(exc))
             return None
@@ -365,7 +376,7 @@ class Engine:
             if item is None:
                 continue
             touched[item.id] = item
-            retry = self._retry(item, run)
+            retry = retry_entry(self._parts, item, run)
             if retry is not None:
                 retries.append(retry)
                 item.waiting[retry.run.key] = retry
@@ -376,16 +387,6 @@ class Engine:
 
     def _write_end(self, entry: Entry, run: Run) -> None:
         self._parts.journal.update([replace(entry, run=run, phase=Phase.OVER)])
-
-    def _retry(self, item: Installed, run: Run) -> Entry | None:
-        """Return the next attempt of this fire, waiting for its back-off, or None."""
-        wanted = next_attempt(item.view.spec, run)
-        if wanted is None:
-            return None
-        wait_s, trigger = wanted
-        key = RunKey(run.key.task, run.key.fire_ms, run.key.attempt + 1)
-        entry = self._entry(item, Decision(key, trigger, run=True, wait=True))
-        return replace(entry, not_before_ms=self._parts.clock.now_ms() + wait_s * 1000)
 
     def _on_old_news(self, key: RunKey) -> None:
         """A run that this engine does not hold: acknowledged, unless the journal still has to report it."""

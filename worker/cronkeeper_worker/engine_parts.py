@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from cronkeeper.domain.ids import RunKey
-from cronkeeper.domain.job import JobSpec, OnWorkerLoss
+from cronkeeper.domain.job import JobSpec
 from cronkeeper.domain.retry import next_attempt_after_s
 from cronkeeper.domain.run import Reason, Run, RunEvent, RunState, Trigger, advance
 from cronkeeper.errors import UnavailableError
 from cronkeeper.runtime.clock import Clock
 from cronkeeper.runtime.metrics import WorkerMetrics
 from cronkeeper_worker.fences import Answer, Fence, Fences, Outcome
-from cronkeeper_worker.journal import Entry, Journal
+from cronkeeper_worker.gate import Decision
+from cronkeeper_worker.journal import Entry, Journal, Phase
 from cronkeeper_worker.orders import Ended, Order
 from cronkeeper_worker.tasks import Installed
 
 #: A run whose end nobody saw is run again (if the job wants that), at most so many times beyond its retries.
 MAX_RERUNS = 3
+#: A claim is good for so long after the last sign of life that a store has acknowledged; then it is asked for again.
+#: Shorter than the leader's patience (6 s): a paused worker that wakes up starts nothing that was given to another.
+START_WITHIN_S = 4.0
 
 
 class Runner(Protocol):
@@ -53,6 +58,51 @@ class Parts:
     claim_pending: Callable[[Run], bool]
     clock: Clock
     metrics: WorkerMetrics
+
+
+def new_entry(worker: str, item: Installed, decision: Decision) -> Entry:
+    """Return a decision as the journal keeps it, with a nonce of its own."""
+    run = Run(
+        key=decision.key,
+        trigger=decision.trigger,
+        state=RunState.PENDING,
+        worker=worker,
+        nonce=secrets.token_hex(16),
+        generation=item.generation,
+        fence=item.fence,
+        reason=decision.reason,
+    )
+    if not decision.run:
+        return Entry(run.evolve(state=advance(run.state, RunEvent.SKIP)), Phase.OVER)
+    return Entry(run, Phase.WAITING if decision.wait else Phase.DECIDED)
+
+
+def retry_entry(parts: Parts, item: Installed, run: Run) -> Entry | None:
+    """Return the next attempt of an ended run's fire, waiting for its back-off, or None."""
+    wanted = next_attempt(item.view.spec, run)
+    if wanted is None:
+        return None
+    wait_s, trigger = wanted
+    key = RunKey(run.key.task, run.key.fire_ms, run.key.attempt + 1)
+    entry = new_entry(parts.worker, item, Decision(key, trigger, run=True, wait=True))
+    return replace(entry, not_before_ms=parts.clock.now_ms() + wait_s * 1000)
+
+
+def released(entry: Entry) -> Entry:
+    """Return an entry that has no process as one that is to be claimed (again)."""
+    if entry.phase is not Phase.CLAIMED:
+        return entry
+    return replace(entry, run=entry.run.evolve(state=advance(entry.run.state, RunEvent.RELEASE)), phase=Phase.DECIDED)
+
+
+def order_expiry_s(parts: Parts, fence: Fence) -> float | None:
+    """Return until when (boot-time clock) an order may be carried out; None: no fence was asked, so none can expire."""
+    if fence is Fence.NONE:
+        return None
+    now_s = parts.clock.boot_s()
+    alive_s = parts.fences.witness_s(now_s)
+    # Without a recent sign of life the claim that was granted just now is the best there is.
+    return (alive_s if now_s < alive_s + START_WITHIN_S else now_s) + START_WITHIN_S
 
 
 def claim_runs(parts: Parts, able: Sequence[tuple[Installed, Entry]]) -> dict[RunKey, Answer]:
@@ -108,7 +158,7 @@ def next_attempt(spec: JobSpec, run: Run) -> tuple[int, Trigger] | None:
     wait_s, trigger = None, Trigger.RETRY
     if run.state in (RunState.FAILED, RunState.TIMED_OUT):
         wait_s = next_attempt_after_s(spec.retry, run.key.attempt)
-    elif run.state is RunState.LOST and spec.on_worker_loss is OnWorkerLoss.RERUN:
+    elif run.state is RunState.LOST and spec.reruns_lost:
         trigger = Trigger.CATCH_UP
         wait_s = 1 if run.key.attempt <= spec.retry.limit + MAX_RERUNS else None
     return None if wait_s is None else (wait_s, trigger)

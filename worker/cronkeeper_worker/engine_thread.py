@@ -13,7 +13,7 @@ from cronkeeper.domain.ids import RunKey
 from cronkeeper.domain.run import Trigger
 from cronkeeper.runtime.clock import Clock
 from cronkeeper_worker.engine import Engine
-from cronkeeper_worker.orders import Ended, RunnerEvent, SpawnFailed, Started
+from cronkeeper_worker.orders import Ended, Expired, RunnerEvent, SpawnFailed, Started
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -34,6 +34,7 @@ class EngineThread:
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._started: list[tuple[RunKey, int]] = []
         self._ended: list[Ended] = []
+        self._expired: list[RunKey] = []
         self._looks = 0
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -80,6 +81,8 @@ class EngineThread:
                 self._started.append((RunKey.parse(event.run_id), event.started_ms))
             elif isinstance(event, Ended):
                 self._ended.append(event)
+            elif isinstance(event, Expired):
+                self._expired.append(RunKey.parse(event.run_id))
         self._wake.set()
 
     def stop(self) -> None:
@@ -101,11 +104,14 @@ class EngineThread:
         with self._lock:
             started, self._started = self._started, []
             ended, self._ended = self._ended, []
+            expired, self._expired = self._expired, []
             looks, self._looks = self._looks, 0
         if started:
             self._engine.on_started(started)
         if ended:
             self._engine.on_ended(ended)
+        if expired:
+            self._engine.on_expired(expired)
         while True:
             try:
                 action = self._inbox.get_nowait()

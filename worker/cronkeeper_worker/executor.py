@@ -15,7 +15,17 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from cronkeeper_worker import launch, run_files
-from cronkeeper_worker.orders import Ended, Order, OrderError, RunEvent, SpawnFailed, Started, check, is_run_id
+from cronkeeper_worker.orders import (
+    Ended,
+    Expired,
+    Order,
+    OrderError,
+    RunEvent,
+    SpawnFailed,
+    Started,
+    check,
+    is_run_id,
+)
 from cronkeeper_worker.timers import Timer, Timers
 
 if TYPE_CHECKING:
@@ -170,6 +180,10 @@ class Executor:
 
     def _launch(self, order: Order) -> None:
         folder = run_files.run_folder(self.state_dir, order.run_id)
+        if _has_expired(order) and not os.path.isdir(folder):
+            # The last look before the process is made: only a pause between here and its first instruction is left.
+            self._events.append(Expired(order.run_id))
+            return
         try:
             launched = self._launcher.launch(order)
         except FileExistsError:
@@ -371,6 +385,10 @@ def _signal_group(group: int, number: int) -> bool:
     except PermissionError:  # a member changed its account: it is there, and not ours to end
         return True
     return True
+
+
+def _has_expired(order: Order) -> bool:
+    return order.expires_boot_s is not None and _boot_s() > order.expires_boot_s
 
 
 def _boot_s() -> float:

@@ -59,6 +59,20 @@ class Fences:
         self._pool = concurrent.futures.ThreadPoolExecutor(4, thread_name_prefix="claim")
         #: Told by the lease thread, so that no fire has to find out for itself.
         self.mysql_ok = True
+        #: When (boot-time clock) the newest lease beat was sent that MySQL acknowledged; None: no lease is kept here.
+        self.lease_heard_s: float | None = None
+
+    def witness_s(self, now_s: float) -> float:
+        """Return when (boot-time clock) the newest sign of life was sent that a store has acknowledged.
+
+        Kept from the sending on, as nobody can tell how long an answer was under way. A process that keeps no lease,
+        such as `cronkeeper-fire`, has nothing but the claim of just now.
+        """
+        if self.lease_heard_s is None:
+            return now_s
+        coordinator = self._coordinator()
+        session_heard_s = 0.0 if coordinator is None else now_s - coordinator.silence_s()
+        return max(self.lease_heard_s, session_heard_s)
 
     def claim(self, runs: Sequence[Run], delivery: Mapping[RunKey, Delivery]) -> dict[RunKey, Answer]:
         """Return each run's answer. Bounded by `claim_wait_s` plus ZooKeeper's own call timeout."""

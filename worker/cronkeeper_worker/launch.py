@@ -260,8 +260,8 @@ def _pidfd(pid: int) -> int:
 
 
 def digest(order: Order) -> str:
-    """Return the SHA-256 of the whole order, in hex: it tells two orders of one run id apart."""
-    return sha256_hex(repr(tuple(order)).encode(errors="surrogateescape"))
+    """Return the SHA-256 of what the order asks for, in hex: it tells two orders of one run id apart."""
+    return sha256_hex(repr(tuple(order._replace(expires_boot_s=None))).encode(errors="surrogateescape"))
 
 
 def _load_no_new_privs() -> Callable[[], None]:

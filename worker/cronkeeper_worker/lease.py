@@ -50,6 +50,7 @@ class Lease:
 
     def step(self) -> float:
         """Beat once. Raises UnavailableError while MySQL is away; claims go to the other fence meanwhile."""
+        sent_s = self._clock.boot_s()
         try:
             beat = self._store.leases.beat(self._info, local_ms=self._clock.now_ms())
         except UnavailableError:
@@ -58,6 +59,8 @@ class Lease:
             self._fences.mysql_ok = False
             self._metrics.mysql.set(0)
             raise
+        if not beat.lost:
+            self._fences.lease_heard_s = sent_s
         if not self._fences.mysql_ok:
             log.info("MySQL answers", extra={"event": "mysql.back"})
         self._fences.mysql_ok = True

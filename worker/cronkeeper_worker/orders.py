@@ -40,6 +40,9 @@ class Order(NamedTuple):
     output_kb: int = 1024
     cpu_s: int | None = None
     memory_mb: int | None = None
+    #: The instant on the boot-time clock after which the claim behind this order proves nothing any more: whoever was
+    #: paused until then may have been given up, and the fire be under way elsewhere. None: no claim was to be had.
+    expires_boot_s: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return what `order_from` reads."""
@@ -92,6 +95,12 @@ class SpawnFailed(NamedTuple):
     failed_ms: int
 
 
+class Expired(NamedTuple):
+    """Nothing of the run was executed: the order came later than it was good for. Ask for the claim again."""
+
+    run_id: str
+
+
 class Ended(NamedTuple):
     """The main process is over and its output complete (or given up 2 s later, when a stray child held it open).
 
@@ -116,10 +125,12 @@ class RunnerLost(NamedTuple):
     reason: str
 
 
-RunEvent = Started | SpawnFailed | Ended
-RunnerEvent = Started | SpawnFailed | Ended | RunnerLost
+RunEvent = Started | SpawnFailed | Expired | Ended
+RunnerEvent = RunEvent | RunnerLost
 
-_KINDS: dict[str, type[RunEvent]] = {"started": Started, "spawn_failed": SpawnFailed, "ended": Ended}
+_KINDS: dict[str, type[RunEvent]] = {
+    "started": Started, "spawn_failed": SpawnFailed, "expired": Expired, "ended": Ended
+}  # fmt: skip
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 
 

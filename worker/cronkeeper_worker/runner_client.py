@@ -15,7 +15,17 @@ from typing import Any
 
 from cronkeeper.errors import UnavailableError
 from cronkeeper_worker import launch, runner_main
-from cronkeeper_worker.orders import Ended, Order, RunnerEvent, RunnerLost, SpawnFailed, Started, check, event_from
+from cronkeeper_worker.orders import (
+    Ended,
+    Expired,
+    Order,
+    RunnerEvent,
+    RunnerLost,
+    SpawnFailed,
+    Started,
+    check,
+    event_from,
+)
 
 _SEND_TIMEOUT_S = 10.0
 _LOOK_S = 0.02
@@ -80,7 +90,7 @@ class RunnerClient:
             raise UnavailableError(f"no runner in {self._state_dir}: {problem}")
 
     def start(self, orders: Sequence[Order]) -> None:
-        """Hand over orders, all in one message; each is answered by Started or SpawnFailed.
+        """Hand over orders, all in one message; each is answered by Started, SpawnFailed or Expired.
 
         Raises OrderError when one of them is unsound: then none was sent. UnavailableError: call `ensure`; what was
         ordered is sent again by itself then. Ordering the same run twice is safe.
@@ -177,7 +187,7 @@ class RunnerClient:
                     case Started():
                         self._running[event.run_id] = event
                         self._unanswered.pop(event.run_id, None)
-                    case Ended() | SpawnFailed():
+                    case Ended() | SpawnFailed() | Expired():
                         self._running.pop(event.run_id, None)
                         self._unanswered.pop(event.run_id, None)
                     case RunnerLost():

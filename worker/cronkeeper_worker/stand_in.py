@@ -28,7 +28,7 @@ from cronkeeper_worker.engine_parts import Parts
 from cronkeeper_worker.fences import Fences
 from cronkeeper_worker.journal import Journal
 from cronkeeper_worker.order_maker import NodeOrders
-from cronkeeper_worker.orders import Ended, RunnerEvent, SpawnFailed, Started
+from cronkeeper_worker.orders import Ended, Expired, RunnerEvent, SpawnFailed, Started
 from cronkeeper_worker.reporter import Reporter
 from cronkeeper_worker.runner_client import RunnerClient
 from cronkeeper_worker.tasks import install_sound
@@ -87,6 +87,8 @@ class StandIn:
                     self._engine.on_started([(RunKey.parse(event.run_id), event.started_ms)])
                 case SpawnFailed():
                     self._engine.on_spawn_failed(RunKey.parse(event.run_id), event.message)
+                case Expired():
+                    self._engine.on_expired([RunKey.parse(event.run_id)])
                 case Ended():
                     self._engine.on_ended([event])
             if not self._engine.running():
