@@ -14,12 +14,8 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from cronkeeper.domain.placement import Lease
+from cronkeeper.domain.placement import LEASE_EVERY_S, START_WITHIN_S, Lease
 
-#: How often a worker renews its lease row.
-LEASE_EVERY_S = 2.0
-#: A worker stops starting `at_most_once` runs this part of the session after its last acknowledged probe.
-SELF_FENCE_SHARE = 2 / 3
 #: A lease of this age was never renewed so long ago: the worker has said goodbye (`LeaseStore.release`).
 GOODBYE_S = 365 * 86_400.0
 
@@ -50,17 +46,17 @@ class LivenessSettings:
 def check_settings(settings: LivenessSettings) -> list[str]:
     """Return what does not add up, in sentences that name the setting; an empty list when all is well."""
     faults = []
-    fence_s = settings.session_s * SELF_FENCE_SHARE
     if settings.grace_s < 1:
         faults.append("grace_s: use at least 1 second, or a worker that reconnects is taken for dead")
     if settings.lease_stale_s < 3 * LEASE_EVERY_S:
         faults.append(
             f"lease_stale_s: use at least {3 * LEASE_EVERY_S:g} seconds: leases are renewed every {LEASE_EVERY_S:g} s"
         )
-    if settings.lease_stale_s < fence_s + 1:
+    # A lease says so by itself: 6 s are more than 4. While MySQL is away, the session alone decides.
+    if settings.session_s + settings.grace_s < START_WITHIN_S + 1:
         faults.append(
-            f"lease_stale_s: use at least {fence_s + 1:g} seconds with a session timeout of {settings.session_s:g} s:"
-            " a worker that is cut off fences itself only after two thirds of it"
+            f"grace_s: use at least {START_WITHIN_S + 1 - settings.session_s:g} seconds with a session timeout of"
+            f" {settings.session_s:g} s: a worker that is cut off may start something for {START_WITHIN_S:g} s more"
         )
     if settings.mysql_silent_s < settings.session_s + settings.lease_stale_s:
         faults.append(

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.job import Concurrency, Delivery, JobSpec, JobState, JobType, Misfire, OnWorkerLoss
+from cronkeeper.domain.placement import START_WITHIN_S
 from cronkeeper.domain.retry import Retry
 from cronkeeper.domain.run import Reason, Run, RunState, Trigger
 from cronkeeper.errors import UnavailableError
@@ -20,7 +21,7 @@ from cronkeeper.testing.memory_coordinator import MemoryCoordinator, MemoryEnsem
 from cronkeeper.testing.memory_store import MemoryStore
 from cronkeeper.wire.task import Signer, Task, Verifier
 from cronkeeper_worker.engine import Engine
-from cronkeeper_worker.engine_parts import START_WITHIN_S, Parts, order_expiry_s
+from cronkeeper_worker.engine_parts import Parts, order_expiry_s
 from cronkeeper_worker.fences import Fence, Fences
 from cronkeeper_worker.journal import Journal, Phase, TaskRow
 from cronkeeper_worker.orders import Ended, Order

@@ -275,7 +275,7 @@ def test_defaults_add_up() -> None:
     [
         (replace(_SETTINGS, grace_s=0.5), "grace_s"),
         (replace(_SETTINGS, lease_stale_s=5.0), "lease_stale_s"),
-        (replace(_SETTINGS, session_s=12.0, mysql_silent_s=60.0), "lease_stale_s"),
+        (replace(_SETTINGS, session_s=2.0), "grace_s"),
         (replace(_SETTINGS, mysql_silent_s=10.0), "mysql_silent_s"),
         (replace(_SETTINGS, brake_share=0.0), "lost_brake_share"),
         (replace(_SETTINGS, brake_least=1), "lost_brake_least"),

@@ -28,7 +28,7 @@ def test_defaults_are_those_of_the_design() -> None:
     ("settings", "named"),
     [
         ({"GRACE_S": "0.1"}, ["grace_s"]),
-        ({"SESSION_TIMEOUT_S": "12"}, ["lease_stale_s", "mysql_silent_s"]),
+        ({"SESSION_TIMEOUT_S": "12"}, ["mysql_silent_s"]),
         ({"LOST_BRAKE_SHARE": "2"}, ["lost_brake_share"]),
         ({"LOST_BRAKE_PAUSE_S": "1"}, ["lost_brake_pause_s"]),
         ({"RUNS_KEEP_DAYS": "0"}, ["runs_keep_days"]),

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from cronkeeper.domain.ids import RunKey
 from cronkeeper.domain.job import JobSpec
+from cronkeeper.domain.placement import START_WITHIN_S
 from cronkeeper.domain.retry import next_attempt_after_s
 from cronkeeper.domain.run import Reason, Run, RunEvent, RunState, Trigger, advance
 from cronkeeper.errors import UnavailableError
@@ -22,9 +23,6 @@ from cronkeeper_worker.tasks import Installed
 
 #: A run whose end nobody saw is run again (if the job wants that), at most so many times beyond its retries.
 MAX_RERUNS = 3
-#: A claim is good for so long after the last sign of life that a store has acknowledged; then it is asked for again.
-#: Shorter than the leader's patience (6 s): a paused worker that wakes up starts nothing that was given to another.
-START_WITHIN_S = 4.0
 
 
 class Runner(Protocol):

@@ -8,6 +8,14 @@ from enum import StrEnum
 
 from cronkeeper.domain.ids import TaskId
 
+# What workers and leaders must agree on, so that nothing is given on while its last owner may still begin it.
+
+#: How often a worker renews its lease row.
+LEASE_EVERY_S = 2.0
+#: A worker starts nothing this long after its last sign of life that a store has acknowledged (counted from the sending
+#: on, by the boot-time clock): first it asks for the claim again.
+START_WITHIN_S = 4.0
+
 
 class WorkerState(StrEnum):
     UP = "up"
