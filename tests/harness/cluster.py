@@ -1,4 +1,4 @@
-"""A whole Cronkeeper cluster on loopback, every part real: what a user of a fleet has, on one machine.
+"""A whole Cronkeeper cluster, every part real: what a user of a fleet has, on one machine.
 
 Three ZooKeeper servers, MariaDB, an S3 server, HAProxy in front of two API servers, two managers, and three workers,
 each in a node with a cron of its own.
@@ -25,6 +25,7 @@ from cronkeeper.wire.task import Signer
 from tests.harness.cron import Node, NodeProcess
 from tests.harness.folders import make_folder, remove_folder
 from tests.harness.haproxy import HAProxy
+from tests.harness.hosts import LOOPBACK, Host
 from tests.harness.mariadb import MariaDB
 from tests.harness.objectstore import ObjectStore
 from tests.harness.ports import free_port
@@ -53,7 +54,10 @@ def lowered(headers: Message) -> dict[str, str]:
 
 
 class Cluster:
-    """`start` brings everything up and waits until it is ready; `stop` leaves no process and no file."""
+    """`start` brings everything up and waits until it is ready; `stop` leaves no process and no file.
+
+    `place` tells the host of each part by its name: `haproxy`, `api-1`, `m1`, `w1` and so on.
+    """
 
     def __init__(
         self,
@@ -64,13 +68,17 @@ class Cluster:
         workers: int = 3,
         managers: int = 2,
         apis: int = 2,
+        place: Callable[[str], Host] = lambda _name: LOOPBACK,
     ) -> None:
+        self.place = place
         self.folder = make_folder("cluster")
         self.zookeeper, self.mariadb, self.objects = zookeeper, mariadb, objects
         self.database = f"cluster_{uuid.uuid4().hex[:10]}"
         self._seed = secrets.token_bytes(32)
         self._key_file = self.folder / "signing-key"
-        self._api_ports = [free_port() for _ in range(max(apis, 2))]
+        self._api_binds = [
+            f"{place(f'api-{min(number, apis - 1) + 1}').address}:{free_port()}" for number in range(max(apis, 2))
+        ]
         self.haproxy: HAProxy | None = None
         self.env: dict[str, str] = {}
         self.apis: list[Process] = []
@@ -106,14 +114,15 @@ class Cluster:
         self.token = self.new_token("admin")
         workers, managers, apis = self._counts
         for number in range(apis):
-            self.apis.append(self._service("api", number, {"CRONKEEPER_BIND": f"127.0.0.1:{self._api_ports[number]}"}))
+            settings = {"CRONKEEPER_BIND": self._api_binds[number]}
+            self.apis.append(self._service("api", number, self.place(f"api-{number + 1}"), settings))
         for number in range(managers):
             name = f"m{number + 1}"
             settings = {"CRONKEEPER_MANAGER_ID": name, "CRONKEEPER_METRICS_BIND": self._metrics_of(name)}
-            self.managers.append(self._service("manager", number, settings))
+            self.managers.append(self._service("manager", number, self.place(name), settings))
         for number in range(workers):
             self.add_worker(f"w{number + 1}", {"zone": "abc"[number % 3]})
-        self.haproxy = HAProxy(*(f"127.0.0.1:{port}" for port in self._api_ports[:2])).start()
+        self.haproxy = HAProxy(*self._api_binds[:2], host=self.place("haproxy")).start()
         self.wait(lambda: self.get("/readyz").status == 200, "the API is ready", 30)
         self.wait(lambda: len(self.workers_up()) == workers, "all workers are up", 30)
         return self
@@ -143,7 +152,7 @@ class Cluster:
 
     def add_worker(self, name: str, labels: Mapping[str, str], settings: Mapping[str, str] | None = None) -> None:
         """Start one more node with its cron and its worker."""
-        node = Node(name, folder=self.folder / name).start()
+        node = Node(name, folder=self.folder / name, host=self.place(name)).start()
         node.start_cron()
         self.nodes[name] = node
         env = {
@@ -269,9 +278,9 @@ class Cluster:
         return "\n".join(f"== {part.name}\n{part.log_text()[-6000:]}" for part in parts)
 
     def _metrics_of(self, name: str) -> str:
-        return self.metrics.setdefault(name, f"127.0.0.1:{free_port()}")
+        return self.metrics.setdefault(name, f"{self.place(name).address}:{free_port()}")
 
-    def _service(self, kind: str, number: int, settings: Mapping[str, str]) -> Process:
+    def _service(self, kind: str, number: int, host: Host, settings: Mapping[str, str]) -> Process:
         name = f"{kind}-{number + 1}"
         env = {**self.env, **settings}
-        return Process(name, [CRONKEEPER, kind], log_path=self.folder / f"{name}.log", env=env).start()
+        return Process(name, [CRONKEEPER, kind], log_path=self.folder / f"{name}.log", env=env, host=host).start()

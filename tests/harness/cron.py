@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from tests.harness.folders import make_folder, remove_folder
+from tests.harness.hosts import LOOPBACK, Host
 from tests.harness.processes import Process, ServerError, tail
 
 CRON_D = "/etc/cron.d"
@@ -69,12 +70,13 @@ class NodeProcess(Process):
 class Node:
     """One node: its own host name, processes, /run, /dev/log, /etc/crontab, /etc/cron.d and user crontabs.
 
-    The network, the accounts and all other files are the machine's. Needs root. The machine's own cron and its crontabs
-    are never touched. `stop` ends every process of the node, however it was started.
+    The network is that of its `host`; the accounts and all other files are the machine's. Needs root. The machine's own
+    cron and its crontabs are never touched. `stop` ends every process of the node, however it was started.
     """
 
-    def __init__(self, name: str = "node", *, folder: Path | None = None) -> None:
+    def __init__(self, name: str = "node", *, folder: Path | None = None, host: Host = LOOPBACK) -> None:
         self.name = name
+        self.host = host
         self.folder = folder or make_folder(name)
         self._owns_folder = folder is None
         self._init = Process(
@@ -85,6 +87,7 @@ class Node:
                 *(sys.executable, "-IS", str(_INIT), str(self.folder), name),
             ],
             log_path=self.folder / "init.log",
+            host=host,
         )
         self._cron: NodeProcess | None = None
         self._processes: list[NodeProcess] = []
@@ -154,7 +157,11 @@ class Node:
         full_argv = [*enter, "env", f"--chdir={cwd or '/'}", "setsid", *inner, *argv]
         label = name or f"{Path(argv[0]).name}-{len(self._processes)}"
         process = NodeProcess(
-            f"{self.name}/{label}", full_argv, log_path=self.folder / f"{label}.log", env=_environment(env)
+            f"{self.name}/{label}",
+            full_argv,
+            log_path=self.folder / f"{label}.log",
+            env=_environment(env),
+            host=self.host,
         )
         self._processes.append(process)
         return process
@@ -177,7 +184,7 @@ class Node:
         if timezone is not None:
             env["TZ"] = timezone
         if faketime is not None:
-            env |= {"LD_PRELOAD": str(_find_faketime()), "FAKETIME": faketime, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+            env |= {"LD_PRELOAD": str(find_faketime()), "FAKETIME": faketime, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
         if self._cron is not None and self._cron.running:
             raise ServerError(f"{self.name} has a running cron")
         self._cron = self.spawn(["cron", "-f", "-L", "15"], env, name="cron")
@@ -295,7 +302,8 @@ def _environment(env: Mapping[str, str] | None) -> dict[str, str]:
     return environment
 
 
-def _find_faketime() -> Path:
+def find_faketime() -> Path:
+    """Return libfaketime's library, to preload."""
     for path in sorted(Path("/usr/lib").glob(f"*/faketime/{_FAKETIME}")):
         return path
     raise ServerError("libfaketime is not installed; run deploy/install-packages test")

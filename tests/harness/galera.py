@@ -1,11 +1,13 @@
-"""A Galera cluster of three MariaDB servers on loopback."""
+"""A Galera cluster of three MariaDB servers."""
 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
+from tests.harness.hosts import LOOPBACK, Host
 from tests.harness.mariadb import MariaDB
 from tests.harness.ports import free_port
 from tests.harness.processes import ServerError
@@ -21,7 +23,7 @@ class Galera:
     all are down, `start` makes a new cluster from member 0's data.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, places: Sequence[Host] = (LOOPBACK,) * 3) -> None:
         password = secrets.token_hex(8)
         group_ports = [free_port() for _ in range(3)]
         self.members = [
@@ -30,11 +32,12 @@ class Galera:
                 password=password,
                 # The others get the account with the first one's data.
                 makes_account=number == 0,
-                extra_options=_options(number, group_ports),
+                extra_options=_options(number, place.address, group_ports),
+                host=place,
             )
-            for number in range(3)
+            for number, place in enumerate(places)
         ]
-        self._addresses = ",".join(f"127.0.0.1:{port}" for port in group_ports)
+        self._addresses = ",".join(f"{place.address}:{port}" for place, port in zip(places, group_ports, strict=True))
 
     def start(self) -> Self:
         """Start all three; returns when all are synced."""
@@ -101,18 +104,18 @@ class Galera:
         )
 
 
-def _options(number: int, group_ports: list[int]) -> list[str]:
+def _options(number: int, address: str, group_ports: list[int]) -> list[str]:
     provider = next((path for path in _PROVIDER_PLACES if path.exists()), None)
     if provider is None:
         raise ServerError("galera-4 is not installed; run deploy/install-packages test")
     port, transfer_port, snapshot_port = group_ports[number], free_port(), free_port()
     provider_options = ";".join(
         [
-            "base_host=127.0.0.1",
+            f"base_host={address}",
             f"base_port={port}",
-            f"gmcast.listen_addr=tcp://127.0.0.1:{port}",
-            f"ist.recv_addr=127.0.0.1:{transfer_port}",
-            f"ist.recv_bind=127.0.0.1:{transfer_port}",
+            f"gmcast.listen_addr=tcp://{address}:{port}",
+            f"ist.recv_addr={address}:{transfer_port}",
+            f"ist.recv_bind={address}:{transfer_port}",
             "gcache.size=32M",
         ]
     )
@@ -121,9 +124,9 @@ def _options(number: int, group_ports: list[int]) -> list[str]:
         f"--wsrep-provider={provider}",
         "--wsrep-cluster-name=cronkeeper-test",
         f"--wsrep-node-name=member-{number}",
-        f"--wsrep-node-address=127.0.0.1:{port}",
+        f"--wsrep-node-address={address}:{port}",
         "--wsrep-sst-method=rsync",
-        f"--wsrep-sst-receive-address=127.0.0.1:{snapshot_port}",
+        f"--wsrep-sst-receive-address={address}:{snapshot_port}",
         f"--wsrep-provider-options={provider_options}",
         "--binlog-format=ROW",
         "--default-storage-engine=InnoDB",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from tests.harness.folders import make_folder, remove_folder
+from tests.harness.hosts import LOOPBACK, Host
 from tests.harness.ports import free_port
 from tests.harness.processes import Process, ServerError
 
@@ -20,27 +21,36 @@ _START_TIMEOUT_S = 15.0
 
 
 class HAProxy:
-    """HAProxy on a free loopback port; `api_1` and `api_2` are the servers behind it, as host:port.
+    """HAProxy on a free port; `api_1` and `api_2` are the servers behind it, as host:port.
 
     It answers 503 by itself while neither server is healthy: wait for a 200 from the API, not for this.
     """
 
-    def __init__(self, api_1: str, api_2: str, *, env: Mapping[str, str] | None = None, config: Path = CONFIG) -> None:
+    def __init__(
+        self,
+        api_1: str,
+        api_2: str,
+        *,
+        env: Mapping[str, str] | None = None,
+        config: Path = CONFIG,
+        host: Host = LOOPBACK,
+    ) -> None:
         self.folder = make_folder("haproxy")
+        self._address = host.address
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http://{host.address}:{self.port}"
         program = shutil.which("haproxy", path=_PATH)
         if program is None:
             raise ServerError("haproxy is not installed; run deploy/install-packages test")
         self._argv = [program, "-f", str(config), "-db"]
         self._env = {
             "PATH": _PATH,
-            "CRONKEEPER_HAPROXY_BIND": f"127.0.0.1:{self.port}",
+            "CRONKEEPER_HAPROXY_BIND": f"{host.address}:{self.port}",
             "CRONKEEPER_API_1": api_1,
             "CRONKEEPER_API_2": api_2,
             **(env or {}),
         }
-        self.process = Process("haproxy", self._argv, log_path=self.folder / "haproxy.log", env=self._env)
+        self.process = Process("haproxy", self._argv, log_path=self.folder / "haproxy.log", env=self._env, host=host)
 
     def start(self) -> Self:
         """Start it; returns when it listens. Raises `ServerError` with HAProxy's words if the file is wrong."""
@@ -84,5 +94,5 @@ class HAProxy:
         self.stop()
 
     def _accepts(self) -> bool:
-        socket.create_connection(("127.0.0.1", self.port), timeout=1.0).close()
+        socket.create_connection((self._address, self.port), timeout=1.0).close()
         return True

@@ -1,4 +1,4 @@
-"""A real MariaDB on loopback, with a data folder of its own that is gone when it stops."""
+"""A real MariaDB, with a data folder of its own that is gone when it stops."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Self
 import pymysql
 
 from tests.harness.folders import make_folder, remove_folder
+from tests.harness.hosts import LOOPBACK, Host
 from tests.harness.ports import free_port
 from tests.harness.processes import Process, ServerError
 
@@ -30,8 +31,10 @@ class MariaDB:
         password: str | None = None,
         makes_account: bool = True,
         extra_options: Sequence[str] = (),
+        host: Host = LOOPBACK,
     ) -> None:
         self.folder = make_folder(name)
+        self.host = host
         self.port = free_port()
         self.user = "cronkeeper"
         self.password = password or secrets.token_hex(8)
@@ -42,15 +45,24 @@ class MariaDB:
             log_path=self.folder / "mariadb.log",
             env=_environment(),
             user=_ACCOUNT,
+            host=host,
         )
 
     def start(self) -> Self:
         """Start it, making its data folder the first time; returns when it answers a query."""
+        self.launch()
+        self.wait_started()
+        return self
+
+    def launch(self) -> None:
+        """Start it, making its data folder the first time; returns before it answers."""
         if not self.data_dir.exists():
             self._install()
         self.process.start()
+
+    def wait_started(self) -> None:
+        """Return when it answers a query."""
         self.process.wait_until(lambda: self.execute("SELECT 1"), timeout_s=_START_TIMEOUT_S, what="answering")
-        return self
 
     def stop(self) -> None:
         """Stop it and remove its folder."""
@@ -80,12 +92,12 @@ class MariaDB:
 
     def url(self, database: str) -> str:
         """Return the SQLAlchemy URL of a database."""
-        return f"mysql+pymysql://{self.user}:{self.password}@127.0.0.1:{self.port}/{database}"
+        return f"mysql+pymysql://{self.user}:{self.password}@{self.host.address}:{self.port}/{database}"
 
     def connect(self, database: str | None = None) -> pymysql.connections.Connection[pymysql.cursors.Cursor]:
         """Return a new autocommit connection that gives up after 5 s; close it."""
         return pymysql.connect(
-            host="127.0.0.1",
+            host=self.host.address,
             port=self.port,
             user=self.user,
             password=self.password,
@@ -133,7 +145,7 @@ class MariaDB:
             f"--socket={self.folder / 'mariadb.sock'}",
             f"--pid-file={self.folder / 'mariadb.pid'}",
             f"--port={self.port}",
-            "--bind-address=127.0.0.1",
+            f"--bind-address={self.host.address}",
             "--skip-name-resolve",
             "--skip-log-bin",
             "--innodb-flush-log-at-trx-commit=1",
@@ -147,9 +159,10 @@ class MariaDB:
 
     def _install(self) -> None:
         # The account is made by every start, from a file: nobody has to log in as root for it.
+        clients = self.host.address if self.host == LOOPBACK else "%"
         (self.folder / "init.sql").write_text(
-            f"CREATE USER IF NOT EXISTS '{self.user}'@'127.0.0.1' IDENTIFIED BY '{self.password}';\n"
-            f"GRANT ALL PRIVILEGES ON *.* TO '{self.user}'@'127.0.0.1' WITH GRANT OPTION;\n"
+            f"CREATE USER IF NOT EXISTS '{self.user}'@'{clients}' IDENTIFIED BY '{self.password}';\n"
+            f"GRANT ALL PRIVILEGES ON *.* TO '{self.user}'@'{clients}' WITH GRANT OPTION;\n"
         )
         command = [
             find_program("mariadb-install-db"),

@@ -11,6 +11,7 @@ import boto3
 from botocore.config import Config
 
 from tests.harness.folders import make_folder, remove_folder
+from tests.harness.hosts import LOOPBACK, Host
 from tests.harness.ports import free_port
 from tests.harness.processes import Process, ServerError
 
@@ -27,34 +28,43 @@ class ObjectStore:
     tagging, life cycle or policies, and its conditional put is no fence: the product must not lean on those.
     """
 
-    def __init__(self, name: str = "objectstore") -> None:
+    def __init__(self, name: str = "objectstore", *, host: Host = LOOPBACK) -> None:
         if not _PYTHON.exists():
             raise ServerError(f"{_PYTHON} is not there; any `tests/run` of the integration tests makes it")
         self.folder = make_folder(name)
         self.port = free_port()
-        self.endpoint_url = f"http://127.0.0.1:{self.port}"
+        self.endpoint_url = f"http://{host.address}:{self.port}"
         self.region = "us-east-1"
         self.access_key = "test:tester"
         self.secret_key = secrets.token_hex(16)
         ports = [self.port, free_port(), free_port(), free_port()]
         self.process = Process(
             name,
-            [str(_PYTHON), str(_SERVER), str(self.folder), *map(str, ports)],
+            [str(_PYTHON), str(_SERVER), str(self.folder), host.address, *map(str, ports)],
             log_path=self.folder / "swift.log",
             env={
                 **os.environ,
                 "CRONKEEPER_S3_ACCESS_KEY": self.access_key,
                 "CRONKEEPER_S3_SECRET_KEY": self.secret_key,
             },
+            host=host,
         )
 
     def start(self) -> Self:
         """Start it; returns when it answers a signed request."""
+        self.launch()
+        self.wait_started()
+        return self
+
+    def launch(self) -> None:
+        """Start it; returns before it answers."""
         self.process.start()
+
+    def wait_started(self) -> None:
+        """Return when it answers a signed request."""
         client = self.client()
         self.process.wait_until(client.list_buckets, timeout_s=_START_TIMEOUT_S, what="answering")
         client.close()
-        return self
 
     def stop(self) -> None:
         """Stop it and remove its data."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
+from tests.harness.hosts import LOOPBACK, Host
 from tests.harness.leftovers import RUN_VARIABLE
 
 _TAIL_LINES = 40
@@ -27,7 +28,8 @@ class Process:
     """One program: start, stop, kill -9, pause and resume, as often as you like; its output goes to `log_path`.
 
     `env` is the whole environment when given; the test's own otherwise. `user` is the account to run as, when we are
-    root. What the program forks stays in its process group unless it leaves it on purpose, and dies with it.
+    root; `host` is where it runs. What the program forks stays in its process group unless it leaves it on purpose, and
+    dies with it.
     """
 
     def __init__(
@@ -39,9 +41,11 @@ class Process:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         user: str | None = None,
+        host: Host = LOOPBACK,
     ) -> None:
         self.name = name
         self.argv = tuple(argv)
+        self.host = host
         self.log_path = log_path
         self._env = {**env, **_run_tag()} if env is not None else None
         self._cwd = cwd
@@ -165,7 +169,7 @@ class Process:
             prefix += ["--pdeathsig", "KILL"]
         if self._user is not None and os.geteuid() == 0:
             prefix += ["--reuid", self._user, "--regid", str(pwd.getpwnam(self._user).pw_gid), "--init-groups"]
-        return [*prefix, *self.argv] if len(prefix) > 1 else list(self.argv)
+        return [*self.host.enter, *(prefix if len(prefix) > 1 else []), *self.argv]
 
     def _signal(self, sig: signal.Signals, *, group: bool) -> None:
         if self._popen is None:

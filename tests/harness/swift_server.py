@@ -1,9 +1,9 @@
 """OpenStack Swift with its S3 API, as one process: run by .venv-s3's Python, started by `objectstore.py`.
 
-Usage: python swift_server.py FOLDER S3_PORT ACCOUNT_PORT CONTAINER_PORT OBJECT_PORT
+Usage: python swift_server.py FOLDER ADDRESS S3_PORT ACCOUNT_PORT CONTAINER_PORT OBJECT_PORT
 
 The access key and the secret come from CRONKEEPER_S3_ACCESS_KEY (`project:user`) and CRONKEEPER_S3_SECRET_KEY. All
-listens on 127.0.0.1; FOLDER must be on a file system with extended attributes. What was stored survives a kill -9.
+listens on ADDRESS; FOLDER must be on a file system with extended attributes. What was stored survives a kill -9.
 """
 
 from __future__ import annotations
@@ -93,14 +93,14 @@ def with_cache(app: Any) -> Callable[[dict[str, Any], Any], Any]:
     return call
 
 
-def write_configuration(folder: Path, ports: dict[str, int]) -> None:
+def write_configuration(folder: Path, address: str, ports: dict[str, int]) -> None:
     """Write swift.conf and one ring (one device, one replica) for each kind of server."""
     (folder / "swift.conf").write_text("[swift-hash]\nswift_hash_path_suffix = cronkeeper\n")
     (folder / "devices" / "d1").mkdir(parents=True, exist_ok=True)
     for kind, port in ports.items():
         # 2**4 partitions, one replica, no minimal time between changes.
         builder = RingBuilder(4, 1, 0)
-        builder.add_dev({"region": 1, "zone": 1, "ip": "127.0.0.1", "port": port, "device": "d1", "weight": 1.0})
+        builder.add_dev({"region": 1, "zone": 1, "ip": address, "port": port, "device": "d1", "weight": 1.0})
         builder.rebalance()
         builder.get_ring().save(str(folder / f"{kind}.ring.gz"))
 
@@ -120,9 +120,9 @@ def make_proxy(conf: dict[str, str], access_key: str, secret_key: str) -> Any:
     return with_cache(app)
 
 
-def listen(port: int) -> Any:
-    """Return a listening green socket on loopback."""
-    return eventlet.listen(("127.0.0.1", port), backlog=_BACKLOG, reuse_addr=True)
+def listen(address: str, port: int) -> Any:
+    """Return a listening green socket."""
+    return eventlet.listen((address, port), backlog=_BACKLOG, reuse_addr=True)
 
 
 def serve(listener: Any, app: Any) -> None:
@@ -147,9 +147,9 @@ def print_log(address: Path) -> None:
 def main() -> None:
     """Start the three storage servers and the proxy; never returns."""
     warnings.filterwarnings("ignore", message="capitalize_response_headers is disabled")
-    folder = Path(sys.argv[1])
-    s3_port, account_port, container_port, object_port = map(int, sys.argv[2:6])
-    write_configuration(folder, {"account": account_port, "container": container_port, "object": object_port})
+    folder, address = Path(sys.argv[1]), sys.argv[2]
+    s3_port, account_port, container_port, object_port = map(int, sys.argv[3:7])
+    write_configuration(folder, address, {"account": account_port, "container": container_port, "object": object_port})
     utils.set_swift_dir(str(folder))
     print_log(folder / "log.sock")
     conf = {
@@ -165,11 +165,11 @@ def main() -> None:
         "workers": "0",
         **_TIMEOUTS,
     }
-    eventlet.spawn(serve, listen(account_port), AccountController(conf))
-    eventlet.spawn(serve, listen(container_port), ContainerController(conf))
-    eventlet.spawn(serve, listen(object_port), ObjectController(conf))
+    eventlet.spawn(serve, listen(address, account_port), AccountController(conf))
+    eventlet.spawn(serve, listen(address, container_port), ContainerController(conf))
+    eventlet.spawn(serve, listen(address, object_port), ObjectController(conf))
     front = make_proxy(conf, os.environ["CRONKEEPER_S3_ACCESS_KEY"], os.environ["CRONKEEPER_S3_SECRET_KEY"])
-    serve(listen(s3_port), front)
+    serve(listen(address, s3_port), front)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -13,19 +14,23 @@ from kazoo.client import KazooClient
 
 from cronkeeper.runtime.zookeeper_server import EnsembleMember, ZooKeeperServer
 from tests.harness.folders import make_folder, remove_folder
+from tests.harness.hosts import LOOPBACK, Host
 from tests.harness.ports import free_port
 from tests.harness.processes import ServerError, tail
 
 
 class ZooKeeper:
-    """`size` servers on loopback; `hosts` is the connect string of all of them.
+    """`size` servers on loopback, or each on a host of its own; `hosts` is the connect string of all of them.
 
     Members are numbered 0 to size - 1; kill one, start it again, pause it and resume it.
     """
 
-    def __init__(self, size: int = 1, *, tick_time_ms: int = 500, java: str = "java") -> None:
+    def __init__(
+        self, size: int = 1, *, tick_time_ms: int = 500, java: str = "java", places: Sequence[Host] = ()
+    ) -> None:
         self.folder = make_folder("zookeeper")
-        members = [EnsembleMember(n + 1, free_port(), free_port(), free_port()) for n in range(size)]
+        places = places or [LOOPBACK] * size
+        members = [EnsembleMember(n + 1, free_port(), free_port(), free_port(), places[n].address) for n in range(size)]
         self.members = [
             ZooKeeperServer(
                 self.folder / str(member.my_id),
@@ -34,8 +39,10 @@ class ZooKeeper:
                 ensemble=members if size > 1 else (),
                 my_id=member.my_id,
                 tick_time_ms=tick_time_ms,
+                address=member.address,
+                enter=place.enter,
             )
-            for member in members
+            for member, place in zip(members, places, strict=True)
         ]
 
     @property
@@ -50,13 +57,21 @@ class ZooKeeper:
 
     def start(self) -> Self:
         """Start all members and return once an ephemeral znode can be written."""
+        self.launch()
+        self.wait_started()
+        return self
+
+    def launch(self) -> None:
+        """Start all members; returns before they listen."""
         for member in self.members:
             member.start()
+
+    def wait_started(self) -> None:
+        """Return once an ephemeral znode can be written."""
         for number, member in enumerate(self.members):
             member.wait_listening()
             self._wait_serving(number)
         self.wait_healthy()
-        return self
 
     def stop(self) -> None:
         """Stop all members and remove their data."""

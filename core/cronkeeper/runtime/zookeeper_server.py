@@ -1,7 +1,8 @@
 """A real ZooKeeper server as a child process, from Debian's packages.
 
-`cronkeeper standalone` runs one; the tests run ensembles. Everything listens on 127.0.0.1 only. Listening is no health:
-a server may accept connections and still fail every session, so the caller proves it by writing an ephemeral znode.
+`cronkeeper standalone` runs one; the tests run ensembles. Everything listens on 127.0.0.1 unless told. Listening is no
+health: a server may accept connections and still fail every session, so the caller proves it by writing an ephemeral
+znode.
 """
 
 from __future__ import annotations
@@ -51,20 +52,22 @@ class ZooKeeperServerError(CronkeeperError):
 
 @dataclass(frozen=True, slots=True)
 class EnsembleMember:
-    """One server of an ensemble: its number (1 to 255) and its three loopback ports."""
+    """One server of an ensemble: its number (1 to 255), its three ports, and the address that it binds."""
 
     my_id: int
     client_port: int
     peer_port: int
     election_port: int
+    address: str = "127.0.0.1"
 
 
 class ZooKeeperServer:
-    """One ZooKeeper server on 127.0.0.1:`client_port` that keeps its state in `data_dir`.
+    """One ZooKeeper server on `address`:`client_port` that keeps its state in `data_dir`.
 
     Alone unless `ensemble` lists all the members, this one (`my_id`) among them. It can be started again after it was
     stopped or killed, and goes on from what it had. Sessions last 2 to 120 ticks of `tick_time_ms`. The child dies
-    with this process if `start` is called from a thread that lives as long (the main thread).
+    with this process if `start` is called from a thread that lives as long (the main thread). `enter` are words before
+    its command line, such as `nsenter` and its arguments.
     """
 
     def __init__(
@@ -77,6 +80,8 @@ class ZooKeeperServer:
         my_id: int = 1,
         tick_time_ms: int = 500,
         jars_dir: Path = JARS_DIR,
+        address: str = "127.0.0.1",
+        enter: Sequence[str] = (),
     ) -> None:
         self.data_dir = data_dir
         self.client_port = client_port
@@ -85,12 +90,14 @@ class ZooKeeperServer:
         self._ensemble = tuple(ensemble)
         self._tick_time_ms = tick_time_ms
         self._jars_dir = jars_dir
+        self._address = address
+        self._enter = tuple(enter)
         self._child: subprocess.Popen[bytes] | None = None
 
     @property
     def hosts(self) -> str:
-        """The connect string of this server alone: `127.0.0.1:<client port>`."""
-        return f"127.0.0.1:{self.client_port}"
+        """The connect string of this server alone: `<address>:<client port>`."""
+        return f"{self._address}:{self.client_port}"
 
     @property
     def log_path(self) -> Path:
@@ -115,7 +122,7 @@ class ZooKeeperServer:
         """
         if self.running:
             return
-        command = [*_die_with_parent(), self._find_java(), *_JVM_FLAGS, "-cp", self._class_path()]
+        command = [*self._enter, *_die_with_parent(), self._find_java(), *_JVM_FLAGS, "-cp", self._class_path()]
         self.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         with self._lock_data_dir() as lock:
             self._rotate_log()
@@ -157,7 +164,7 @@ class ZooKeeperServer:
     def mode(self) -> str:
         """Return `standalone`, `leader` or `follower`; empty while the server does not serve, for whatever reason."""
         try:
-            with socket.create_connection(("127.0.0.1", self.client_port), timeout=1.0) as connection:
+            with socket.create_connection((self._address, self.client_port), timeout=1.0) as connection:
                 connection.sendall(b"srvr")
                 answer = b"".join(iter(lambda: connection.recv(4096), b""))
         except OSError:
@@ -227,7 +234,13 @@ class ZooKeeperServer:
         # A child that was killed while it read the file must find a whole one the next time.
         temporary = path.with_suffix(".tmp")
         temporary.write_text(
-            render_config(self.data_dir, self.client_port, tick_time_ms=self._tick_time_ms, ensemble=self._ensemble)
+            render_config(
+                self.data_dir,
+                self.client_port,
+                tick_time_ms=self._tick_time_ms,
+                ensemble=self._ensemble,
+                address=self._address,
+            )
         )
         temporary.replace(path)
         if self._ensemble:
@@ -236,7 +249,7 @@ class ZooKeeperServer:
 
     def _accepts(self) -> bool:
         try:
-            socket.create_connection(("127.0.0.1", self.client_port), timeout=1.0).close()
+            socket.create_connection((self._address, self.client_port), timeout=1.0).close()
         except OSError:
             return False
         return True
@@ -253,16 +266,21 @@ class ZooKeeperServer:
 
 
 def render_config(
-    data_dir: Path, client_port: int, *, tick_time_ms: int, ensemble: Sequence[EnsembleMember] = ()
+    data_dir: Path,
+    client_port: int,
+    *,
+    tick_time_ms: int,
+    ensemble: Sequence[EnsembleMember] = (),
+    address: str = "127.0.0.1",
 ) -> str:
-    """Return the text of zoo.cfg: loopback only, no admin server, snapshots purged, sessions of 2 to 120 ticks."""
+    """Return the text of zoo.cfg: one address only, no admin server, snapshots purged, sessions of 2 to 120 ticks."""
     lines = [
         f"tickTime={tick_time_ms}",
         f"minSessionTimeout={2 * tick_time_ms}",
         f"maxSessionTimeout={120 * tick_time_ms}",
         f"dataDir={data_dir}",
         f"clientPort={client_port}",
-        "clientPortAddress=127.0.0.1",
+        f"clientPortAddress={address}",
         "maxClientCnxns=0",
         "admin.enableServer=false",
         "4lw.commands.whitelist=srvr",
@@ -271,7 +289,7 @@ def render_config(
     ]
     if ensemble:
         lines += ["initLimit=20", "syncLimit=10"]
-        lines += [f"server.{m.my_id}=127.0.0.1:{m.peer_port}:{m.election_port}" for m in ensemble]
+        lines += [f"server.{m.my_id}={m.address}:{m.peer_port}:{m.election_port}" for m in ensemble]
     return "\n".join(lines) + "\n"
 
 
