@@ -14,7 +14,7 @@ import pytest
 from cronkeeper.domain.ids import TaskId
 from cronkeeper.domain.schedule import parse_schedule
 from cronkeeper_worker.crontab_file import CrontabError, CrontabTarget, SystemCrontab, UserCrontab
-from cronkeeper_worker.crontab_render import CronTask, render
+from cronkeeper_worker.crontab_render import CronTask, render, ticks
 from cronkeeper_worker.fire_listener import FireListener, install_fire
 from tests.harness.cron import Node
 from tests.harness.folders import make_folder, remove_folder
@@ -78,6 +78,39 @@ def test_every_version_has_a_second_of_its_own(folder: Path) -> None:
         assert file.st_mtime_ns % 1_000_000_000 == directory.st_mtime_ns % 1_000_000_000 == 0
         assert not {file.st_mtime, directory.st_mtime} & seen
         seen |= {file.st_mtime, directory.st_mtime}
+
+
+def test_what_is_renewed_has_the_same_text_and_times_that_never_were(folder: Path) -> None:
+    target = SystemCrontab(folder)
+    target.install(texts("5 * * * *"))
+    (folder / "other").write_text("5 * * * * root true\n")
+    other = (folder / "other").stat().st_mtime_ns
+    seen = {(folder / "cronkeeper-0").stat().st_mtime, folder.stat().st_mtime}
+    for _ in range(3):
+        target.renew()
+        times = {(folder / "cronkeeper-0").stat().st_mtime, folder.stat().st_mtime}
+        assert all(value == int(value) for value in times)
+        assert not times & seen
+        seen |= times
+    assert target.read() == texts("5 * * * *")
+    assert (folder / "other").stat().st_mtime_ns == other
+
+
+def test_the_folder_never_keeps_a_second_that_cron_may_have_seen_during_the_change(folder: Path) -> None:
+    """While files come and go it has the present second; a cron that looks just then would miss what follows."""
+    target = SystemCrontab(folder)
+    changes: tuple[Callable[[], None], ...] = (
+        lambda: target.install(texts("5 * * * *")),
+        target.renew,
+        target.remove_all,
+    )
+    for change in changes:
+        (folder / "other").touch()
+        (folder / "other").unlink()
+        os.utime(folder, (1_700_000_000, 1_700_000_000))
+        began_s = int(time.time())
+        change()
+        assert folder.stat().st_mtime > began_s
 
 
 def test_what_stands_already_is_not_touched(folder: Path) -> None:
@@ -157,7 +190,7 @@ def test_cron_really_calls_us_also_after_an_edit_and_not_after_removal(node: Nod
         until(lambda: "Running @reboot" in node.cron_log(), 20)
         target.install(texts("* * * * *", fire=fire))
         until(lambda: len(looks) >= 2, 60)
-        number = int(target.read()[0].split()[-1])
+        (number,) = ticks(target.read())
         assert set(looks) == {number}
         target.remove_all()
         time.sleep(2)
@@ -189,6 +222,17 @@ def test_a_block_in_a_users_crontab(node: Node, own: UserCrontab) -> None:
     own.remove_all()
     assert own.read() == ()
     assert not path.exists() or b"cronkeeper" not in path.read_bytes()
+
+
+def test_a_users_crontab_is_renewed_to_the_byte(node: Node, own: UserCrontab) -> None:
+    own._replace(b"5 4 * * * echo mine\n")
+    own.renew()
+    own.install(texts("5 * * * *", user=None))
+    before = own._list()
+    os.utime(node.spool / "nobody", (1_700_000_000, 1_700_000_000))
+    own.renew()
+    assert own._list() == before
+    assert (node.spool / "nobody").stat().st_mtime > 1_700_000_000
 
 
 @pytest.mark.parametrize(

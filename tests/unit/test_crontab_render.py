@@ -16,13 +16,16 @@ from cronkeeper.domain.ids import TaskId
 from cronkeeper.domain.instants import from_ms, to_ms
 from cronkeeper.domain.schedule import Dst, Fold, Gap, Kind, Schedule, clock_changes, parse_schedule
 from cronkeeper_worker.crontab_render import (
+    EVERY_MINUTE,
     HEADER,
     MAX_LINES,
+    NO_TASKS,
     CronTask,
     check,
     number_of,
     pattern_for,
     render,
+    ticks,
 )
 
 FIRE = "/var/lib/cronkeeper/bin/cronkeeper-fire"
@@ -63,11 +66,37 @@ def rendered(tasks: list[CronTask], *, node: str = "UTC", user: str | None = "ro
 
 def test_one_entry_for_each_distinct_pattern() -> None:
     (text,) = rendered([task(3), task(1, "0 9 * * mon-fri"), task(2), task(4, "0  9 * * 1-5")])
-    assert text == (
-        HEADER
-        + f"# tasks 1/0 4/0\n0 9 * * 1-5 root {FIRE} {number_of('0 9 * * 1-5')}\n"
-        + f"# tasks 2/0 3/0\n5 * * * * root {FIRE} {number_of('5 * * * *')}\n"
+    entries = (
+        f"# tasks 1/0 4/0\n0 9 * * 1-5 root {FIRE} {number_of('0 9 * * 1-5')}\n"
+        f"# tasks 2/0 3/0\n5 * * * * root {FIRE} {number_of('5 * * * *')}\n"
     )
+    assert text == f"{HEADER}{NO_TASKS}* * * * * root {FIRE} {number_of(NO_TASKS + entries)}\n{entries}"
+
+
+def test_tasks_of_every_minute_share_their_entry_with_the_tick() -> None:
+    (text,) = rendered([task(1, "* * * * *"), task(2, "* * * * *")])
+    comment = "# tasks 1/0 2/0\n"
+    assert text == f"{HEADER}{comment}* * * * * root {FIRE} {number_of(comment)}\n"
+
+
+def test_every_file_has_one_tick_with_the_number_of_its_text() -> None:
+    patterns = itertools.product(range(60), range(24), range(1, 3))
+    files = rendered([task(n + 1, f"{m} {h} {d} * *") for n, (m, h, d) in enumerate(patterns)] + [task(1, "* * * * *")])
+    assert len(files) == 2
+    assert [text.count(EVERY_MINUTE) for text in files] == [1, 1]
+    assert [f" {number}\n" in text for number, text in zip(ticks(files), files, strict=True)] == [True, True]
+    assert len(set(ticks(files))) == 2
+
+
+@pytest.mark.parametrize(
+    "after",
+    [[task(1)], [task(1), task(3)], [task(1), task(2, "8 * * * *")], [task(1), task(2, "* * * * *")]],
+    ids=["a group goes", "a task joins", "a pattern changes", "every minute"],
+)
+def test_any_other_text_has_another_tick(after: list[CronTask]) -> None:
+    before = rendered([task(1), task(2, "7 * * * *")])
+    assert ticks(before) == ticks(rendered([task(2, "7 * * * *"), task(1)]))
+    assert ticks(before) != ticks(rendered(after))
 
 
 def test_a_users_own_crontab_has_no_account_column() -> None:
@@ -81,9 +110,9 @@ def test_no_task_is_no_file() -> None:
 
 def test_a_large_group_names_twenty_and_counts_the_rest() -> None:
     (text,) = rendered([task(number) for number in range(1, 1001)])
-    comment = text.splitlines()[1]
+    comment = text.splitlines()[3]
     assert comment.startswith("# tasks 1/0 2/0 ") and comment.endswith(" 20/0 and 980 more")
-    assert len(text.splitlines()) == 3
+    assert len(text.splitlines()) == 5
 
 
 def test_the_order_of_tasks_does_not_matter() -> None:
@@ -94,7 +123,7 @@ def test_the_order_of_tasks_does_not_matter() -> None:
 def test_a_new_group_leaves_the_other_lines_alone() -> None:
     (before,) = rendered([task(1), task(2, "7 * * * *")])
     (after,) = rendered([task(1), task(2, "7 * * * *"), task(3, "6 * * * *")])
-    assert set(before.splitlines()) < set(after.splitlines())
+    assert {line for line in before.splitlines() if EVERY_MINUTE not in line} < set(after.splitlines())
 
 
 def test_many_patterns_become_several_files_that_cron_accepts() -> None:
@@ -104,7 +133,7 @@ def test_many_patterns_become_several_files_that_cron_accepts() -> None:
     for text in files:
         check(text)
         assert len(text.splitlines()) <= MAX_LINES
-    assert sum(text.count(FIRE) for text in files) == 60 * 24 * 4
+    assert sum(text.count(FIRE) for text in files) == 60 * 24 * 4 + 3
 
 
 @pytest.mark.parametrize("fire", ["/a b/fire", "/a%b", "relative", "/a\nb", "/a;b", "/ä", "/a$b", ""])

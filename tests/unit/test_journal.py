@@ -9,6 +9,7 @@ import pytest
 
 from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.run import Reason, Run, RunState, Trigger
+from cronkeeper.ports import Event
 from cronkeeper_worker.journal import Entry, Journal, Phase, TaskRow
 
 TASK = TaskId(17, 0)
@@ -123,3 +124,28 @@ def test_a_failed_write_changes_nothing(journal: Journal) -> None:
     with pytest.raises(Exception, match="NOT NULL"):
         journal.update([entry(1), bad])
     assert journal.open_entries() == []
+
+
+def test_events_wait_for_mysql_in_order_and_the_newest_of_each_kind_stays(tmp_path: Path) -> None:
+    first = Journal(tmp_path / "journal.db")
+    told = [
+        Event(1, "cron.silent", "w1", "a"),
+        Event(2, "cron.back", "w1", "b"),
+        Event(3, "cron.silent", "w1", "c"),
+        Event(4, "other.kind", "w1", "d"),
+    ]
+    for event in told:
+        first.tell(event)
+    second = Journal(tmp_path / "journal.db")
+    untold = second.untold(10)
+    assert list(untold.values()) == told
+    assert list(second.untold(2).values()) == told[:2]
+    second.mark_told(list(untold)[:3])
+    assert list(second.untold(10).values()) == told[3:]
+    kinds = ("cron.silent", "cron.back")
+    assert Journal(tmp_path / "journal.db").last_event(kinds) == told[2]
+    assert second.last_event(("none.such",)) is None
+    for number in range(100):
+        second.tell(Event(10 + number, "cron.silent", "w1", ""))
+    second.mark_told(second.untold(1000))
+    assert second._read("SELECT count(*) FROM events") == [(3,)]

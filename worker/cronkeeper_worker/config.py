@@ -29,6 +29,7 @@ class WorkerConfig(StoreConfig):
     cron: str = setting("auto", "auto, system (/etc/cron.d), user (this user's crontab) or none")
     cron_dir: Path = setting(Path("/etc/cron.d"), "where system crontab files go")
     cron_timezone: str = setting("", "IANA zone of this node's cron; unset: the system's")
+    cron_silent_s: float = setting(110.0, "seconds without a call of cron after which it counts as silent")
     lease_every_s: float = setting(2.0, "seconds between beats of the lease row in MySQL")
     claim_wait_s: float = setting(2.0, "seconds that a fire waits for MySQL before the other fence is asked")
     on_stop: str = setting("leave", "leave: hand the tasks over at once; stay: keep them, for a restart or an upgrade")
@@ -51,6 +52,9 @@ class WorkerConfig(StoreConfig):
             faults += [f"node_account: no account {self.node_account!r} on this node"] * (
                 not account_exists(self.node_account)
             )
+        # Below 90, a healthy cron would seem silent now and then; in tests there is one whose clock runs faster.
+        if self.cron_silent_s < 10:
+            faults.append("cron_silent_s: use at least 10, and 90 or more in earnest: cron calls once a minute")
         if self.on_stop not in ("leave", "stay"):
             faults.append(f"on_stop: {self.on_stop!r} is neither leave nor stay")
         if not 0.2 <= self.lease_every_s <= self.session_timeout_s / 2:

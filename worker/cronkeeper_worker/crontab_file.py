@@ -52,6 +52,10 @@ class CrontabTarget(Protocol):
         """
         ...
 
+    def renew(self) -> None:
+        """Put the same texts in place once more, with new times, so that cron reads them again. Raises OSError."""
+        ...
+
     def remove_all(self) -> None:
         """Leave nothing of ours. Raises OSError. Safe to repeat."""
         ...
@@ -73,17 +77,25 @@ class SystemCrontab:
         news = {name: text for name, text in wanted.items() if not self._stands(name, text)}
         for text in news.values():
             _verify(text, has_user_column=True)
+        gone = [path for path in self._ours(temporary=True) if path.name not in wanted]
+        if news or gone:
+            self._change(news, gone)
+
+    def renew(self) -> None:
+        self._change({path.name: path.read_text() for path in self._ours()}, [])
+
+    def _change(self, news: Mapping[str, str], gone: Sequence[Path]) -> None:
+        """Write and remove files. Neither a file nor the folder ends up with a whole second that it has had before."""
         second = self._next_second()
         for name, text in news.items():
             self._write(name, text, second)
-        changed = bool(news)
-        for path in self._ours(temporary=True):
-            if path.name not in wanted:
-                path.unlink()
-                changed = True
-        if changed:
-            os.utime(self._directory, (second, second))
-            _flush(self._directory)
+        for path in gone:
+            # The temporary file of a text that has just been put in place is gone already.
+            path.unlink(missing_ok=True)
+        # All this gave the folder the present second, and cron may have looked in between: differ from that, too.
+        second = max(second, int(self._directory.lstat().st_mtime) + 1)
+        os.utime(self._directory, (second, second))
+        _flush(self._directory)
 
     def remove_all(self) -> None:
         self.install(())
@@ -123,9 +135,9 @@ class SystemCrontab:
             # Before the rename, so that cron never sees the new text with a time that it has seen already.
             os.utime(descriptor, (second, second))
             os.fsync(descriptor)
-        if temporary.read_text() != text:
+        if temporary.read_text() != text or temporary.stat().st_mtime_ns != second * 1_000_000_000:
             temporary.unlink()
-            raise CrontabError(f"{temporary} does not hold what was written to it")
+            raise CrontabError(f"{temporary} does not hold what was written to it, or not the time that it was given")
         temporary.rename(self._directory / name)
 
     def _next_second(self) -> int:
@@ -165,6 +177,11 @@ class UserCrontab:
         self._replace(after)
         if split(self._list()) != split(after):
             raise CrontabError("the crontab does not hold what was written to it; did somebody edit it meanwhile?")
+
+    def renew(self) -> None:
+        before = self._list()
+        if split(before)[1]:
+            self._replace(before)
 
     def remove_all(self) -> None:
         self.install(())

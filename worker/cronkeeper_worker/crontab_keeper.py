@@ -12,7 +12,7 @@ from cronkeeper.errors import ConfigError
 from cronkeeper.runtime.clock import Clock
 from cronkeeper_worker.config import WorkerConfig
 from cronkeeper_worker.crontab_file import CrontabTarget, SystemCrontab, UserCrontab
-from cronkeeper_worker.crontab_render import CronTask, render
+from cronkeeper_worker.crontab_render import CronTask, render, ticks
 from cronkeeper_worker.tasks import Installed
 
 log = logging.getLogger(__name__)
@@ -26,6 +26,8 @@ class CrontabKeeper:
         self._fire = fire
         self._timezone = timezone
         self._clock = clock
+        #: The numbers of the ticks that stand in the crontab: cron calls with each of them once a minute.
+        self.ticks: tuple[int, ...] = ()
 
     def install(self, items: Iterable[Installed]) -> bool:
         """Make the crontab hold entries for just these tasks. Returns False when it could not be written."""
@@ -48,12 +50,22 @@ class CrontabKeeper:
         except OSError as exc:
             log.error("the crontab cannot be written", extra={"event": "crontab.fault", "error": str(exc)})
             return False
+        self.ticks = ticks(files)
         return True
+
+    def renew(self) -> None:
+        """Have cron read all of it again: the same texts, with times that cron has not seen. Never fails."""
+        try:
+            if self._target is not None:
+                self._target.renew()
+        except OSError as exc:
+            log.error("the crontab cannot be written", extra={"event": "crontab.fault", "error": str(exc)})
 
     def clear(self) -> None:
         """Remove every entry of ours."""
         if self._target is not None:
             self._target.remove_all()
+            self.ticks = ()
 
 
 def choose_target(config: WorkerConfig) -> CrontabTarget | None:

@@ -4,6 +4,9 @@ An entry only says "look now", so it may fire too often but never too seldom: a 
 express becomes a superset of its minutes. Entries are grouped, one for each distinct pattern, because a line costs cron
 5 ms for each time that it fires, and a thousand jobs of one minute then cost one line.
 
+Each file begins with an entry for every minute, the tick: cron's sign of life. Its number is made of the rest of the
+file, so a cron that goes by an older text of the file gives itself away.
+
 The superset is computed for the next 400 days. Whoever installs it renders it again from time to time.
 """
 
@@ -25,6 +28,7 @@ MAX_LINE_LENGTH = 900
 NAMED_TASKS = 20
 EVERY_MINUTE = "* * * * *"
 HEADER = "# Written by Cronkeeper, which overwrites every change.\n"
+NO_TASKS = "# no task: the sign that cron lives and reads this file\n"
 
 _ENTRY = re.compile(r"[0-9*,/ -]+ (root )?/[A-Za-z0-9_./-]+ [0-9]+\n", re.ASCII)
 _COMMENT = re.compile(r"# tasks( [0-9]+/[0-9]+)+( and [0-9]+ more)?\n", re.ASCII)
@@ -55,7 +59,8 @@ def render(
 
     `fire` is the path of our command, `node_timezone` the zone that this node's cron lives in. `user` is `root` for
     files with an account column (/etc/cron.d), None for a user's own crontab. The same tasks give the same bytes, and
-    a task that comes or goes changes its own group's lines only. Raises ValueError for a path that cannot stand there.
+    a task that comes or goes changes its own group's lines only, and the tick's number. Raises ValueError for a path
+    that cannot stand there.
     """
     groups: dict[str, list[TaskId]] = {}
     patterns: dict[tuple[str, str, Dst], str | None] = {}
@@ -66,18 +71,39 @@ def render(
         pattern = patterns[key]
         if pattern is not None:
             groups.setdefault(pattern, []).append(task.id)
-    account = "" if user is None else f"{user} "
-    entries = []
-    for pattern in sorted(groups):
-        named = sorted(groups[pattern])
-        more = f" and {len(named) - NAMED_TASKS} more" if len(named) > NAMED_TASKS else ""
-        comment = f"# tasks {' '.join(map(str, named[:NAMED_TASKS]))}{more}\n"
-        entries.append(f"{comment}{pattern} {account}{fire} {number_of(pattern)}\n")
-    size = (MAX_LINES - 1) // 2
-    files = [HEADER + "".join(entries[start : start + size]) for start in range(0, len(entries), size)]
+    call = f"{'' if user is None else f'{user} '}{fire}"
+    minutely = _comment(groups.pop(EVERY_MINUTE, []))
+    entries = [f"{_comment(groups[pattern])}{pattern} {call} {number_of(pattern)}\n" for pattern in sorted(groups)]
+    if not entries and minutely == NO_TASKS:
+        return ()
+    # Two lines for each entry, one of them the tick's, and the header.
+    size = (MAX_LINES - 3) // 2
+    files = []
+    for start in range(0, max(len(entries), 1), size):
+        rest = "".join(entries[start : start + size])
+        above, minutely = minutely, NO_TASKS
+        files.append(f"{HEADER}{above}{EVERY_MINUTE} {call} {number_of(above + rest)}\n{rest}")
     for text in files:
         check(text)
     return tuple(files)
+
+
+def ticks(files: Iterable[str]) -> tuple[int, ...]:
+    """Return the number that cron calls us with once a minute for each file, as long as it goes by this very text."""
+    found = []
+    for text in files:
+        entry = next(line for line in text.splitlines() if line.startswith(EVERY_MINUTE))
+        found.append(int(entry.rpartition(" ")[2]))
+    return tuple(found)
+
+
+def _comment(tasks: list[TaskId]) -> str:
+    """Return the comment above an entry: the tasks that it serves, by number."""
+    if not tasks:
+        return NO_TASKS
+    named = sorted(tasks)
+    more = f" and {len(named) - NAMED_TASKS} more" if len(named) > NAMED_TASKS else ""
+    return f"# tasks {' '.join(map(str, named[:NAMED_TASKS]))}{more}\n"
 
 
 def check(text: str) -> None:
@@ -92,13 +118,13 @@ def check(text: str) -> None:
 
 def is_ours(line: str) -> bool:
     """Say whether a line (with its end) has the form of ours."""
-    known = line == HEADER or _COMMENT.fullmatch(line) or _ENTRY.fullmatch(line)
+    known = line in (HEADER, NO_TASKS) or _COMMENT.fullmatch(line) or _ENTRY.fullmatch(line)
     return bool(known) and len(line) <= MAX_LINE_LENGTH
 
 
-def number_of(pattern: str) -> int:
-    """Return the number that stands for a pattern in its entry: the same on every node and for ever."""
-    return int.from_bytes(hashlib.blake2b(pattern.encode(), digest_size=4).digest(), "big")
+def number_of(text: str) -> int:
+    """Return the number that stands for a pattern or a file in an entry: the same on every node and for ever."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big")
 
 
 def pattern_for(schedule: Schedule, node_timezone: str, now_ms: int) -> str | None:

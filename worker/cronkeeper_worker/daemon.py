@@ -34,6 +34,7 @@ from cronkeeper_worker.agent import Agent, Node
 from cronkeeper_worker.artifacts import ArtifactCache
 from cronkeeper_worker.assignments import Have
 from cronkeeper_worker.config import WorkerConfig
+from cronkeeper_worker.cron_sentry import CronSentry
 from cronkeeper_worker.crontab_keeper import CrontabKeeper, choose_target, system_timezone
 from cronkeeper_worker.engine import Engine
 from cronkeeper_worker.engine_parts import Parts
@@ -139,8 +140,17 @@ class Daemon:
             config.cron_timezone or system_timezone(),
             self._clock,
         )
+        self._crontab_lock = threading.Lock()
         self._crontab_stale = threading.Event()
         self._crontab_looked_s = self._clock.boot_s()
+        self._cron = CronSentry(
+            name,
+            self._journal,
+            self._clock,
+            self._metrics,
+            silent_s=config.cron_silent_s,
+            mend=self._mend_crontab,
+        )
         self._stop = threading.Event()
         self._fault: BaseException | None = None
 
@@ -184,7 +194,7 @@ class Daemon:
         self._engine.install(items)
         self._cache.want(artifact for item in items if (artifact := item.view.spec.artifact) is not None)
         # Whatever else stands in the crontab under our name is unscheduled before anything fires.
-        self._crontab.install(items)
+        self._install_crontab(items)
         state_dir = str(self._config.state_dir)
         self._engine.resume(
             self._journal.open_entries(), lambda key: os.path.isdir(run_files.run_folder(state_dir, str(key)))
@@ -262,6 +272,7 @@ class Daemon:
             Loop("reporter", poison_proof(reporter.step), max_backoff_s=2.0),
             Loop("lease", poison_proof(self._lease.step), max_backoff_s=self._config.lease_every_s),
             Loop("crontab", self._crontab_step),
+            Loop("cron", self._cron.step),
             self._runner_loop,
         ]
 
@@ -275,7 +286,7 @@ class Daemon:
         now_s = self._clock.boot_s()
         if self._crontab_stale.is_set() or now_s - self._crontab_looked_s > CRONTAB_LOOK_S:
             self._crontab_looked_s = now_s
-            self._write_crontab(self._thread.ask(lambda: list(self._engine.tasks.values())))
+            self._write_crontab()
         return 5.0
 
     # -- what the agent asks of the node
@@ -293,13 +304,25 @@ class Daemon:
 
         now = self._thread.ask(change)
         self._cache.want(artifact for item in now if (artifact := item.view.spec.artifact) is not None)
-        self._write_crontab(now)
+        self._write_crontab()
 
-    def _write_crontab(self, items: Sequence[Installed]) -> None:
+    def _write_crontab(self) -> None:
+        """Bring the crontab up to date: asked under the lock, so that no older answer is written over a newer one."""
+        with self._crontab_lock:
+            self._install_crontab(self._thread.ask(lambda: list(self._engine.tasks.values())))
+
+    def _install_crontab(self, items: Sequence[Installed]) -> None:
         if self._crontab.install(items):
             self._crontab_stale.clear()
+            self._cron.installed(self._crontab.ticks)
         else:
             self._crontab_stale.set()
+
+    def _mend_crontab(self) -> None:
+        """Cron is silent: put right what somebody may have done to our files, and have cron read them again."""
+        self._write_crontab()
+        with self._crontab_lock:
+            self._crontab.renew()
 
     def _have(self) -> Mapping[TaskId, Have]:
         return self._thread.ask(
@@ -317,6 +340,7 @@ class Daemon:
 
     def _on_look(self, number: int) -> None:
         self._metrics.looks.inc()
+        self._cron.called(number)
         self._thread.look(number)
 
     def _on_runner_event(self, event: RunnerEvent) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.run import Reason, Run, RunState, Trigger
+from cronkeeper.ports import Event
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS tasks (
@@ -29,6 +30,10 @@ CREATE TABLE IF NOT EXISTS runs (
     fence INTEGER NOT NULL, reason TEXT, claimed_ms INTEGER, started_ms INTEGER, ended_ms INTEGER, exit_code INTEGER,
     signal INTEGER, autonomous INTEGER NOT NULL, output_tail TEXT NOT NULL, output_bytes INTEGER NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS events (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, at_ms INTEGER NOT NULL, kind TEXT NOT NULL, subject TEXT NOT NULL,
+    detail TEXT NOT NULL, dirty INTEGER NOT NULL DEFAULT 1
+);
 CREATE INDEX IF NOT EXISTS runs_dirty ON runs (dirty) WHERE dirty = 1;
 CREATE INDEX IF NOT EXISTS runs_open ON runs (phase) WHERE phase != 'over';
 """
@@ -182,6 +187,41 @@ class Journal:
                 (before_ms,),
             )
             return cursor.rowcount
+
+    # -- events
+
+    def tell(self, event: Event) -> None:
+        """Keep an event until MySQL has it; the newest of each kind is kept for good."""
+        with self._lock, self._transaction():
+            self._db.execute(
+                "INSERT INTO events (at_ms, kind, subject, detail) VALUES (?, ?, ?, ?)",
+                (event.at_ms, event.kind, event.subject, event.detail),
+            )
+
+    def untold(self, limit: int) -> dict[int, Event]:
+        """Return events of which MySQL has not heard, oldest first, by their number here."""
+        rows = self._read(
+            "SELECT id, at_ms, kind, subject, detail FROM events WHERE dirty = 1 ORDER BY id LIMIT ?", (limit,)
+        )
+        return {row[0]: Event(*row[1:]) for row in rows}
+
+    def mark_told(self, numbers: Iterable[int]) -> None:
+        """MySQL has these events now."""
+        with self._lock, self._transaction():
+            self._db.executemany("UPDATE events SET dirty = 0 WHERE id = ?", [(number,) for number in numbers])
+            self._db.execute(
+                "DELETE FROM events WHERE dirty = 0 AND id NOT IN (SELECT max(id) FROM events GROUP BY kind)"
+            )
+
+    def last_event(self, kinds: Sequence[str]) -> Event | None:
+        """Return the newest event of these kinds, told or not."""
+        places = ", ".join("?" * len(kinds))
+        rows = self._read(
+            "SELECT at_ms, kind, subject, detail FROM events "  # noqa: S608 - question marks only
+            f"WHERE kind IN ({places}) ORDER BY id DESC LIMIT 1",
+            tuple(kinds),
+        )
+        return Event(*rows[0]) if rows else None
 
     def _entries(self, where: str, parameters: tuple[Any, ...]) -> list[Entry]:
         rows = self._read(_SELECT + where, parameters)

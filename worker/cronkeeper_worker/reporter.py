@@ -49,6 +49,7 @@ class Reporter:
 
     def step(self) -> float:
         """Report what there is. Raises UnavailableError while MySQL is away."""
+        self._tell_events()
         dirty = self._journal.dirty(BATCH)
         self._metrics.spool.set(len(dirty) if len(dirty) < BATCH else self._journal.dirty_count())
         over = [entry for entry in dirty if entry.phase is Phase.OVER]
@@ -62,6 +63,13 @@ class Reporter:
         self._upload_running()
         self._prune()
         return 0.02 if len(dirty) == BATCH else (0.25 if dirty else 0.5)
+
+    def _tell_events(self) -> None:
+        events = self._journal.untold(BATCH)
+        if events:
+            # The same event again is no second one: an answer that was lost does no harm.
+            self._store.events.add(list(events.values()))
+            self._journal.mark_told(events)
 
     def _record(self, runs: Sequence[Run]) -> None:
         conflicts = set(self._store.runs.record(runs))

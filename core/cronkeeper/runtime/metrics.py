@@ -29,6 +29,9 @@ class WorkerMetrics:
             "cronkeeper_clock_offset_seconds", "This clock minus the database's", registry=registry
         )
         self.looks = Counter("cronkeeper_looks", "Calls of cronkeeper-fire from cron", registry=registry)
+        self.cron_silent = Gauge(
+            "cronkeeper_worker_cron_silent", "1 while this node's cron does not call us", registry=registry
+        )
         self.refused = Counter("cronkeeper_tasks_refused", "Tasks not installed", ["reason"], registry=registry)
 
 
