@@ -19,6 +19,7 @@ from cronkeeper.ports.access import (
     Token,
     TokenStore,
 )
+from cronkeeper.ports.audit import AuditMark, AuditStore, Fate, Fire, JobVersion, Missed
 from cronkeeper.ports.blobs import BlobInfo, BlobStore
 from cronkeeper.ports.coordinator import Coordinator, Leadership
 from cronkeeper.ports.fleet import AssignmentStore, Beat, LeaseStore, MoveRequest, MoveRequestStore, TermStore
@@ -27,19 +28,25 @@ from cronkeeper.ports.store import Store
 
 __all__ = [
     "AssignmentStore",
+    "AuditMark",
+    "AuditStore",
     "Beat",
     "BlobInfo",
     "BlobStore",
     "Coordinator",
     "Event",
     "EventStore",
+    "Fate",
+    "Fire",
     "Idempotency",
     "IdempotencyResult",
     "IdempotencyStore",
     "JobQuery",
     "JobStore",
+    "JobVersion",
     "Leadership",
     "LeaseStore",
+    "Missed",
     "MoveRequest",
     "MoveRequestStore",
     "NewJob",

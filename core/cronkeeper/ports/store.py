@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from cronkeeper.ports.access import EventStore, IdempotencyStore, TokenStore
+from cronkeeper.ports.audit import AuditStore
 from cronkeeper.ports.fleet import AssignmentStore, LeaseStore, MoveRequestStore, TermStore
 from cronkeeper.ports.ledger import JobStore, RunStore
 
@@ -21,6 +22,7 @@ class Store(Protocol):
     tokens: TokenStore
     idempotency: IdempotencyStore
     events: EventStore
+    audit: AuditStore
 
     def ping(self) -> None:
         """One cheap round trip. Raises UnavailableError."""

@@ -9,7 +9,7 @@ from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.job import Job, JobSpec, JobState, LastRun, spec_from_dict, spec_to_dict
 from cronkeeper.domain.run import RunState
 from cronkeeper.errors import WireFormatError
-from cronkeeper.ports import PlanRow
+from cronkeeper.ports import JobVersion, PlanRow
 from cronkeeper.store.flavour import Row
 from cronkeeper.wire.codec import dumps
 
@@ -35,6 +35,10 @@ COLUMNS = (
 READ = ("id", "generation", "state", "effective_from_ms", "created_ms", "updated_ms", "spec", "envelope")
 READ_HEAD = ("shard", "fire_ms", "attempt", "state", "ended_ms")
 PLAN = ("id", "generation", "state", "shards", "selector", "schedule", "timezone", "effective_from_ms", "updated_ms")
+
+#: A version of a job, and where in the job's own row it comes from.
+HISTORY = ("job_id", "generation", "state", "since_ms", "effective_from_ms", "spec")
+REMEMBERED = ("id", "generation", "state", "updated_ms", "effective_from_ms", "spec")
 
 
 def to_row(job: Job) -> Row:
@@ -110,6 +114,22 @@ def plan_row(row: Any) -> PlanRow:
         )
     except (TypeError, ValueError) as exc:
         raise WireFormatError(f"the row of job {job_id} cannot be read: {exc!r}") from exc
+
+
+def version(row: Any) -> JobVersion:
+    """Read a row of HISTORY. Raises WireFormatError."""
+    job_id, generation, state, since_ms, effective_from_ms, spec = row
+    try:
+        return JobVersion(
+            int(job_id),
+            int(generation),
+            JobState(state),
+            int(since_ms),
+            int(effective_from_ms),
+            spec_from_dict(json.loads(spec)),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as exc:
+        raise WireFormatError(f"a version of job {job_id} cannot be read: {exc!r}") from exc
 
 
 def _last_run(

@@ -15,7 +15,7 @@ from cronkeeper.domain.run import UNSUCCESSFUL
 from cronkeeper.errors import ConflictError, NotFoundError, StaleWriteError, WireFormatError
 from cronkeeper.ports import JobQuery, NewJob, PlanRow
 from cronkeeper.store import job_rows, schema
-from cronkeeper.store.flavour import chunks, slices
+from cronkeeper.store.flavour import chunks, names, slices
 from cronkeeper.store.session import Database
 
 log = logging.getLogger(__name__)
@@ -87,20 +87,21 @@ class SqlJobStore:
 
         def body(conn: Connection) -> bool:
             if conn.exec_driver_sql(text, (job_id, generation)).rowcount == 1:
+                self._remember(conn, [job_id])
                 return True
             # An earlier call may have done it whose answer was lost.
             state = select(_jobs.c.state).where(_jobs.c.id == job_id, _jobs.c.generation == generation)
             return conn.execute(state).scalar() == JobState.FINISHED.value
 
-        return self._db.statement(body, repeatable=True)
+        return self._db.transaction(body, repeatable=True)
 
     def delete(self, job_id: int) -> bool:
         # History first, in pieces; as long as the job's own row is there, a delete that broke off can be done again.
-        for table in (schema.run_output, schema.runs):
+        for table in (schema.run_output, schema.runs, schema.missed):
             self._delete_history(table.name, job_id)
 
         def body(conn: Connection) -> bool:
-            for table in (_labels, _heads):
+            for table in (_labels, _heads, schema.job_history):
                 conn.execute(table.delete().where(table.c.job_id == job_id))
             return conn.execute(_jobs.delete().where(_jobs.c.id == job_id)).rowcount == 1
 
@@ -197,6 +198,18 @@ class SqlJobStore:
             flavour.insert(conn, _jobs, job_rows.COLUMNS, rows, end)
         for rows in chunks([row for job in jobs for row in job_rows.label_rows(job)]):
             flavour.insert(conn, _labels, ("job_id", "key", "value"), rows)
+        self._remember(conn, [job.id for job in jobs])
+
+    def _remember(self, conn: Connection, job_ids: Sequence[int]) -> None:
+        """Keep these jobs as they are now: the auditor must be able to tell what was due at any instant of the past."""
+        flavour = self._db.flavour
+        end = flavour.replace_old(job_rows.HISTORY[:3], job_rows.HISTORY[3:])
+        for some in slices(job_ids):
+            text = (
+                f"INSERT INTO `job_history` ({names(job_rows.HISTORY)}) SELECT {names(job_rows.REMEMBERED)} FROM `jobs`"
+                f" WHERE `id` IN ({flavour.marks(len(some))}) {end}"
+            )
+            conn.exec_driver_sql(text, tuple(some))
 
     def _finish(self, conn: Connection, removed: Sequence[int]) -> None:
         for some in slices(sorted(removed)):
@@ -205,6 +218,7 @@ class SqlJobStore:
                 f" WHERE `id` IN ({self._db.flavour.marks(len(some))}) AND `state` <> '{JobState.FINISHED}'"
             )
             conn.exec_driver_sql(text, tuple(some))
+            self._remember(conn, some)
 
     def _is_stored(self, conn: Connection, job: Job) -> bool:
         query = select(_jobs.c.generation, _jobs.c.envelope).where(_jobs.c.id == job.id).with_for_update()

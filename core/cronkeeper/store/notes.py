@@ -10,7 +10,7 @@ from sqlalchemy import Connection, and_, select
 
 from cronkeeper.ports import Event, Idempotency, IdempotencyResult
 from cronkeeper.store import schema
-from cronkeeper.store.flavour import Row, chunks
+from cronkeeper.store.flavour import Flavour, Row, chunks
 from cronkeeper.store.session import Database
 
 #: How long an answer is remembered.
@@ -67,15 +67,8 @@ class SqlEventStore:
 
     def add(self, events: Sequence[Event]) -> None:
         """Insert events. One that is there already (same instant, kind, subject and detail) is not doubled."""
-        flavour = self._db.flavour
-        rows = [_event_row(event) for event in events]
-
-        def body(conn: Connection) -> None:
-            for some in chunks(rows):
-                flavour.insert(conn, _events, _EVENT_COLUMNS, some, flavour.keep_old("digest"))
-
-        if rows:
-            self._db.transaction(body, repeatable=True)
+        if events:
+            self._db.transaction(lambda conn: add_events(conn, self._db.flavour, events), repeatable=True)
 
     def latest(self, *, limit: int, kind: str | None = None, subject: str | None = None) -> list[Event]:
         c = _events.c
@@ -85,6 +78,12 @@ class SqlEventStore:
         if subject is not None:
             query = query.where(c.subject == subject)
         return [Event(*row) for row in self._db.read(lambda conn: conn.execute(query).all())]
+
+
+def add_events(conn: Connection, flavour: Flavour, events: Sequence[Event]) -> None:
+    """Insert events as part of a transaction; one that is there already is not doubled."""
+    for some in chunks([_event_row(event) for event in events]):
+        flavour.insert(conn, _events, _EVENT_COLUMNS, some, flavour.keep_old("digest"))
 
 
 def key_digest(scope: str, key: str) -> str:

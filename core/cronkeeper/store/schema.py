@@ -242,3 +242,52 @@ events = Table(
     sqlite_autoincrement=True,
     **_TABLE_OPTIONS,
 )
+
+#: Every save of a job: what was in force at any instant of the past, and so what was due then.
+job_history = Table(
+    "job_history",
+    metadata,
+    Column("job_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("generation", BigInteger, primary_key=True, autoincrement=False),
+    #: A generation is finished without a new one when its schedule has no fire left.
+    Column("state", ascii_text(16), primary_key=True),
+    Column("since_ms", BigInteger, nullable=False),
+    Column("effective_from_ms", BigInteger, nullable=False),
+    Column("spec", long_text(), nullable=False),
+    Index("job_history_by_time", "since_ms"),
+    **_TABLE_OPTIONS,
+)
+
+#: The auditor's word on fires that were due and have no row in the ledger.
+missed = Table(
+    "missed",
+    metadata,
+    Column("job_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("shard", Integer, primary_key=True, autoincrement=False),
+    Column("fire_ms", BigInteger, primary_key=True, autoincrement=False),
+    Column("reason", ascii_text(32), nullable=False),
+    Column("detail", long_text(), nullable=False),
+    Column("noted_ms", BigInteger, nullable=False),
+    #: 1 while the verdict waits for a worker to be heard.
+    Column("held", Integer, nullable=False),
+    Index("missed_by_job", "job_id", "fire_ms"),
+    Index("missed_by_held", "held", "noted_ms"),
+    Index("missed_by_fire", "fire_ms"),
+    **_TABLE_OPTIONS,
+)
+
+#: One row: how far the auditor is.
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("decided_ms", BigInteger, nullable=False),
+    Column("warned_ms", BigInteger, nullable=False),
+    Column("checked_job", BigInteger, nullable=False),
+    Column("checked_shard", Integer, nullable=False),
+    Column("checked_ms", BigInteger, nullable=False),
+    Column("beat_ms", BigInteger, nullable=False),
+    #: JSON: [[last turn before, first turn after], …].
+    Column("gaps", long_text(), nullable=False),
+    **_TABLE_OPTIONS,
+)

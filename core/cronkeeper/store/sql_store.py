@@ -6,6 +6,7 @@ from sqlalchemy import Engine
 
 from cronkeeper.ports import (
     AssignmentStore,
+    AuditStore,
     EventStore,
     IdempotencyStore,
     JobStore,
@@ -16,6 +17,7 @@ from cronkeeper.ports import (
     TokenStore,
 )
 from cronkeeper.store.assignments import SqlAssignmentStore, SqlMoveRequestStore
+from cronkeeper.store.audit import SqlAuditStore
 from cronkeeper.store.jobs import SqlJobStore
 from cronkeeper.store.leases import SqlLeaseStore
 from cronkeeper.store.notes import SqlEventStore, SqlIdempotencyStore
@@ -39,6 +41,7 @@ class SqlStore:
         self.tokens: TokenStore = SqlTokenStore(self._db)
         self.idempotency: IdempotencyStore = SqlIdempotencyStore(self._db)
         self.events: EventStore = SqlEventStore(self._db)
+        self.audit: AuditStore = SqlAuditStore(self._db)
 
     def ping(self) -> None:
         self._db.read(lambda conn: conn.exec_driver_sql("SELECT 1").scalar_one())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cronkeeper.ports import (
     AssignmentStore,
+    AuditStore,
     EventStore,
     IdempotencyStore,
     JobStore,
@@ -14,6 +15,7 @@ from cronkeeper.ports import (
     TokenStore,
 )
 from cronkeeper.runtime.clock import Clock
+from cronkeeper.testing.memory_store_audit import MemoryAuditStore
 from cronkeeper.testing.memory_store_fleet import (
     MemoryAssignmentStore,
     MemoryLeaseStore,
@@ -43,6 +45,7 @@ class MemoryStore:
         self.tokens: TokenStore = MemoryTokenStore(self._memory)
         self.idempotency: IdempotencyStore = MemoryIdempotencyStore(self._memory)
         self.events: EventStore = MemoryEventStore(self._memory)
+        self.audit: AuditStore = MemoryAuditStore(self._memory)
 
     def ping(self) -> None:
         with self._memory.call("ping"):

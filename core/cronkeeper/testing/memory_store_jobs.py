@@ -52,6 +52,7 @@ class MemoryJobStore:
             if job is None or job.generation != generation or job.state is JobState.PAUSED:
                 return False
             self._memory.jobs[job_id] = self._finished(job)
+            self._memory.remember(self._memory.jobs[job_id])
             return True
 
     def delete(self, job_id: int) -> bool:
@@ -60,6 +61,9 @@ class MemoryJobStore:
                 del self._memory.runs[key]
                 self._memory.output.pop(key, None)
             self._memory.heads.pop(job_id, None)
+            versions, missed = self._memory.versions, self._memory.missed
+            self._memory.versions = {key: item for key, item in versions.items() if item.job_id != job_id}
+            self._memory.missed = {fire: item for fire, item in missed.items() if fire.task.job_id != job_id}
             return self._memory.jobs.pop(job_id, None) is not None
 
     def plan_rows(self, *, changed_since_ms: int = 0) -> list[PlanRow]:
@@ -95,6 +99,9 @@ class MemoryJobStore:
         if len(names) != len(set(names)):
             raise ConflictError("the namespace has a job of that name already")
         self._memory.jobs = jobs
+        for job_id in (*removed, *(job.id for job, _ in changed), *(job.id for job in inserted)):
+            if job_id in jobs:
+                self._memory.remember(jobs[job_id])
         self._memory.last_job_id += len(new)
         return inserted
 

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from cronkeeper.domain.ids import RunKey, TaskId
-from cronkeeper.domain.job import Job, LastRun
+from cronkeeper.domain.job import Job, JobState, LastRun
 from cronkeeper.domain.placement import Assignment, WorkerInfo
 from cronkeeper.domain.run import Run, RunState
 from cronkeeper.errors import FencedError, UnavailableError
-from cronkeeper.ports import Event, MoveRequest, Token
+from cronkeeper.ports import AuditMark, Event, Fire, JobVersion, Missed, MoveRequest, Token
 from cronkeeper.runtime.clock import Clock
 
 
@@ -60,6 +60,9 @@ class Memory:
         self.tokens: list[Token] = []
         self.answers: dict[tuple[str, str], AnswerRow] = {}
         self.events: list[Event] = []
+        self.versions: dict[tuple[int, int, JobState], JobVersion] = {}
+        self.missed: dict[Fire, Missed] = {}
+        self.audit_mark = AuditMark()
         self._lock = threading.RLock()
         self._available = True
         self._faults: list[_Fault] = []
@@ -96,6 +99,11 @@ class Memory:
     def hold_term(self, term: int) -> None:
         if term != self.term:
             raise FencedError(f"term {term} is over")
+
+    def remember(self, job: Job) -> None:
+        """Keep the job as it is now, for the auditor."""
+        version = JobVersion(job.id, job.generation, job.state, job.updated_ms, job.effective_from_ms, job.spec)
+        self.versions[job.id, job.generation, job.state] = version
 
     def with_last_run(self, job: Job) -> Job:
         """Return the job with its last run, as a read shows it."""

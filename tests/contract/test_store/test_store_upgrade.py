@@ -14,6 +14,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, text
 
+from cronkeeper.domain.job import JobState
 from cronkeeper.errors import ConfigError, UnavailableError
 from cronkeeper.ports import JobQuery
 from cronkeeper.store import open_store
@@ -134,3 +135,23 @@ def test_a_url_that_cannot_be_used_is_refused_without_repeating_a_password(bad: 
 def test_using_a_store_does_not_load_alembic() -> None:
     code = "import sys, cronkeeper.store; sys.exit('alembic' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_jobs_of_before_begin_their_history_with_what_they_are(url: str) -> None:
+    upgrade(url)
+    store = open_store(url)
+    paused = store.jobs.create(new_job("a", state=JobState.PAUSED))
+    over = store.jobs.create(new_job("b"))
+    store.jobs.mark_finished(over.id, generation=1)
+    finished_ms = store.jobs.get(over.id).updated_ms
+    for table in ("job_history", "missed", "audit"):
+        run_sql(url, f"DROP TABLE {table}")
+    run_sql(url, "UPDATE alembic_version SET version_num = '0001'")
+    upgrade(url)
+    found = store.audit.versions([paused.id, over.id])
+    store.close()
+    assert [(item.state, item.since_ms, item.effective_from_ms) for item in found] == [
+        (JobState.PAUSED, 900, 900),
+        (JobState.FINISHED, finished_ms, 900),
+    ]
+    assert [item.spec for item in found] == [paused.spec, over.spec]
