@@ -23,7 +23,7 @@ from cronkeeper.wire.task import Signer, Task, Verifier
 from cronkeeper.wire.znodes import LeaderNote, QueuedRun
 from cronkeeper_worker.agent import Agent, Node
 from cronkeeper_worker.assignments import Changes, Have, changes
-from cronkeeper_worker.journal import Journal, TaskRow
+from cronkeeper_worker.journal import Entry, Journal, Phase, TaskRow
 from cronkeeper_worker.tasks import Installed
 
 SIGNER = Signer.from_seed(bytes(range(32)))
@@ -52,7 +52,8 @@ class World:
         self.installed: dict[TaskId, Installed] = {}
         self.demands: list[Demand] = []
         self.foreign: dict[TaskId, frozenset[RunKey]] = {}
-        node = Node(self._apply, self._have, self._demand, self._set_foreign)
+        self.adopted: list[Run] = []
+        node = Node(self._apply, self._have, self._demand, self._set_foreign, self.adopted.extend)
         self.agent = Agent(
             WorkerInfo("w1", "host", epoch="e1"),
             self.worker,
@@ -232,6 +233,41 @@ def test_a_run_that_goes_on_elsewhere_counts_as_overlap(make: Callable[[], World
     world.ready()
     world.agent.step()
     assert world.foreign == {T1: frozenset({running})}
+
+
+def test_runs_of_ours_that_the_journal_has_lost_are_adopted_once(make: Callable[[], World]) -> None:
+    world = make()
+    known, forgotten, over = RunKey(T1, 60_000, 1), RunKey(T1, 120_000, 1), RunKey(T1, 180_000, 1)
+    for key in (known, forgotten, over):
+        world.store.runs.claim([Run(key, Trigger.TIMER, RunState.CLAIMED, worker="w1", nonce="n")])
+    world.store.runs.record([Run(over, Trigger.TIMER, RunState.RUNNING, worker="w1", nonce="n")])
+    world.store.runs.record([Run(over, Trigger.TIMER, RunState.SUCCEEDED, worker="w1", nonce="n")])
+    world.agent._journal.update([Entry(world.store.runs.get(known), Phase.CLAIMED)])
+    world.put(T1)
+    world.assign(T1)
+    world.ready()
+    world.agent.step()
+    world.agent.step()
+    assert [run.key for run in world.adopted] == [forgotten]
+    assert world.foreign == {}
+
+
+def test_what_the_last_owner_left_is_looked_after_as_soon_as_mysql_answers(make: Callable[[], World]) -> None:
+    world = make()
+    running = RunKey(T1, 60_000, 1)
+    world.store.runs.claim([Run(running, Trigger.TIMER, RunState.CLAIMED, worker="w2", nonce="n")])
+    world.put(T1)
+    world.assign(T1)
+    world.ready()
+    world.store.set_available(False)
+    world.agent.step()
+    assert (list(world.installed), world.foreign) == ([T1], {})
+    world.store.set_available(True)
+    world.agent.step()
+    assert world.foreign == {T1: frozenset({running})}
+    world.foreign = {}
+    world.agent.step()
+    assert world.foreign == {}
 
 
 def test_a_queued_run_is_demanded_while_its_row_is_pending(world: World) -> None:

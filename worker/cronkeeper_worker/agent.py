@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.job import JobState
 from cronkeeper.domain.placement import Assignment, Ownership, WorkerInfo
-from cronkeeper.domain.run import Trigger
+from cronkeeper.domain.run import Run, Trigger
 from cronkeeper.errors import SignatureError, UnavailableError, WireFormatError
 from cronkeeper.ports import Coordinator, Store
 from cronkeeper.runtime.clock import Clock
@@ -35,6 +35,8 @@ class Node:
     have: Callable[[], Mapping[TaskId, Have]]
     demand: Callable[[Sequence[RunKey], Trigger], None]
     set_foreign: Callable[[dict[TaskId, frozenset[RunKey]]], None]
+    #: Goes on with runs of this very node that its journal has lost.
+    adopt: Callable[[Sequence[Run]], None]
 
 
 class Agent:
@@ -62,6 +64,8 @@ class Agent:
         self._published: dict[TaskId, Ownership] = {}
         self._published_session = 0
         self._refused: set[tuple[TaskId, bytes]] = set()
+        #: Tasks that were taken, whose last owner's runs have not been looked after yet.
+        self._to_take_over: set[TaskId] = set()
 
     def step(self) -> float:
         """Look and change once. Raises UnavailableError while ZooKeeper is away: the node goes on with what it has."""
@@ -78,6 +82,7 @@ class Agent:
         bodies = coordinator.read_tasks(assigned, watch=True)
         tasks = self._verified(bodies)
         self._change(assigned, bodies, tasks)
+        self._take_over(tasks)
         self._publish(assigned)
         self._on_demand(list(assigned))
         return SOON_S if len(tasks) < len(assigned) else LOOK_S
@@ -125,7 +130,7 @@ class Agent:
         self._coordinator.disown(self.info.id, todo.drop)
         for task in todo.drop:
             self._published.pop(task, None)
-        self._take_over(todo.take, tasks)
+        self._to_take_over |= set(todo.take)
 
     def _parsed(self, rows: Sequence[TaskRow]) -> list[tuple[TaskRow, Installed]]:
         items = []
@@ -148,8 +153,12 @@ class Agent:
             return hints
         return {task: recorded.get(task, hints[task]) for task in taken}
 
-    def _take_over(self, taken: Sequence[TaskId], tasks: Mapping[TaskId, Task]) -> None:
-        """Look after what the last owner left: runs that go on elsewhere, and lost ones that are to be run again."""
+    def _take_over(self, tasks: Mapping[TaskId, Task]) -> None:
+        """Look after what the last owner left: runs that go on elsewhere, and lost ones that are to be run again.
+
+        While MySQL is away it is put off, not left out.
+        """
+        taken = sorted(self._to_take_over & tasks.keys())
         if not taken:
             return
         try:
@@ -158,6 +167,7 @@ class Agent:
             lost = self._store.runs.lost_runs(taken, since_ms=self._clock.now_ms() - widest_s * 1000)
         except UnavailableError:
             return
+        self._to_take_over.clear()
         again = []
         for run in lost:
             spec = tasks[run.key.task].spec
@@ -167,11 +177,19 @@ class Agent:
         self._node.demand(again, Trigger.CATCH_UP)
 
     def refresh_foreign(self, tasks: Sequence[TaskId]) -> None:
-        """Ask the ledger which runs of these tasks are in progress on other nodes, and tell the engine."""
+        """Ask the ledger which runs of these tasks are in progress on other nodes, and tell the engine.
+
+        Runs of this node that its journal has lost, with its whole past, are found here too, and adopted.
+        """
         found: dict[TaskId, set[RunKey]] = {}
+        forgotten = []
         for run in self._store.runs.open_runs(tasks):
             if run.worker != self.info.id:
                 found.setdefault(run.key.task, set()).add(run.key)
+            elif self._journal.entry(run.key) is None:
+                forgotten.append(run)
+        if forgotten:
+            self._node.adopt(forgotten)
         self._node.set_foreign({task: frozenset(keys) for task, keys in found.items()})
 
     def _publish(self, assigned: Mapping[TaskId, Assignment] | None) -> None:

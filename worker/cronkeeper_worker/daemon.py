@@ -19,7 +19,7 @@ from cronkeeper.blob import open_blobs
 from cronkeeper.coord import connect
 from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.placement import WorkerInfo
-from cronkeeper.domain.run import Trigger
+from cronkeeper.domain.run import Run, RunState, Trigger
 from cronkeeper.errors import ConfigError, UnavailableError
 from cronkeeper.ports import BlobStore, Coordinator, Store
 from cronkeeper.runtime.clock import SystemClock
@@ -39,14 +39,15 @@ from cronkeeper_worker.crontab_keeper import CrontabKeeper, choose_target, syste
 from cronkeeper_worker.engine import Engine
 from cronkeeper_worker.engine_parts import Parts
 from cronkeeper_worker.engine_thread import EngineThread
-from cronkeeper_worker.fences import Fences
+from cronkeeper_worker.fences import Fence, Fences
 from cronkeeper_worker.fire_listener import FireListener, install_fire
-from cronkeeper_worker.journal import Journal, TaskRow
+from cronkeeper_worker.journal import Entry, Phase, TaskRow
 from cronkeeper_worker.lease import Lease
 from cronkeeper_worker.order_maker import NodeOrders
-from cronkeeper_worker.orders import RunnerEvent, RunnerLost
+from cronkeeper_worker.orders import Ended, RunnerEvent, RunnerLost, SpawnFailed
 from cronkeeper_worker.reporter import Reporter, poison_proof
 from cronkeeper_worker.runner_client import RunnerClient
+from cronkeeper_worker.sound_journal import open_journal
 from cronkeeper_worker.tasks import Installed, install_sound
 
 log = logging.getLogger(__name__)
@@ -111,7 +112,7 @@ class Daemon:
             started_ms=self._clock.now_ms(),
         )
         self._verifier = Verifier([bytes.fromhex(key) for key in config.verify_keys])
-        self._journal = Journal(config.state_dir / node_files.JOURNAL)
+        self._journal = open_journal(config.state_dir / node_files.JOURNAL, name, self._clock.now_ms())
         self._cache = ArtifactCache(config.state_dir / node_files.ARTIFACTS, stores.blobs)
         self._fences = Fences(stores.store.runs, lambda: stores.coordinator, claim_wait_s=config.claim_wait_s)
         self._runner = RunnerClient(config.state_dir, self._on_runner_event)
@@ -195,10 +196,7 @@ class Daemon:
         self._cache.want(artifact for item in items if (artifact := item.view.spec.artifact) is not None)
         # Whatever else stands in the crontab under our name is unscheduled before anything fires.
         self._install_crontab(items)
-        state_dir = str(self._config.state_dir)
-        self._engine.resume(
-            self._journal.open_entries(), lambda key: os.path.isdir(run_files.run_folder(state_dir, str(key)))
-        )
+        self._engine.resume(self._journal.open_entries(), lambda key: os.path.isdir(self._run_folder(key)))
         try:
             self._stores.coordinator.start(CONNECT_WAIT_S)
         except UnavailableError:
@@ -235,7 +233,7 @@ class Daemon:
             stores.store,
             self._journal,
             self._verifier,
-            Node(self._apply, self._have, self._demand, self._set_foreign),
+            Node(self._apply, self._have, self._demand, self._set_foreign, self._adopt),
             self._clock,
             self._metrics,
         )
@@ -336,6 +334,26 @@ class Daemon:
     def _set_foreign(self, runs: dict[TaskId, frozenset[RunKey]]) -> None:
         self._thread.post(lambda: self._engine.set_foreign(runs))
 
+    def _adopt(self, runs: Sequence[Run]) -> None:
+        """Go on with runs of ours that the journal has lost: they run, or have ended, or are to be started still."""
+        log.warning("runs are taken up from the ledger", extra={"event": "run.adopted", "runs": len(runs)})
+        entries = [
+            Entry(run, Phase.STARTED if run.state is RunState.RUNNING else Phase.CLAIMED, claim_fence=Fence.MYSQL.value)
+            for run in runs
+        ]
+
+        def adopt() -> None:
+            self._journal.update(entries, report=False)
+            # Ends that the runner told before now were nobody's: read them from where it keeps them.
+            ends = [(run.key, run_files.read_exit(self._run_folder(run.key))) for run in runs]
+            self._engine.resume(entries, lambda key: os.path.isdir(self._run_folder(key)))
+            self._engine.on_ended([end for _, end in ends if isinstance(end, Ended)])
+            for key, end in ends:
+                if isinstance(end, SpawnFailed):
+                    self._engine.on_spawn_failed(key, end.message)
+
+        self._thread.ask(adopt)
+
     # -- what cron and the runner tell
 
     def _on_look(self, number: int) -> None:
@@ -351,4 +369,7 @@ class Daemon:
             self._thread.tell(event)
 
     def _output_file(self, key: RunKey) -> Path:
-        return Path(run_files.run_folder(str(self._config.state_dir), str(key))) / run_files.OUTPUT
+        return Path(self._run_folder(key)) / run_files.OUTPUT
+
+    def _run_folder(self, key: RunKey) -> str:
+        return run_files.run_folder(str(self._config.state_dir), str(key))

@@ -14,6 +14,7 @@ from cronkeeper.domain.run import Trigger
 from cronkeeper.runtime.clock import Clock
 from cronkeeper_worker.engine import Engine
 from cronkeeper_worker.orders import Ended, Expired, RunnerEvent, SpawnFailed, Started
+from cronkeeper_worker.sound_journal import is_damage
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -96,6 +97,9 @@ class EngineThread:
             try:
                 self._turn()
             except sqlite3.Error as exc:
+                if is_damage(exc):
+                    # The daemon ends with this thread, and the next one begins a new journal.
+                    raise
                 log.error("the journal cannot be written", extra={"event": "journal.fault", "error": str(exc)})
                 self._stopping.wait(FAULT_REST_S)
             self._wake.wait(self._wait_s())
