@@ -9,7 +9,7 @@ from functools import lru_cache
 from cronkeeper.domain.ids import TaskId
 from cronkeeper.domain.job import MAX_SHARDS, JobState
 from cronkeeper.domain.labels import Selector, parse_selector
-from cronkeeper.domain.schedule import Kind, parse_schedule
+from cronkeeper.domain.schedule import parse_schedule
 from cronkeeper.ports import PlanRow
 from cronkeeper_manager.load import MIN_LOAD, expected_load
 from cronkeeper_manager.planner import PlanTask
@@ -97,9 +97,9 @@ def _task_ids(row: PlanRow) -> list[TaskId]:
 
 @lru_cache(maxsize=65_536)
 def _load_and_instant(text: str, timezone: str) -> tuple[float, int | None]:
-    """Return the schedule's load, and its instant when it fires once. Raises ValueError."""
+    """Return the schedule's load, and the instant of its last fire when it consists of `@at`. Raises ValueError."""
     schedule = parse_schedule(text, timezone)
-    return expected_load(schedule), schedule.at_ms if schedule.kind is Kind.AT else None
+    return expected_load(schedule), schedule.last_ms
 
 
 @lru_cache(maxsize=8192)

@@ -6,7 +6,9 @@ averages are meant, so clock changes and the correlation of days with weekdays d
 
 from __future__ import annotations
 
-from cronkeeper.domain.cronfields import CronFields
+from functools import lru_cache
+
+from cronkeeper.domain.cronfields import CronFields, month_days
 from cronkeeper.domain.schedule import Kind, Schedule
 
 #: What every task costs at least, however rarely it fires: being installed is not free. One fire a day.
@@ -27,6 +29,9 @@ def expected_load(schedule: Schedule) -> float:
         case Kind.CRON:
             assert schedule.fields is not None
             return max(_cron_load(schedule.fields), MIN_LOAD)
+        case Kind.SEVERAL:
+            # Times at which two of them meet count twice: that is rare, and not worth an expansion.
+            return sum(map(expected_load, schedule.parts))
 
 
 def _cron_load(fields: CronFields) -> float:
@@ -37,6 +42,8 @@ def _cron_load(fields: CronFields) -> float:
 
 def _share_of_days(fields: CronFields) -> float:
     """Return which part of all days matches: day and weekday both, or either of them when neither starts with `*`."""
+    if fields.day.rules or fields.weekday.rules:
+        return _counted_share(fields)
     by_weekday = len(fields.weekday.values) / 7
     days = fields.day.values
     late = [day for day in (29, 30, 31) if day in days]
@@ -47,4 +54,15 @@ def _share_of_days(fields: CronFields) -> float:
         by_day = (in_every_month + sum(min(max(length - (day - 1), 0.0), 1.0) for day in late)) / length
         both_needed = fields.day.star or fields.weekday.star
         matching += length * (by_day * by_weekday if both_needed else 1 - (1 - by_day) * (1 - by_weekday))
+    return matching / _DAYS_IN_YEAR
+
+
+@lru_cache(maxsize=1024)
+def _counted_share(fields: CronFields) -> float:
+    """Count, for days that no number names: over every weekday that a month may begin with."""
+    matching = 0.0
+    for month in fields.month.values:
+        for length, weight in ((28, 0.75), (29, 0.25)) if month == 2 else ((int(_DAYS_IN_MONTH[month - 1]), 1.0),):
+            found = sum(len(month_days(fields.day, fields.weekday, length, first)) for first in range(7))
+            matching += weight * found / 7
     return matching / _DAYS_IN_YEAR

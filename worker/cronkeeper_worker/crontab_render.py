@@ -63,13 +63,12 @@ def render(
     that cannot stand there.
     """
     groups: dict[str, list[TaskId]] = {}
-    patterns: dict[tuple[str, str, Dst], str | None] = {}
+    patterns: dict[Schedule, set[str]] = {}
     for task in tasks:
-        key = (task.schedule.text, task.schedule.timezone, task.schedule.dst)
-        if key not in patterns:
-            patterns[key] = pattern_for(task.schedule, node_timezone, now_ms)
-        pattern = patterns[key]
-        if pattern is not None:
+        if task.schedule not in patterns:
+            found = (pattern_for(part, node_timezone, now_ms) for part in task.schedule.single)
+            patterns[task.schedule] = {pattern for pattern in found if pattern is not None}
+        for pattern in patterns[task.schedule]:
             groups.setdefault(pattern, []).append(task.id)
     call = f"{'' if user is None else f'{user} '}{fire}"
     minutely = _comment(groups.pop(EVERY_MINUTE, []))
@@ -130,6 +129,8 @@ def number_of(text: str) -> int:
 def pattern_for(schedule: Schedule, node_timezone: str, now_ms: int) -> str | None:
     """Return five numeric fields such that cron, in the node's zone, wakes for every fire in the next 400 days.
 
+    For one schedule; of several, ask for each of their parts.
+
     A fire at a full minute is woken for in that minute (or, in the gap of a clock change, where cron catches up). One
     that has seconds is woken for in the next minute too, so that it is found due even when nobody else looks. None: an
     instant that has passed.
@@ -142,6 +143,8 @@ def pattern_for(schedule: Schedule, node_timezone: str, now_ms: int) -> str | No
             return _every(schedule.every_s, node)
         case Kind.CRON:
             return _cron(schedule, node, now_ms)
+        case Kind.SEVERAL:
+            raise ValueError("several schedules have no pattern in common")
 
 
 def _at(schedule: Schedule, node_timezone: str, now_ms: int) -> str | None:
@@ -173,7 +176,8 @@ def _cron(schedule: Schedule, node: _Clock, now_ms: int) -> str:
     fields = schedule.fields
     assert fields is not None
     own = _clock(schedule.timezone, now_ms // _DAY_MS)
-    plain = fields.second is None and (schedule.dst == Dst() or not own.changes)
+    moves = schedule.closures is not None and schedule.closures.reach > 0
+    plain = fields.for_cron and not moves and (schedule.dst == Dst() or not own.changes)
     if plain and own == node:
         return fields.text
     local = {hour * 60 + minute for hour in fields.hour.values for minute in fields.minute.values}

@@ -1,13 +1,14 @@
 """Schedules: from a text and an IANA zone to fire times.
 
-The plain five fields mean what Debian's cron means by them, both clock changes included (cronsim mimics it bit by bit):
-a fixed time in the gap runs when the gap ends, and runs once in the fold; a wildcard minute or hour follows the clock.
-`Dst` replaces that default by an explicit rule.
+The plain five fields mean what Debian's cron means by them, both clock changes included: a fixed time in the gap runs
+when the gap ends, and runs once in the fold; a wildcard minute or hour follows the clock. `Dst` replaces that default
+by an explicit rule.
 """
 
 from __future__ import annotations
 
 import difflib
+import heapq
 import re
 import zoneinfo
 from collections.abc import Iterator
@@ -17,14 +18,18 @@ from enum import StrEnum
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
-from cronsim import CronSim
-
+from cronkeeper.domain import walk
+from cronkeeper.domain.calendars import Closures, OnExcluded
 from cronkeeper.domain.cronfields import CronFields, ScheduleError, parse_fields
 from cronkeeper.domain.instants import from_ms, parse_rfc3339, rfc3339, to_ms
+from cronkeeper.domain.words import cron_words, duration_words
 
-#: How far ahead the next fire is searched: the longest wait of a sound expression is a 29 February on a given weekday.
-HORIZON = timedelta(days=366 * 28)
+#: How far ahead the next fire is searched: across the year 2100, a 29 February on a given weekday is 40 years away.
+HORIZON = timedelta(days=366 * 41)
 MIN_EVERY_S, MAX_EVERY_S = 1, 366 * 86_400
+#: Several schedules of one job stand in one text, with `; ` between them.
+MAX_SCHEDULES = 16
+MAX_SCHEDULE_LENGTH = 2000
 
 _NICKNAMES = {
     "@yearly": "0 0 1 1 *",
@@ -35,6 +40,8 @@ _NICKNAMES = {
     "@midnight": "0 0 * * *",
     "@hourly": "0 * * * *",
 }
+_PART = re.compile(r";(?=[ \t]|$)", re.ASCII)
+_LAST_MS = to_ms(datetime(8990, 1, 1, tzinfo=UTC))
 _EVERY = re.compile(r"(?=\d)((?P<d>\d{1,4})d)?((?P<h>\d{1,5})h)?((?P<m>\d{1,6})m)?((?P<s>\d{1,8})s)?", re.ASCII)
 
 
@@ -65,6 +72,7 @@ class Kind(StrEnum):
     CRON = "cron"
     EVERY = "every"
     AT = "at"
+    SEVERAL = "several"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +89,26 @@ class Schedule:
     every_s: int = 0
     #: For `@at`.
     at_ms: int = 0
+    #: For several schedules in one: each of them. An instant at which two of them meet is one fire time.
+    parts: tuple[Schedule, ...] = ()
+    #: What keeps fires from being due.
+    closures: Closures | None = None
+
+    @property
+    def single(self) -> tuple[Schedule, ...]:
+        """The schedules that it consists of: its parts, or just itself."""
+        return self.parts or (self,)
+
+    @property
+    def spread(self) -> bool:
+        """Whether it has an `H`, so that it depends on the job's name."""
+        return any(part.fields is not None and part.fields.spread for part in self.single)
+
+    @property
+    def last_ms(self) -> int | None:
+        """The instant of the last fire for one that consists of `@at` only; None for all others."""
+        ends = [part.at_ms for part in self.single if part.kind is Kind.AT]
+        return max(ends) if len(ends) == len(self.single) else None
 
     def fire_times(self, after_ms: int, until_ms: int, *, limit: int = 100) -> list[int]:
         """Return the fire times in (after, until], oldest first.
@@ -95,20 +123,30 @@ class Schedule:
         return found
 
     def next_fire(self, after_ms: int) -> int | None:
-        """Return the first fire time after `after_ms`, or None when there is none in the next 28 years."""
+        """Return the first fire time after `after_ms`, or None when there is none in the next 41 years."""
         return next(self._after(after_ms), None)
 
     def latest_fires(self, after_ms: int, until_ms: int, *, keep: int, budget: int = 20_000) -> tuple[list[int], int]:
-        """Return the newest `keep` fire times in (after, until], and how many older ones there were in all.
+        """Return the newest `keep` fire times in (after, until], and how many older ones there were.
 
-        For catching up after an absence of any length: the work is bounded by `budget` fire times, counted back from
-        `until` where `@every` allows it and forward from `after` otherwise.
+        For catching up after an absence of any length. More than `budget` fire times are not counted: the second figure
+        is then only what is certain.
         """
+        assert keep <= budget
         times = self.fire_times(after_ms, until_ms, limit=budget)
-        if len(times) > budget:
-            # So long away that even counting is too much: start over from as late as surely holds `keep` fires or all.
-            return self.latest_fires(after_ms + (until_ms - after_ms) // 2, until_ms, keep=keep, budget=budget)
-        return times[-keep:], max(0, len(times) - keep)
+        if len(times) <= budget:
+            return times[-keep:], max(0, len(times) - keep)
+        # So long away that even counting is too much: look back from `until` only as far as `keep` fires need, which
+        # is not known beforehand, since fires come in crowds and blackouts lie between them.
+        low, high = after_ms, until_ms
+        while len(times) > budget:
+            middle = (low + high) // 2
+            later = self.fire_times(middle, until_ms, limit=budget)
+            if len(later) < keep:
+                high = middle
+            else:
+                low, times = middle, later
+        return times[-keep:], budget + 1 - keep
 
     def words(self) -> str:
         """Say in English when it fires, e.g. `At 09:00 on Monday through Friday`."""
@@ -116,70 +154,156 @@ class Schedule:
             case Kind.AT:
                 return f"Once, at {rfc3339(self.at_ms)}"
             case Kind.EVERY:
-                return f"Every {_duration(self.every_s)}, counted from midnight UTC on 1 January 1970"
+                return f"Every {duration_words(self.every_s)}, counted from midnight UTC on 1 January 1970"
             case Kind.CRON:
                 assert self.fields is not None
                 zone = "" if self.timezone == "UTC" else f" ({self.timezone})"
-                return CronSim(self.fields.text, datetime(2000, 1, 1, tzinfo=UTC)).explain() + zone
+                return cron_words(self.fields) + zone
+            case Kind.SEVERAL:
+                return "; ".join(part.words() for part in self.parts)
 
     def _after(self, after_ms: int) -> Iterator[int]:
+        """Yield the fire times after an instant, ascending, each once."""
+        last_ms = after_ms
+        while True:
+            jump_ms = None
+            for fire_ms in self._open_after(last_ms):
+                if fire_ms <= last_ms:
+                    continue
+                last_ms = fire_ms
+                if self.closures is not None and (jump_ms := self.closures.blackout_end_ms(fire_ms)) is not None:
+                    break
+                yield fire_ms
+            if jump_ms is None:
+                return
+            last_ms = jump_ms - 1
+
+    def _open_after(self, after_ms: int) -> Iterator[int]:
+        """Yield fire times after an instant (and perhaps the same one twice), as if there were no blackout."""
         match self.kind:
             case Kind.AT:
-                if self.at_ms > after_ms:
+                if self.at_ms > after_ms and self._allows(self.at_ms):
                     yield self.at_ms
             case Kind.EVERY:
-                step = self.every_s * 1000
-                fire_ms = (after_ms // step + 1) * step
-                while True:
-                    yield fire_ms
-                    fire_ms += step
+                yield from self._every_after(after_ms)
             case Kind.CRON:
                 yield from self._cron_after(after_ms)
+            case Kind.SEVERAL:
+                yield from heapq.merge(*(part._after(after_ms) for part in self.parts))
+
+    def _every_after(self, after_ms: int) -> Iterator[int]:
+        step = self.every_s * 1000
+        stop_ms = _LAST_MS if self.closures is None else _stop_ms(after_ms)
+        fire_ms = (after_ms // step + 1) * step
+        while fire_ms <= stop_ms:
+            if self._allows(fire_ms):
+                yield fire_ms
+                fire_ms += step
+            else:
+                # On with the next day: a second's interval is not counted through a closed week.
+                zone = load_zone(self.timezone)
+                midnight = (self._day(fire_ms) + 1) * 86_400
+                day_ms = next(_either(midnight, zone)) * 1000
+                fire_ms = max(fire_ms + step, -(-day_ms // step) * step)
 
     def _cron_after(self, after_ms: int) -> Iterator[int]:
-        assert self.fields is not None
+        fields = self.fields
+        assert fields is not None
+        after_s = after_ms // 1000
+        stop_s = _stop_ms(after_ms) // 1000
+        if self.timezone == "UTC":
+            for second in walk.local_times(fields, after_s + 1, stop_s, self.closures):
+                yield second * 1000
+            return
         zone = load_zone(self.timezone)
-        start = from_ms(after_ms)
-        stop_ms = to_ms(min(start + HORIZON, datetime(8990, 1, 1, tzinfo=UTC)))
-        ruled = self.dst != Dst() and self.timezone != "UTC"
-        instants = (
-            _by_rule(self.fields.text, zone, start, self.dst) if ruled else _as_cron(self.fields.text, zone, start)
-        )
-        last_ms = after_ms
-        for instant in instants:
-            fire_ms = to_ms(instant)
-            if fire_ms > stop_ms:
-                return
-            # Several local times of a gap meet at its end, and a search that starts inside a fold sees its first pass
-            # again: one instant fires once, and never backwards.
-            if fire_ms > last_ms:
-                last_ms = fire_ms
-                yield fire_ms
+        gap, fold = self.dst.gap, self.dst.fold
+        times = walk.local_times(fields, walk.first_local(zone, after_s), stop_s, self.closures)
+        for second in walk.instants(
+            times,
+            zone,
+            skip_gap=gap is Gap.SKIP or (gap is None and fields.wildcard),
+            first=fold is not Fold.SECOND,
+            second=fold in (Fold.SECOND, Fold.BOTH) or (fold is None and fields.wildcard),
+            longest_gap_s=walk.CRON_GAP_S if gap is None else 10**9,
+        ):
+            yield second * 1000
+
+    def _allows(self, fire_ms: int) -> bool:
+        return self.closures is None or self.closures.allows(self._day(fire_ms))
+
+    def _day(self, fire_ms: int) -> int:
+        """Return the day of an instant in the schedule's zone, counted from 1970-01-01."""
+        return (fire_ms // 1000 + walk.offset_at(load_zone(self.timezone), fire_ms // 1000)) // 86_400
 
 
-@lru_cache(maxsize=1024)
-def parse_schedule(text: str, timezone: str = "UTC", dst: Dst = Dst()) -> Schedule:
-    """Read five fields, six with seconds first, `@hourly` and friends, `@every 90s` or `@at 2027-01-01T00:00:00Z`.
+def parse_schedule(
+    text: str, timezone: str = "UTC", dst: Dst = Dst(), *, seed: str = "", closures: Closures | None = None
+) -> Schedule:
+    """Read five fields, six with seconds first, `@hourly` and friends, `@every 90s` or `@at 2027-01-01T00:00:00Z`; or
+    several of these, with `; ` between them.
 
-    Raises ScheduleError (position, message, hint) for the text; ValueError for the zone.
+    `seed` is the name that `H` is resolved for. Raises ScheduleError (position, message, hint) for the text; ValueError
+    for the zone.
     """
+    return _parse_schedule(text, timezone, dst, seed if "h" in text.lower() else "", closures)
+
+
+@lru_cache(maxsize=4096)
+def _parse_schedule(text: str, timezone: str, dst: Dst, seed: str, closures: Closures | None) -> Schedule:
     load_zone(timezone)
+    if len(text) > MAX_SCHEDULE_LENGTH:
+        raise ScheduleError(f"longer than {MAX_SCHEDULE_LENGTH} characters", MAX_SCHEDULE_LENGTH)
+    ends = [match.start() for match in _PART.finditer(text)]
+    if not ends:
+        return _parse_one(text, timezone, dst, seed, closures)
+    if len(ends) >= MAX_SCHEDULES:
+        raise ScheduleError(f"more than {MAX_SCHEDULES} schedules", ends[MAX_SCHEDULES - 1], "make several jobs")
+    parts = []
+    start = 0
+    for end in [*ends, len(text)]:
+        try:
+            parts.append(_parse_one(text[start:end], timezone, dst, seed, closures))
+        except ScheduleError as exc:
+            raise ScheduleError(exc.message, start + exc.position, exc.hint) from exc
+        start = end + 1
+    return Schedule("; ".join(part.text for part in parts), timezone, Kind.SEVERAL, dst, parts=tuple(parts))
+
+
+def _parse_one(text: str, timezone: str, dst: Dst, seed: str, closures: Closures | None) -> Schedule:
     stripped = text.strip(" \t")
     if not stripped:
         raise ScheduleError("the schedule is empty", hint="write five fields, such as '5 * * * *'")
     if not stripped.startswith("@"):
-        return Schedule(stripped, timezone, Kind.CRON, dst, fields=parse_fields(text))
-    word, _, rest = stripped.partition(" ")
+        return Schedule(stripped, timezone, Kind.CRON, dst, fields=parse_fields(text, seed), closures=closures)
+    at = text.index("@")
+    try:
+        return _parse_named(stripped, timezone, dst, closures)
+    except ScheduleError as exc:
+        raise ScheduleError(exc.message, at + exc.position, exc.hint) from exc
+
+
+def _parse_named(text: str, timezone: str, dst: Dst, closures: Closures | None) -> Schedule:
+    word, _, rest = text.partition(" ")
     name = word.lower()
     if name in _NICKNAMES and not rest:
-        return Schedule(name, timezone, Kind.CRON, dst, fields=parse_fields(_NICKNAMES[name]))
+        return Schedule(name, timezone, Kind.CRON, dst, fields=parse_fields(_NICKNAMES[name]), closures=closures)
+    if name in ("@every", "@at") and closures is not None and closures.on_excluded is not OnExcluded.SKIP:
+        raise ScheduleError(
+            f"{name} has no day that a calendar could move it from", 0, "make calendar.on_excluded skip"
+        )
     if name == "@every":
-        return Schedule(stripped, timezone, Kind.EVERY, dst, every_s=_every_s(rest.strip()))
+        return Schedule(text, timezone, Kind.EVERY, dst, every_s=_every_s(rest.strip()), closures=closures)
     if name == "@at":
         try:
-            return Schedule(stripped, timezone, Kind.AT, dst, at_ms=parse_rfc3339(rest.strip()))
+            return Schedule(text, timezone, Kind.AT, dst, at_ms=parse_rfc3339(rest.strip()), closures=closures)
         except ValueError as exc:
             raise ScheduleError(f"@at: {exc}", 4, "write @at 2027-01-01T00:00:00Z") from exc
+    if name == "@reboot":
+        raise ScheduleError(
+            "@reboot is not supported: a job belongs to the fleet, not to one machine's start",
+            0,
+            "keep it in that machine's own crontab, or make a systemd unit",
+        )
     close = difflib.get_close_matches(name, [*_NICKNAMES, "@every", "@at"], n=1)
     raise ScheduleError(
         f"{word[:20]!r} is not a schedule",
@@ -226,65 +350,32 @@ def clock_changes(timezone: str, after_ms: int, *, days: int = 400) -> list[tupl
 def notes(schedule: Schedule, after_ms: int) -> list[str]:
     """Return what a person should know about the schedule, in sentences: the next clock change, above all."""
     found = []
-    if schedule.kind is Kind.CRON and schedule.timezone != "UTC":
+    crons = [part.fields for part in schedule.single if part.fields is not None]
+    if crons and schedule.timezone != "UTC":
         for instant, before, after in clock_changes(schedule.timezone, after_ms)[:2]:
             way = "forward" if after > before else "back"
             found.append(
-                f"The clock in {schedule.timezone} goes {way} by {_duration(abs(after - before))} "
+                f"The clock in {schedule.timezone} goes {way} by {duration_words(abs(after - before))} "
                 f"at {rfc3339(instant)}."
             )
-    if schedule.fields is not None and not (schedule.fields.day.star or schedule.fields.weekday.star):
+    if any(not (fields.day.star or fields.weekday.star) for fields in crons):
         found.append("Both day fields are set: it fires when either the day of month or the day of week matches.")
+    found += [
+        f"For this job, {part.text!r} stands for {part.fields.text!r}."
+        for part in schedule.single
+        if part.fields is not None and part.fields.spread
+    ]
     if schedule.next_fire(after_ms) is None:
         found.append("It has no fire in the future.")
     return found
 
 
-def _as_cron(expression: str, zone: ZoneInfo, start: datetime) -> Iterator[datetime]:
-    local = start if zone.key == "UTC" else start.astimezone(zone)
-    for instant in CronSim(expression, local):
-        yield instant.astimezone(UTC)
+def _stop_ms(after_ms: int) -> int:
+    return min(after_ms + HORIZON // timedelta(milliseconds=1), _LAST_MS)
 
 
-def _by_rule(expression: str, zone: ZoneInfo, start: datetime, dst: Dst) -> Iterator[datetime]:
-    """Walk over local times without a zone, and map each by the rule to no, one or two instants."""
-    gap, fold = dst.gap or Gap.RUN_AFTER, dst.fold or Fold.FIRST
-    # Two days back: a local time before the start may map to an instant after it, and the caller drops what is too old.
-    naive = start.astimezone(zone).replace(tzinfo=None) - timedelta(days=2)
-    pending: list[datetime] = []
-    for local in CronSim(expression, naive):
-        pending += _instants(local, zone, gap, fold)
-        pending.sort()
-        # The second pass of a fold comes after first-pass times that are still to be walked over: hold it back.
-        settled = local.replace(tzinfo=zone, fold=0).astimezone(UTC)
-        while pending and pending[0] <= settled:
-            yield pending.pop(0)
-
-
-def _instants(local: datetime, zone: ZoneInfo, gap: Gap, fold: Fold) -> list[datetime]:
-    first = local.replace(tzinfo=zone, fold=0).astimezone(UTC)
-    second = local.replace(tzinfo=zone, fold=1).astimezone(UTC)
-    if first == second:
-        return [first]
-    if first < second:
-        return {Fold.FIRST: [first], Fold.SECOND: [second], Fold.BOTH: [first, second]}[fold]
-    # A gap: fold=0 reads the time with the offset before the change, so `first` lies after the change by as much as the
-    # time lies behind the gap's start. The gap ends at the change itself.
-    if gap is Gap.SKIP:
-        return []
-    return [_change_between(second, first, zone)]
-
-
-def _change_between(low: datetime, high: datetime, zone: ZoneInfo) -> datetime:
-    """Return the instant of the clock change in (low, high]."""
-    before = low.astimezone(zone).utcoffset()
-    while high - low > timedelta(seconds=1):
-        middle = low + (high - low) / 2
-        if middle.astimezone(zone).utcoffset() == before:
-            low = middle
-        else:
-            high = middle
-    return high.replace(microsecond=0)
+def _either(local_s: int, zone: ZoneInfo) -> Iterator[int]:
+    return walk.instants([local_s], zone, skip_gap=False, first=True, second=False, longest_gap_s=10**9)
 
 
 def _every_s(text: str) -> int:
@@ -297,15 +388,6 @@ def _every_s(text: str) -> int:
     if not MIN_EVERY_S <= total <= MAX_EVERY_S:
         raise ScheduleError(f"@every: {text} is out of bounds", 7, "write a duration from 1s to 366d")
     return total
-
-
-def _duration(seconds: int) -> str:
-    parts = []
-    for unit, size in (("day", 86_400), ("hour", 3600), ("minute", 60), ("second", 1)):
-        count, seconds = divmod(seconds, size)
-        if count:
-            parts.append(f"{count} {unit}{'s' if count > 1 else ''}")
-    return " ".join(parts) or "0 seconds"
 
 
 def _offset_s(zone: ZoneInfo, ms: int) -> int:

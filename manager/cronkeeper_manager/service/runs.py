@@ -141,7 +141,7 @@ def _beside_the_schedule(job: Job, fire_ms: int) -> int:
 
     Expressions and `@every` fire on whole seconds; `@at` may name any millisecond.
     """
-    if fire_ms % 1000 == 0:
+    named = {part.at_ms for part in job.spec.parsed_schedule().single if part.kind is Kind.AT}
+    while fire_ms in named or fire_ms % 1000 == 0:
         fire_ms += 1
-    schedule = job.spec.parsed_schedule()
-    return fire_ms + 1 if schedule.kind is Kind.AT and schedule.at_ms == fire_ms else fire_ms
+    return fire_ms
