@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from cronkeeper import __version__
-from cronkeeper_cli import admin, edit, jobs, offline, runs, services
+from cronkeeper_cli import admin, declare, edit, imports, jobs, offline, runs, services
 from cronkeeper_cli.session import make_session
 
 _EPILOG = """\b
@@ -53,7 +53,9 @@ def cli(ctx: click.Context, url: str | None) -> None:
 
 
 cli.add_section("Services", services.COMMANDS)
-cli.add_section("Jobs", [*edit.COMMANDS, *jobs.COMMANDS, runs.run, *offline.COMMANDS])
+cli.add_section(
+    "Jobs", [*edit.COMMANDS, *jobs.COMMANDS, runs.run, *declare.COMMANDS, *imports.COMMANDS, *offline.COMMANDS]
+)
 cli.add_section("Runs", runs.COMMANDS)
 cli.add_section("Admin", admin.COMMANDS)
 

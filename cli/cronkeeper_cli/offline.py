@@ -57,7 +57,7 @@ def explain(
     else:
         click.echo(said["words"])
         if fires:
-            click.echo(fire_table(fires, timezone, _local_zone()))
+            click.echo(fire_table(fires, timezone, local_zone()))
         for note in said["notes"]:
             click.echo(f"note: {note}")
 
@@ -105,7 +105,7 @@ def _fires(schedule: Schedule, after_ms: int, count: int) -> list[int]:
     return schedule.fire_times(after_ms, MAX_MS, limit=count)[:count]
 
 
-def _local_zone() -> str | None:
+def local_zone() -> str | None:
     """Return the IANA name of the machine's zone, None where it has no name that we find."""
     import os
     from pathlib import Path

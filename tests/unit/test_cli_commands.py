@@ -40,7 +40,7 @@ def all_commands() -> list[tuple[str, ...]]:
 def test_every_command_has_help_and_examples(path: tuple[str, ...]) -> None:
     result = run(*path, "--help")
     assert result.exit_code == 0
-    is_group = path in {("db",), ("token",)}
+    is_group = path in {("db",), ("token",), ("import",)}
     assert is_group or "Examples:" in result.output
     assert f"cronkeeper {' '.join(path)}".strip() in result.output
 
@@ -48,6 +48,7 @@ def test_every_command_has_help_and_examples(path: tuple[str, ...]) -> None:
 def test_the_help_lists_what_was_promised() -> None:
     services = {"standalone", "api", "manager", "worker", "db", "doctor"}
     jobs = {"create", "edit", "list", "show", "delete", "pause", "resume", "run", "next", "validate", "explain"}
+    jobs |= {"apply", "diff", "export", "import"}
     admin = {"workers", "reassign", "cordon", "uncordon", "drain", "token"}
     assert services | jobs | {"runs", "logs", "cancel"} | admin == set(cli.commands)
 
