@@ -85,6 +85,8 @@ class Cluster:
         self.managers: list[Process] = []
         self.nodes: dict[str, Node] = {}
         self.workers: dict[str, NodeProcess] = {}
+        self._labels: dict[str, dict[str, str]] = {}
+        self._settings: dict[str, dict[str, str]] = {}
         self._counts = (workers, managers, apis)
         self.token = ""
         #: Where each manager and worker serves its metrics, as host:port.
@@ -152,9 +154,15 @@ class Cluster:
 
     def add_worker(self, name: str, labels: Mapping[str, str], settings: Mapping[str, str] | None = None) -> None:
         """Start one more node with its cron and its worker."""
+        self._labels[name], self._settings[name] = dict(labels), dict(settings or {})
+        self.boot(name)
+
+    def boot(self, name: str) -> None:
+        """Start a node with its cron and its worker, as it was added; its state and crontabs are those that it had."""
         node = Node(name, folder=self.folder / name, host=self.place(name)).start()
         node.start_cron()
         self.nodes[name] = node
+        labels, settings = self._labels[name], self._settings[name]
         env = {
             **self.env,
             "CRONKEEPER_WORKER_ID": name,
@@ -163,7 +171,7 @@ class Cluster:
             "CRONKEEPER_CRON_TIMEZONE": "UTC",
             "CRONKEEPER_NODE_ACCOUNTS": "root",
             "CRONKEEPER_METRICS_BIND": self._metrics_of(name),
-            **(settings or {}),
+            **settings,
         }
         self.workers[name] = node.process([CRONKEEPER, "worker"], env, name="worker").start()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -115,6 +116,23 @@ class Node:
             process.kill()
         if self._owns_folder:
             remove_folder(self.folder)
+
+    def pause(self) -> None:
+        """SIGSTOP every process of the node, as a machine that is suspended."""
+        for pid in self.pids():
+            _tell(pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT every process of the node."""
+        for pid in self.pids():
+            _tell(pid, signal.SIGCONT)
+        for process in self._processes:
+            process.resume()
+
+    @property
+    def running(self) -> bool:
+        """Whether the node is up."""
+        return self._init.running
 
     @property
     def init_pid(self) -> int:
@@ -287,6 +305,11 @@ def children(pid: int) -> list[int]:
             if int(stat.rpartition(")")[2].split()[1]) == pid:
                 found.append(int(folder.name))
     return sorted(found)
+
+
+def _tell(pid: int, sig: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
+        os.kill(pid, sig)
 
 
 def _leads_session(pid: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 import uuid
@@ -85,6 +86,13 @@ class ZooKeeper:
         member.start()
         member.wait_listening()
         self._wait_serving(number)
+
+    def forget(self) -> None:
+        """Remove what every member has stored; none may be running. They start as an empty ensemble."""
+        for member in self.members:
+            for name in ("version-2", "myid"):
+                path = member.data_dir / name
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def stop_member(self, number: int) -> None:
         """Stop one member in order; its data stays."""
