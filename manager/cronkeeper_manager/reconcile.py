@@ -6,6 +6,7 @@ import logging
 
 from cronkeeper.domain.placement import NodeInfo, WorkerState
 from cronkeeper.errors import UnavailableError
+from cronkeeper_manager.audit import Auditor
 from cronkeeper_manager.burial import Burial
 from cronkeeper_manager.chores import Chores
 from cronkeeper_manager.healing import Healer, missing_tasks
@@ -34,6 +35,7 @@ class Reconciler:
         self._mover = Mover(leading, observer)
         self._healer = Healer(leading, observer)
         self._chores = Chores(leading, observer)
+        self._auditor = Auditor(leading)
         self._looked_s = leading.clock.boot_s()
         self._nodes: dict[str, NodeInfo] = {}
         #: The last world for which nothing was to be done.
@@ -176,6 +178,8 @@ class Reconciler:
         try:
             self._healer.heal(snapshot, budget_s=self._budget_s(snapshot))
             self._chores.work(snapshot, world, self._decision)
+            if snapshot.ready:
+                self._auditor.work(snapshot, self._decision.unplaced)
         except UnavailableError as exc:
             log.warning("tidying is put off", extra={"event": "tidying.put_off", "error": str(exc)})
 

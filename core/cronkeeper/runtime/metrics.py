@@ -47,6 +47,18 @@ class ManagerMetrics:
         self.healed = Counter("cronkeeper_znodes_healed", "Task znodes put right", registry=registry)
         self.lost_runs = Counter("cronkeeper_runs_lost", "Runs given up with their worker", registry=registry)
         self.zookeeper = Gauge("cronkeeper_zookeeper_connected", "1 while the session is connected", registry=registry)
+        self.audited = Counter(
+            "cronkeeper_manager_audited", "Expected fires decided about, by outcome", ["outcome"], registry=registry
+        )
+        self.missed = Counter(
+            "cronkeeper_manager_missed", "Fires found missed, by reason", ["reason"], registry=registry
+        )
+        self.unexpected = Counter(
+            "cronkeeper_manager_unexpected", "Rows for fires that no version of the job asked for", registry=registry
+        )
+        self.audit_lag = Gauge(
+            "cronkeeper_manager_audit_lag_seconds", "How far the auditor is behind the present", registry=registry
+        )
 
 
 def serve_metrics(address: str, registry: CollectorRegistry) -> WSGIServer | None:

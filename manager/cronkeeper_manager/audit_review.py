@@ -1,0 +1,140 @@
+"""Looking closely: at fires without a clear row, at verdicts of before, at rows that nobody asked for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
+
+from cronkeeper.domain.ids import TaskId
+from cronkeeper.ports import AuditMark, Fate, Fire
+from cronkeeper_manager.agenda import UNREADABLE
+from cronkeeper_manager.audit_notes import Findings, phantom, verdict_row, withdrawal
+from cronkeeper_manager.auditor import (
+    SETTLE_MS,
+    Expected,
+    Facts,
+    MissReason,
+    Outcome,
+    Span,
+    Verdict,
+    expected_at,
+    is_unexpected,
+    judge,
+    known_outcome,
+    spans,
+)
+from cronkeeper_manager.leading import Leading
+
+log = logging.getLogger(__name__)
+
+_PAGE = 500
+NOWHERE = Fire(TaskId(0, 0), 0)
+
+
+class Reviewer:
+    """Asks MySQL about few fires at a time. Raises UnavailableError."""
+
+    def __init__(self, leading: Leading) -> None:
+        self._leading = leading
+        self._store = leading.store.audit
+        self._missed_after = NOWHERE
+
+    def fates(self, fires: Sequence[Fire]) -> dict[Fire, Fate]:
+        """Return what the ledger says of these fires."""
+        return self._leading.mysql.call(lambda: self._store.fates(fires))
+
+    def judge(self, fires: Sequence[Fire], facts: Facts) -> dict[Fire, Verdict]:
+        """Return verdicts by the versions and rows of this very instant.
+
+        Fires that nobody expects any more are left out: their job was removed, or it changed at that instant.
+        """
+        if not fires:
+            return {}
+        job_spans = self._spans_of(fires)
+        fates = self.fates(fires)
+        facts = replace(facts, cron_silent=self._cron_silent(fires, facts))
+        verdicts = {}
+        for fire in fires:
+            of_job = job_spans.get(fire.task.job_id, [])
+            try:
+                version = expected_at(of_job, fire)
+            except UNREADABLE as exc:
+                verdicts[fire] = Verdict(Outcome.PENDING, None, f"its job cannot be read: {exc}")
+                continue
+            if version is not None:
+                verdicts[fire] = judge(Expected(fire, version), fates.get(fire), of_job, facts)
+        return verdicts
+
+    def look_again(self, facts: Facts, found: Findings, *, held_back: bool) -> None:
+        """Go through what is noted, page by page, for ever: withdraw what got a row since, judge what is held."""
+        after = self._missed_after
+        page = self._leading.mysql.call(lambda: self._store.missed_page(after, limit=_PAGE))
+        self._missed_after = page[-1].fire if len(page) == _PAGE else NOWHERE
+        if not page:
+            return
+        fates = self.fates([item.fire for item in page])
+        open_fires: list[Fire] = []
+        for item in page:
+            known = known_outcome(fates.get(item.fire), facts.now_ms)
+            if known is not None and known.outcome is not Outcome.PENDING:
+                found.withdrawn.append(item.fire)
+                if not item.held:
+                    found.events.append(withdrawal(item, fates[item.fire], facts.now_ms))
+            elif item.held and not held_back:
+                open_fires.append(item.fire)
+        verdicts = self.judge(open_fires, facts)
+        found.withdrawn += [fire for fire in open_fires if fire not in verdicts]
+        for fire, verdict in verdicts.items():
+            if verdict.outcome is Outcome.MISSED:
+                self._leading.metrics.missed.labels((verdict.reason or MissReason.UNKNOWN).value).inc()
+                found.missed.append(verdict_row(fire, verdict, facts.now_ms, held=False))
+
+    def check_ledger(
+        self, mark: AuditMark, known: Mapping[int, Sequence[Span]], now_ms: int, found: Findings
+    ) -> AuditMark:
+        """Look at the next rows of the ledger for one that no version of its job asked for."""
+        until_ms = now_ms - SETTLE_MS
+        page = self._leading.mysql.call(lambda: self._store.recorded(mark.checked, until_ms, limit=_PAGE))
+        suspects = [fate for fate in page if _is_suspect(known.get(fate.fire.task.job_id, ()), fate.fire)]
+        if suspects:
+            job_spans = self._spans_of([fate.fire for fate in suspects])
+            for fate in suspects:
+                if _is_phantom(job_spans.get(fate.fire.task.job_id, []), fate.fire):
+                    self._leading.metrics.unexpected.inc()
+                    found.events.append(phantom(fate, now_ms))
+        return replace(mark, checked=page[-1].fire) if page else mark
+
+    def _spans_of(self, fires: Sequence[Fire]) -> dict[int, list[Span]]:
+        job_ids = sorted({fire.task.job_id for fire in fires})
+        versions = self._leading.mysql.call(lambda: self._store.versions(job_ids))
+        return {job_id: spans([*some]) for job_id, some in groupby(versions, key=lambda item: item.job_id)}
+
+    def _cron_silent(self, fires: Sequence[Fire], facts: Facts) -> dict[str, list[tuple[int, int]]]:
+        owners = {facts.assignments[fire.task].worker for fire in fires if fire.task in facts.assignments} - {""}
+        return {worker: self._silences(worker, facts.now_ms) for worker in sorted(owners)}
+
+    def _silences(self, worker: str, now_ms: int) -> list[tuple[int, int]]:
+        """Return when the worker's cron was silent, as its events tell."""
+        events = self._leading.store.events
+        begun = self._leading.mysql.call(lambda: events.latest(limit=20, kind="cron.silent", subject=worker))
+        if not begun:
+            return []
+        back = self._leading.mysql.call(lambda: events.latest(limit=20, kind="cron.back", subject=worker))
+        ends = sorted(event.at_ms for event in back)
+        return [(event.at_ms, next((end for end in ends if end >= event.at_ms), now_ms)) for event in begun]
+
+
+def _is_suspect(job_spans: Sequence[Span], fire: Fire) -> bool:
+    try:
+        return expected_at(job_spans, fire) is None
+    except UNREADABLE:
+        return False
+
+
+def _is_phantom(job_spans: Sequence[Span], fire: Fire) -> bool:
+    try:
+        return is_unexpected(job_spans, fire)
+    except UNREADABLE:
+        return False
