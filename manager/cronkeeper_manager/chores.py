@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from cronkeeper.domain.ids import RunKey
 from cronkeeper.domain.job import Job, JobState
-from cronkeeper.domain.placement import NodeInfo
+from cronkeeper.domain.placement import NodeInfo, WorkerInfo
 from cronkeeper.domain.run import Run
 from cronkeeper.errors import NotFoundError, WireFormatError
 from cronkeeper.ports import JobQuery
@@ -167,16 +167,21 @@ class Chores:
     # -- nodes
 
     def _keep_nodes(self, snapshot: Snapshot) -> None:
-        """Keep what each worker last said of itself, for when it is away."""
-        news = [
-            info
-            for name, info in sorted(snapshot.sessions.items())
-            if name not in snapshot.nodes or snapshot.nodes[name].last != info
-        ]
-        if not news:
+        """Keep in ZooKeeper what each worker last said of itself, for when it is away, and what is wanted of it."""
+        said = {name: info for name, info in snapshot.sessions.items() if not _is_kept(info, snapshot)}
+        names = sorted(said.keys() | snapshot.stale_nodes)[:_NODES_EACH]
+        if not names:
             return
         self._leading.check()
-        # Read again at the last moment: an admin may be cordoning one of them just now.
         nodes = self._leading.coordinator.nodes()
-        for info in news[:_NODES_EACH]:
-            self._leading.coordinator.save_node(replace(nodes.get(info.id, NodeInfo(info.id)), last=info))
+        for name in names:
+            # As it is now: an admin may be cordoning it just now.
+            node = nodes.get(name, NodeInfo(name))
+            if name in snapshot.stale_nodes:
+                wanted = snapshot.nodes[name]
+                node = replace(node, cordoned=wanted.cordoned, draining=wanted.draining)
+            self._leading.coordinator.save_node(replace(node, last=said.get(name, node.last)))
+
+
+def _is_kept(info: WorkerInfo, snapshot: Snapshot) -> bool:
+    return info.id in snapshot.nodes and snapshot.nodes[info.id].last == info

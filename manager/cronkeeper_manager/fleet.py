@@ -1,11 +1,12 @@
 """The fleet for its admins: who is there, what would move, and the wishes that the leader then fulfils.
 
-Nothing is moved here: a wish is written down (`/nodes/...` or a move request), and the leader's next plan heeds it.
+Nothing is moved here: a wish is written down (a cordon or a move request), and the leader's next plan heeds it.
 Every method raises UnavailableError while a store that it needs is away.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,14 +14,16 @@ from typing import Any
 from cronkeeper.domain.ids import TaskId
 from cronkeeper.domain.job import JobState
 from cronkeeper.domain.placement import Lease, MoveReason, NodeInfo, WorkerInfo, WorkerState
-from cronkeeper.errors import ConflictError, NotFoundError
-from cronkeeper.ports import Coordinator, MoveRequest, Store
+from cronkeeper.errors import ConflictError, NotFoundError, UnavailableError
+from cronkeeper.ports import Coordinator, Cordon, MoveRequest, Store
 from cronkeeper.runtime.clock import Clock
 from cronkeeper_manager.foresight import Journey, foresee, rebalance
 from cronkeeper_manager.liveness import LivenessSettings, Verdict
 from cronkeeper_manager.mysql_watch import MysqlWatch
-from cronkeeper_manager.observe import Observer, build_world, worker_state
+from cronkeeper_manager.observe import Observer, build_world, with_cordons, worker_state
 from cronkeeper_manager.planner import PlanWorker, World, decide, loads, why_not
+
+log = logging.getLogger(__name__)
 
 _STALE_MS = round(LivenessSettings().lease_stale_s * 1000)
 
@@ -75,7 +78,7 @@ class Fleet:
 
     def workers(self) -> list[WorkerView]:
         """Return all workers by id, those too that are lost or have gone."""
-        sessions, nodes = self._coordinator.workers(), self._coordinator.nodes()
+        sessions, nodes = self._coordinator.workers(), self._nodes()
         leases = {lease.worker: lease for lease in self._store.leases.leases()}
         given = self._coordinator.all_assigned()
         names = sorted({*sessions, *nodes, *leases})
@@ -144,11 +147,11 @@ class Fleet:
 
     def cordon(self, worker: str) -> None:
         """Give a worker no new tasks; it keeps those it has. Raises NotFoundError."""
-        self._coordinator.save_node(replace(self._node(worker), cordoned=True))
+        self._want(replace(self._node(worker), cordoned=True))
 
     def uncordon(self, worker: str) -> None:
         """Give a worker tasks again; ends a drain, too. Raises NotFoundError."""
-        self._coordinator.save_node(replace(self._node(worker), cordoned=False, draining=False))
+        self._want(replace(self._node(worker), cordoned=False, draining=False))
 
     def drain(self, worker: str, dry_run: bool = False) -> list[MoveView]:
         """Give a worker no new tasks and move those it has; return the moves. Raises NotFoundError.
@@ -162,7 +165,7 @@ class Fleet:
             world = _with_worker(world, replace(here, state=WorkerState.DRAINING))
         journeys, _ = foresee(world)
         if not dry_run:
-            self._coordinator.save_node(replace(node, draining=True))
+            self._want(replace(node, draining=True))
         return [_move(journey) for journey in journeys if journey.origin == worker]
 
     # -- what if
@@ -235,8 +238,20 @@ class Fleet:
             raise NotFoundError(f"there is no worker {worker}")
         return world.workers[worker]
 
+    def _nodes(self) -> dict[str, NodeInfo]:
+        return with_cordons(self._coordinator.nodes(), self._store.cordons.all())
+
+    def _want(self, node: NodeInfo) -> None:
+        """Write down what is wanted of a node: in MySQL, and in ZooKeeper as news of it."""
+        self._store.cordons.save(Cordon(node.id, node.cordoned, node.draining, self._clock.now_ms()))
+        try:
+            self._coordinator.save_node(node)
+        except UnavailableError as exc:
+            # It is saved; the leader, which asks MySQL in every turn, sees it without the news.
+            log.warning("a cordon's news is late", extra={"event": "cordon.late", "worker": node.id, "error": str(exc)})
+
     def _node(self, worker: str) -> NodeInfo:
-        node, session = self._coordinator.nodes().get(worker), self._coordinator.workers().get(worker)
+        node, session = self._nodes().get(worker), self._coordinator.workers().get(worker)
         if node is None and session is None and all(lease.worker != worker for lease in self._store.leases.leases()):
             raise NotFoundError(f"there is no worker {worker}")
         return node or NodeInfo(worker, last=session)

@@ -10,12 +10,12 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cronkeeper.domain.ids import TaskId
 from cronkeeper.domain.placement import Assignment, Lease, NodeInfo, WorkerInfo, WorkerState
 from cronkeeper.errors import UnavailableError
-from cronkeeper.ports import Coordinator, MoveRequest, Store
+from cronkeeper.ports import Coordinator, Cordon, MoveRequest, Store
 from cronkeeper.runtime.clock import Clock
 from cronkeeper_manager.catalog import Catalog
 from cronkeeper_manager.liveness import Sighting, Verdict
@@ -46,7 +46,10 @@ class Snapshot:
     fresh: bool
     ready: bool
     sessions: Mapping[str, WorkerInfo]
+    #: Cordons and drains as MySQL has them, if it knows of any for a node.
     nodes: Mapping[str, NodeInfo]
+    #: Nodes whose znode says something else.
+    stale_nodes: Set[str]
     #: None while MySQL is away; then the catalog, the copies and the requests are those of the last look.
     leases: Mapping[str, Lease] | None
     mysql_ok_s: float
@@ -86,6 +89,7 @@ class Observer:
         self._last: dict[TaskId, str] = {}
         self._holders: set[str] = set()
         self._requests: dict[TaskId, MoveRequest] = {}
+        self._cordons: dict[str, Cordon] = {}
         self._names: Set[TaskId] = frozenset()
         self._owned: Mapping[str, Set[TaskId]] = {}
         self._assigned: dict[str, Set[TaskId]] | None = None
@@ -109,7 +113,7 @@ class Observer:
         full = now_s - self._full_s >= FULL_EVERY_S
         ready = self._coordinator.is_ready(watch=self._watch)
         sessions = self._coordinator.workers(watch=self._watch)
-        nodes = self._coordinator.nodes(watch=self._watch)
+        znodes = self._coordinator.nodes(watch=self._watch)
         # Names before rows: what is named then and not in a row now does not exist (any more).
         fresh = self._read_tree(full)
         leases = self._read_mysql(now_ms, full)
@@ -117,6 +121,7 @@ class Observer:
             self._full_s = now_s
         assert self._assigned is not None
         assert self._catalog is not None
+        nodes = with_cordons(znodes, self._cordons)
         known = {*sessions, *nodes, *(leases or ()), *self._assigned, *self._owned, *self._holders}
         return Snapshot(
             now_ms=now_ms,
@@ -126,6 +131,7 @@ class Observer:
             ready=ready,
             sessions=sessions,
             nodes=nodes,
+            stale_nodes={name for name, node in nodes.items() if znodes.get(name) != node},
             leases=leases,
             mysql_ok_s=self._mysql.ok_s,
             catalog=self._catalog,
@@ -171,6 +177,7 @@ class Observer:
         try:
             leases = self._mysql.call(self._store.leases.leases)
             self._requests = self._mysql.call(self._store.move_requests.all)
+            self._cordons = self._mysql.call(self._store.cordons.all)
             self._read_rows(now_ms, full)
         except UnavailableError:
             # A leader that has never seen the jobs knows nothing: it waits. One that has goes on with what it saw.
@@ -227,6 +234,15 @@ class Observer:
             self._copies.pop(task, None)
             self._last.pop(task, None)
         self._holders = set(self._last.values()) - {""}
+
+
+def with_cordons(nodes: Mapping[str, NodeInfo], cordons: Mapping[str, Cordon]) -> dict[str, NodeInfo]:
+    """Return the nodes as MySQL wants them. A node that MySQL has no word about is as its znode says. PURE."""
+    found = dict(nodes)
+    for worker, cordon in cordons.items():
+        node = nodes.get(worker, NodeInfo(worker))
+        found[worker] = replace(node, cordoned=cordon.cordoned, draining=cordon.draining)
+    return found
 
 
 def worker_info(worker: str, snapshot: Snapshot) -> WorkerInfo | None:

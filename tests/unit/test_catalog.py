@@ -32,6 +32,7 @@ def snapshot(jobs: Catalog, assigned: dict[str, set[TaskId]]) -> Snapshot:
         ready=True,
         sessions={},
         nodes={},
+        stale_nodes=set(),
         leases={},
         mysql_ok_s=0.0,
         catalog=jobs,

@@ -10,7 +10,7 @@ from cronkeeper.domain.placement import MoveReason, NodeInfo
 from cronkeeper.domain.retry import Retry
 from cronkeeper.domain.run import Run, RunState, Trigger
 from cronkeeper.errors import FencedError, UnavailableError
-from cronkeeper.ports import MoveRequest
+from cronkeeper.ports import Cordon, MoveRequest
 from cronkeeper.wire.znodes import QueuedRun
 from tests.unit.manager_town import NOON_MS, Manager, Town
 
@@ -79,6 +79,28 @@ def test_cordons_survive_a_wipe_under_the_same_leader() -> None:
     town.run(3)
 
     assert town.eyes.nodes()["a"].cordoned
+
+
+def test_cordons_survive_a_wipe_and_the_end_of_the_leader_that_saw_them() -> None:
+    town = settled_town("a", "b")
+    town.fleet.cordon("a")
+    town.ensemble.wipe()
+    with pytest.raises(FencedError):
+        town.managers[0].step()
+    town.managers = [Manager(town, "m2")]
+    town.run(20)
+    assert town.eyes.nodes()["a"].cordoned
+    town.fleet.uncordon("a")
+    town.run(3)
+    assert not town.eyes.nodes()["a"].cordoned
+
+
+def test_a_drain_whose_news_is_lost_counts_all_the_same() -> None:
+    town = settled_town("a", "b")
+    town.store.cordons.save(Cordon("a", False, True, town.clock.now_ms()))
+    town.run(5)
+    assert town.eyes.nodes()["a"].draining
+    assert set(town.homes().values()) == {"b"}
 
 
 def test_absence_means_nothing_before_the_tree_is_complete() -> None:

@@ -22,7 +22,16 @@ from cronkeeper.ports.access import (
 from cronkeeper.ports.audit import AuditMark, AuditStore, Fate, Fire, JobVersion, Missed
 from cronkeeper.ports.blobs import BlobInfo, BlobStore
 from cronkeeper.ports.coordinator import Coordinator, Leadership
-from cronkeeper.ports.fleet import AssignmentStore, Beat, LeaseStore, MoveRequest, MoveRequestStore, TermStore
+from cronkeeper.ports.fleet import (
+    AssignmentStore,
+    Beat,
+    Cordon,
+    CordonStore,
+    LeaseStore,
+    MoveRequest,
+    MoveRequestStore,
+    TermStore,
+)
 from cronkeeper.ports.ledger import JobQuery, JobStore, NewJob, PlanRow, RunStore
 from cronkeeper.ports.store import Store
 
@@ -34,6 +43,8 @@ __all__ = [
     "BlobInfo",
     "BlobStore",
     "Coordinator",
+    "Cordon",
+    "CordonStore",
     "Event",
     "EventStore",
     "Fate",

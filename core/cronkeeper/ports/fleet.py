@@ -79,6 +79,28 @@ class MoveRequest:
     requested_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class Cordon:
+    """What an admin wants of a worker: nothing new for it (cordoned), and what it has moved away (draining)."""
+
+    worker: str
+    cordoned: bool
+    draining: bool
+    changed_ms: int
+
+
+class CordonStore(Protocol):
+    """The truth about cordons and drains; what `/nodes/<worker>` says of them is news of it."""
+
+    def save(self, cordon: Cordon) -> None:
+        """Write or overwrite. Safe to repeat."""
+        ...
+
+    def all(self) -> dict[str, Cordon]:
+        """Return what was ever wanted of each worker, by its id; a worker that nobody cordoned is not among them."""
+        ...
+
+
 class MoveRequestStore(Protocol):
     """Wishes that the leader has not yet fulfilled or dropped."""
 

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from cronkeeper.ports.access import EventStore, IdempotencyStore, TokenStore
 from cronkeeper.ports.audit import AuditStore
-from cronkeeper.ports.fleet import AssignmentStore, LeaseStore, MoveRequestStore, TermStore
+from cronkeeper.ports.fleet import AssignmentStore, CordonStore, LeaseStore, MoveRequestStore, TermStore
 from cronkeeper.ports.ledger import JobStore, RunStore
 
 
@@ -19,6 +19,7 @@ class Store(Protocol):
     terms: TermStore
     assignments: AssignmentStore
     move_requests: MoveRequestStore
+    cordons: CordonStore
     tokens: TokenStore
     idempotency: IdempotencyStore
     events: EventStore

@@ -1,4 +1,4 @@
-"""The leader's own copy of who was given what, and what admins wish moved."""
+"""The leader's own copy of who was given what, and what admins want: tasks moved, workers cordoned."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sqlalchemy import Connection, select
 
 from cronkeeper.domain.ids import TaskId
 from cronkeeper.domain.placement import Assignment, MoveReason
-from cronkeeper.ports import MoveRequest
+from cronkeeper.ports import Cordon, MoveRequest
 from cronkeeper.store import schema
 from cronkeeper.store.flavour import Row, chunks, slices
 from cronkeeper.store.session import Database
@@ -21,6 +21,8 @@ _table = schema.assignments
 _KEY = ("job_id", "shard")
 _moves = schema.move_requests
 _MOVE_COLUMNS = (*_KEY, "worker", "requested_ms")
+_cordons = schema.cordons
+_CORDON_COLUMNS = ("worker", "cordoned", "draining", "changed_ms")
 _COLUMNS = (*_KEY, "worker", "generation", "epoch", "reason", "assigned_ms", "since_ms")
 
 
@@ -103,6 +105,28 @@ class SqlMoveRequestStore:
                 conn.exec_driver_sql(f"DELETE FROM `move_requests` WHERE {flavour.among(_KEY, len(some))}", values)
 
         self._db.transaction(body, repeatable=True)
+
+
+class SqlCordonStore:
+    """See cronkeeper.ports.CordonStore."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def save(self, cordon: Cordon) -> None:
+        flavour = self._db.flavour
+        row = (cordon.worker, int(cordon.cordoned), int(cordon.draining), cordon.changed_ms)
+        end = flavour.replace_old(_CORDON_COLUMNS[:1], _CORDON_COLUMNS[1:])
+
+        def body(conn: Connection) -> None:
+            flavour.insert(conn, _cordons, _CORDON_COLUMNS, [row], end)
+
+        self._db.transaction(body, repeatable=True)
+
+    def all(self) -> dict[str, Cordon]:
+        query = select(*(_cordons.c[name] for name in _CORDON_COLUMNS))
+        rows = self._db.read(lambda conn: conn.execute(query).all())
+        return {worker: Cordon(worker, bool(cordoned), bool(draining), at) for worker, cordoned, draining, at in rows}
 
 
 def _to_row(item: Assignment) -> Row:

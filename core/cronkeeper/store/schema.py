@@ -196,6 +196,16 @@ move_requests = Table(
     **_TABLE_OPTIONS,
 )
 
+cordons = Table(
+    "cordons",
+    metadata,
+    Column("worker", ascii_text(63), primary_key=True),
+    Column("cordoned", Integer, nullable=False),
+    Column("draining", Integer, nullable=False),
+    Column("changed_ms", BigInteger, nullable=False),
+    **_TABLE_OPTIONS,
+)
+
 tokens = Table(
     "tokens",
     metadata,
@@ -287,6 +297,7 @@ audit = Table(
     Column("checked_shard", Integer, nullable=False),
     Column("checked_ms", BigInteger, nullable=False),
     Column("beat_ms", BigInteger, nullable=False),
+    Column("known_from_ms", BigInteger, nullable=False),
     #: JSON: [[last turn before, first turn after], …].
     Column("gaps", long_text(), nullable=False),
     **_TABLE_OPTIONS,

@@ -7,6 +7,7 @@ from sqlalchemy import Engine
 from cronkeeper.ports import (
     AssignmentStore,
     AuditStore,
+    CordonStore,
     EventStore,
     IdempotencyStore,
     JobStore,
@@ -16,7 +17,7 @@ from cronkeeper.ports import (
     TermStore,
     TokenStore,
 )
-from cronkeeper.store.assignments import SqlAssignmentStore, SqlMoveRequestStore
+from cronkeeper.store.assignments import SqlAssignmentStore, SqlCordonStore, SqlMoveRequestStore
 from cronkeeper.store.audit import SqlAuditStore
 from cronkeeper.store.jobs import SqlJobStore
 from cronkeeper.store.leases import SqlLeaseStore
@@ -38,6 +39,7 @@ class SqlStore:
         self.terms: TermStore = SqlTermStore(self._db)
         self.assignments: AssignmentStore = SqlAssignmentStore(self._db)
         self.move_requests: MoveRequestStore = SqlMoveRequestStore(self._db)
+        self.cordons: CordonStore = SqlCordonStore(self._db)
         self.tokens: TokenStore = SqlTokenStore(self._db)
         self.idempotency: IdempotencyStore = SqlIdempotencyStore(self._db)
         self.events: EventStore = SqlEventStore(self._db)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from cronkeeper.ports import (
     AssignmentStore,
     AuditStore,
+    CordonStore,
     EventStore,
     IdempotencyStore,
     JobStore,
@@ -18,6 +19,7 @@ from cronkeeper.runtime.clock import Clock
 from cronkeeper.testing.memory_store_audit import MemoryAuditStore
 from cronkeeper.testing.memory_store_fleet import (
     MemoryAssignmentStore,
+    MemoryCordonStore,
     MemoryLeaseStore,
     MemoryMoveRequestStore,
     MemoryTermStore,
@@ -42,6 +44,7 @@ class MemoryStore:
         self.terms: TermStore = MemoryTermStore(self._memory)
         self.assignments: AssignmentStore = MemoryAssignmentStore(self._memory)
         self.move_requests: MoveRequestStore = MemoryMoveRequestStore(self._memory)
+        self.cordons: CordonStore = MemoryCordonStore(self._memory)
         self.tokens: TokenStore = MemoryTokenStore(self._memory)
         self.idempotency: IdempotencyStore = MemoryIdempotencyStore(self._memory)
         self.events: EventStore = MemoryEventStore(self._memory)

@@ -1,4 +1,4 @@
-"""Leases, terms, assignments and move requests in memory."""
+"""Leases, terms, assignments, move requests and cordons in memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from cronkeeper.domain.ids import TaskId
 from cronkeeper.domain.placement import Assignment, Lease, WorkerInfo
-from cronkeeper.ports import Beat, MoveRequest
+from cronkeeper.ports import Beat, Cordon, MoveRequest
 from cronkeeper.testing.memory_store_state import LeaseRow, Memory
 
 
@@ -122,3 +122,18 @@ class MemoryMoveRequestStore:
             self._memory.hold_term(term)
             for task in tasks:
                 self._memory.move_requests.pop(task, None)
+
+
+class MemoryCordonStore:
+    """See cronkeeper.ports.CordonStore."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+
+    def save(self, cordon: Cordon) -> None:
+        with self._memory.call("cordons.save"):
+            self._memory.cordons[cordon.worker] = cordon
+
+    def all(self) -> dict[str, Cordon]:
+        with self._memory.call("cordons.all"):
+            return dict(self._memory.cordons)

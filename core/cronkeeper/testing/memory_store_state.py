@@ -13,7 +13,7 @@ from cronkeeper.domain.job import Job, JobState, LastRun
 from cronkeeper.domain.placement import Assignment, WorkerInfo
 from cronkeeper.domain.run import Run, RunState
 from cronkeeper.errors import FencedError, UnavailableError
-from cronkeeper.ports import AuditMark, Event, Fire, JobVersion, Missed, MoveRequest, Token
+from cronkeeper.ports import AuditMark, Cordon, Event, Fire, JobVersion, Missed, MoveRequest, Token
 from cronkeeper.runtime.clock import Clock
 
 
@@ -57,6 +57,7 @@ class Memory:
         self.term = 0
         self.assignments: dict[TaskId, Assignment] = {}
         self.move_requests: dict[TaskId, MoveRequest] = {}
+        self.cordons: dict[str, Cordon] = {}
         self.tokens: list[Token] = []
         self.answers: dict[tuple[str, str], AnswerRow] = {}
         self.events: list[Event] = []

@@ -11,7 +11,7 @@ import pytest
 from cronkeeper.domain.ids import TaskId
 from cronkeeper.domain.placement import Assignment, MoveReason, WorkerInfo
 from cronkeeper.errors import FencedError
-from cronkeeper.ports import MoveRequest, Store
+from cronkeeper.ports import Cordon, MoveRequest, Store
 
 LONG_MS = 3_600_000
 
@@ -178,3 +178,13 @@ def test_a_wish_to_move_is_kept_until_it_is_dropped(store: Store) -> None:
     for _ in range(2):
         store.move_requests.drop([later.task, TaskId(9, 9)], term=term)
     assert store.move_requests.all() == {second.task: second}
+
+
+def test_a_cordon_is_kept_until_it_is_lifted(store: Store) -> None:
+    assert store.cordons.all() == {}
+    store.cordons.save(Cordon("w1", True, False, 5))
+    store.cordons.save(Cordon("w2", False, True, 6))
+    assert store.cordons.all() == {"w1": Cordon("w1", True, False, 5), "w2": Cordon("w2", False, True, 6)}
+    for _ in range(2):
+        store.cordons.save(Cordon("w1", False, False, 7))
+    assert store.cordons.all()["w1"] == Cordon("w1", False, False, 7)
