@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from cronkeeper.domain.job import JobStatus, JobType
 from cronkeeper.domain.run import Reason, RunState, Trigger
 from cronkeeper.ports import Role
-from cronkeeper_api.models import Instant, JobInput
+from cronkeeper_api.models import Day, Instant, JobInput
 
 SelectorText = Annotated[str | None, WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "null"}]})]
 
@@ -50,6 +50,9 @@ class Job(JobInput):
     status: JobStatus
     executable: str = Field(description="The command line, or the URL of the file in the object store.")
     type: JobType
+    schedule: str = Field(description="As given; of several, the one text in which they are saved.")
+    holiday_dates: dict[str, list[Day]] = Field(description="The days of the calendar's holidays, by region.")
+    spread: str = Field(description="What H is resolved for in a job without a name; empty in all others.")
     selector: SelectorText = None
     artifact: ArtifactAnswer | None = Field(default=None, description="The file, pinned by content.")
     generation: int = Field(description="Grows with every change.")

@@ -6,11 +6,13 @@ document, too, so every field says what it is.
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from cronkeeper.domain.calendars import MAX_BLACKOUTS, MAX_DATES, MAX_REGIONS, OnExcluded, Weekday
 from cronkeeper.domain.instants import parse_rfc3339
 from cronkeeper.domain.job import (
     DEFAULT_GRACE_S,
@@ -23,7 +25,7 @@ from cronkeeper.domain.job import (
     OnWorkerLoss,
 )
 from cronkeeper.domain.labels import KEY, VALUE
-from cronkeeper.domain.schedule import Fold, Gap
+from cronkeeper.domain.schedule import MAX_SCHEDULE_LENGTH, MAX_SCHEDULES, Fold, Gap
 from cronkeeper.ports import Role
 from cronkeeper_manager.service import rules
 
@@ -59,6 +61,45 @@ def _selector(value: Any) -> Any:
     return ",".join(f"{key}={item}" for key, item in sorted(value.items()))
 
 
+def _several(value: Any) -> Any:
+    """Write a list of schedules as the one text that they are saved as."""
+    if isinstance(value, list) and value and all(isinstance(text, str) and text.strip() for text in value):
+        return "; ".join(text.strip() for text in value)
+    return value
+
+
+def _day(text: str) -> str:
+    try:
+        date.fromisoformat(text)
+    except ValueError as exc:
+        raise PydanticCustomError("day", "is not a day", {"hint": "write it as 2026-12-24"}) from exc
+    return text
+
+
+Day = Annotated[
+    str,
+    StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$", max_length=10),
+    AfterValidator(_day),
+    WithJsonSchema({"type": "string", "format": "date"}),
+]
+Schedule = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=MAX_SCHEDULE_LENGTH),
+    BeforeValidator(_several),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "minLength": 1, "maxLength": MAX_SCHEDULE_LENGTH},
+                {
+                    "type": "array",
+                    "items": {"type": "string", "minLength": 1},
+                    "minItems": 1,
+                    "maxItems": MAX_SCHEDULES,
+                },
+            ]
+        }
+    ),
+]
 Instant = Annotated[
     str,
     StringConstraints(max_length=64),
@@ -117,6 +158,34 @@ class LimitsInput(Model):
     output_kb: int = Field(default=1024, ge=1, le=65_536, description="Output that is kept, in KiB.")
 
 
+class CalendarInput(Model):
+    """Days without fires, in the job's zone."""
+
+    holidays: list[Annotated[str, StringConstraints(max_length=16)]] = Field(
+        default=[],
+        max_length=MAX_REGIONS,
+        description="Countries and regions whose public holidays are excluded, such as DE-BY.",
+    )
+    exclude: list[Day] = Field(default=[], max_length=MAX_DATES, description="Days that are excluded.")
+    exclude_weekdays: list[Annotated[Weekday, Field(strict=False)]] = Field(
+        default=[], max_length=7, description="Days of the week that are excluded."
+    )
+    include: list[Day] = Field(
+        default=[], max_length=MAX_DATES, description="Days that are allowed, whatever excludes them."
+    )
+    on_excluded: Annotated[OnExcluded, Field(strict=False)] = Field(
+        default=OnExcluded.SKIP,
+        description="What becomes of a fire on an excluded day: dropped, or moved to the next or previous allowed one.",
+    )
+
+
+class BlackoutInput(Model):
+    """A time in which nothing is due."""
+
+    begin: Instant = Field(alias="from", description="The first instant without fires.")
+    end: Instant = Field(alias="to", description="The first instant with fires again.")
+
+
 class JobInput(Model):
     """A job. Only executable, schedule and type are required."""
 
@@ -126,11 +195,9 @@ class JobInput(Model):
         "object store.",
         examples=["ls -la"],
     )
-    schedule: str = Field(
-        min_length=1,
-        max_length=256,
+    schedule: Schedule = Field(
         description="A crontab expression of 5 fields (6 with seconds first), @hourly and the like, @every 30s, or "
-        "@at 2027-01-01T00:00:00Z.",
+        "@at 2027-01-01T00:00:00Z; several of them as a list, or in one text with '; ' between them.",
         examples=["5 * * * *"],
     )
     type: Annotated[JobType, Field(strict=False)] = Field(description="What the executable is.", examples=["command"])
@@ -171,6 +238,10 @@ class JobInput(Model):
     )
     starts_at: Instant | None = Field(default=None, description="No fire before this instant.")
     ends_at: Instant | None = Field(default=None, description="No fire at or after this instant.")
+    calendar: CalendarInput | None = Field(default=None, description="Days without fires; none unless given.")
+    blackouts: list[BlackoutInput] = Field(
+        default=[], max_length=MAX_BLACKOUTS, description="Times in which nothing is due."
+    )
     selector: Selector | None = Field(
         default=None, description="Which workers may have it, such as zone=eu,disk in (ssd,nvme)."
     )
@@ -238,5 +309,17 @@ class TokenInput(Model):
 
 #: Fields of a job's JSON that the server sets: worth a better hint than "unknown".
 READ_ONLY = frozenset(
-    {"id", "generation", "status", "created_at", "updated_at", "next_fire", "last_run", "workers", "artifact"}
+    {
+        "id",
+        "generation",
+        "status",
+        "created_at",
+        "updated_at",
+        "next_fire",
+        "last_run",
+        "workers",
+        "artifact",
+        "holiday_dates",
+        "spread",
+    }
 )

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from cronkeeper.domain.calendars import Blackout, calendar_from_dict
 from cronkeeper.domain.instants import parse_rfc3339
 from cronkeeper.domain.job import JobSpec, JobType, Limits, default_on_worker_loss, spec_to_dict
 from cronkeeper.domain.retry import Retry
@@ -82,7 +83,8 @@ def read_patch(spec: JobSpec, body: Body, *, run_as_allowed: Iterable[str]) -> D
 def input_of(spec: JobSpec) -> dict[str, Any]:
     """Return the spec as its user could have posted it."""
     data = spec_to_dict(spec)
-    del data["artifact"]
+    for field in ("artifact", "holiday_dates", "spread"):
+        del data[field]
     return data
 
 
@@ -184,6 +186,8 @@ def _spec(model: JobInput) -> JobSpec:
         limits=Limits(model.limits.cpu, model.limits.memory_mb, model.limits.output_kb),
         labels=dict(model.labels),
         filename=model.filename,
+        calendar=None if model.calendar is None else calendar_from_dict(model.calendar.model_dump(mode="json")),
+        blackouts=tuple(Blackout(parse_rfc3339(one.begin), parse_rfc3339(one.end)) for one in model.blackouts),
     )
 
 
@@ -224,7 +228,7 @@ def _unknown(model: type[BaseModel], loc: tuple[int | str, ...], field: str) -> 
     name = str(loc[-1])
     if len(loc) == 1 and model is JobInput and name in READ_ONLY:
         return FieldError(field, "is set by the server", "leave it out")
-    known = list(_model_at(model, loc[:-1]).model_fields)
+    known = [info.alias or name for name, info in _model_at(model, loc[:-1]).model_fields.items()]
     close = difflib.get_close_matches(name[:64].lower(), known, n=1)
     return FieldError(
         field, "is not a field here", f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"

@@ -9,7 +9,7 @@ from typing import Any
 from flask import Response
 
 from cronkeeper.domain.instants import rfc3339
-from cronkeeper.domain.job import Job, JobSpec, JobState, LastRun, next_fire, spec_to_dict, status_of
+from cronkeeper.domain.job import Job, JobState, LastRun, next_fire, spec_to_dict, status_of
 from cronkeeper.domain.run import UNSUCCESSFUL, Run
 from cronkeeper.ports import Token
 from cronkeeper_manager.fleet import MoveView, PlanView, WorkerView
@@ -147,7 +147,7 @@ def _next_fire(job: Job, now_ms: int, fires: dict[object, int | None]) -> int | 
     if job.state is not JobState.ACTIVE:
         return None
     after_ms = max(now_ms, job.effective_from_ms)
-    key = (*_timing(job.spec), after_ms)
+    key = (*job.spec.timing, after_ms)
     if key not in fires:
         try:
             fires[key] = next_fire(job.spec, after_ms)
@@ -155,10 +155,6 @@ def _next_fire(job: Job, now_ms: int, fires: dict[object, int | None]) -> int | 
             # Saved under older rules, or by a newer zone database: the rest of the job is still worth showing.
             fires[key] = None
     return fires[key]
-
-
-def _timing(spec: JobSpec) -> tuple[object, ...]:
-    return spec.schedule, spec.timezone, spec.dst, spec.starts_at_ms, spec.ends_at_ms
 
 
 def _last_run(run: LastRun) -> dict[str, Any]:

@@ -12,7 +12,19 @@ from cronkeeper_cli.failures import EXIT_USAGE, CommandError
 
 #: What the API adds to a job: of no use in a file that is sent back.
 SERVER_FIELDS = frozenset(
-    {"id", "status", "generation", "created_at", "updated_at", "next_fire", "last_run", "workers", "artifact"}
+    {
+        "id",
+        "status",
+        "generation",
+        "created_at",
+        "updated_at",
+        "next_fire",
+        "last_run",
+        "workers",
+        "artifact",
+        "holiday_dates",
+        "spread",
+    }
 )
 _TRUE_FALSE = re.compile(r"^(?:true|false)$")
 

@@ -22,6 +22,8 @@ _START_MS = 1_704_067_200_000  # 2024-01-01T00:00:00Z: four years with one leap 
         pytest.param("@every 30s", 2.0, id="an interval"),
         pytest.param("@every 366d", MIN_LOAD, id="an interval of a year costs what every task costs at least"),
         pytest.param("@at 2027-01-01T00:00:00Z", MIN_LOAD, id="a single fire costs what every task costs at least"),
+        pytest.param("@every 30s; */5 * * * *", 2.2, id="of several, the sum"),
+        pytest.param("H/15 * * * *", 4 / 60, id="an H is what it stands for"),
         pytest.param("0 0 1 1 *", MIN_LOAD, id="yearly costs what every task costs at least"),
     ],
 )
@@ -39,6 +41,8 @@ def test_load_is_fires_a_minute(schedule: str, fires_a_minute: float) -> None:
         pytest.param("0 * * 2,4 1-5", id="weekdays of two months"),
         pytest.param("0 * 13 * fri", id="the 13th or a Friday: either day field is enough"),
         pytest.param("0 * */2 * mon", id="a starred day field: both must match"),
+        pytest.param("0 * L * *", id="the last day of each month"),
+        pytest.param("0 * 15W,1 * fri#5", id="days that no number names"),
     ],
 )
 def test_load_agrees_with_counted_fires(schedule: str) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import date
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cronkeeper.domain.calendars import Blackout, Calendar, OnExcluded, Weekday
 from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.job import Artifact, JobSpec, JobState, JobType, Limits, spec_from_dict, spec_to_dict
 from cronkeeper.domain.placement import Assignment, MoveReason, NodeInfo, Ownership, WorkerInfo
@@ -37,6 +39,12 @@ SPEC = JobSpec(
     labels={"team": "core"},
     filename="backup.sh",
     artifact=Artifact("artifacts/aa/backup.sh", "s3://jobs/artifacts/aa/backup.sh", "a" * 64, 12, "backup.sh"),
+    calendar=Calendar(
+        ("DE-BY",), (date(2026, 12, 24),), (Weekday.SAT, Weekday.SUN), (date(2026, 12, 26),), OnExcluded.NEXT
+    ),
+    blackouts=(Blackout(1_795_000_000_000, 1_795_000_060_500),),
+    holiday_dates={"DE-BY": (date(2026, 12, 25), date(2027, 1, 1))},
+    spread="17",
 )
 TASK = Task(17, 3, JobState.ACTIVE, 1_795_000_000_123, SPEC)
 ENVELOPE = SIGNER.seal(TASK)
@@ -44,6 +52,13 @@ ENVELOPE = SIGNER.seal(TASK)
 
 def test_a_spec_survives_its_json_shape() -> None:
     assert spec_from_dict(json.loads(json.dumps(spec_to_dict(SPEC)))) == SPEC
+
+
+def test_a_spec_of_before_calendars_is_read() -> None:
+    data = spec_to_dict(SPEC)
+    for field in ("calendar", "blackouts", "holiday_dates", "spread"):
+        del data[field]
+    assert spec_from_dict(data) == SPEC.evolve(calendar=None, blackouts=(), holiday_dates={}, spread="")
 
 
 def test_a_signed_task_opens() -> None:

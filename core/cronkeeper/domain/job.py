@@ -5,9 +5,23 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import date
 from enum import StrEnum
 from typing import Any
 
+from cronkeeper.domain.calendars import (
+    EPOCH_DAY,
+    Blackout,
+    Calendar,
+    Closures,
+    OnExcluded,
+    blackout_from_dict,
+    blackout_to_dict,
+    calendar_from_dict,
+    calendar_to_dict,
+    closures,
+    why_closed,
+)
 from cronkeeper.domain.ids import TaskId
 from cronkeeper.domain.instants import parse_rfc3339, rfc3339
 from cronkeeper.domain.labels import Selector, parse_selector
@@ -131,6 +145,13 @@ class JobSpec:
     labels: Mapping[str, str] = field(default_factory=dict)
     filename: str | None = None
     artifact: Artifact | None = None
+    #: Days without fires, in the job's zone; None is every day allowed.
+    calendar: Calendar | None = None
+    blackouts: tuple[Blackout, ...] = ()
+    #: The dates of the calendar's holidays, by region: copied when the job is saved, so that they stay what they are.
+    holiday_dates: Mapping[str, tuple[date, ...]] = field(default_factory=dict)
+    #: What `H` in the schedule of a job without a name is resolved for: its id.
+    spread: str = ""
 
     def evolve(self, **changes: Any) -> JobSpec:
         """Return a copy with these fields changed."""
@@ -138,7 +159,26 @@ class JobSpec:
 
     def parsed_schedule(self) -> Schedule:
         """Return the schedule as a value. ScheduleError or ValueError: a stored spec may be older than a rule."""
-        return parse_schedule(self.schedule, self.timezone, self.dst)
+        return parse_schedule(self.schedule, self.timezone, self.dst, seed=self.seed, closures=self.closures())
+
+    def closures(self) -> Closures | None:
+        """Return what its calendar and blackouts close, None for nothing."""
+        if self.calendar is None and not self.blackouts:
+            return None
+        return closures(self.calendar, self.holiday_dates, self.blackouts)
+
+    @property
+    def seed(self) -> str:
+        """What `H` is resolved for."""
+        return f"{self.namespace}/{self.name}" if self.name is not None else self.spread
+
+    @property
+    def timing(self) -> tuple[object, ...]:
+        """All that its fire times depend on, to be compared and looked up."""
+        # Many jobs share a schedule; a name makes a difference only where there is an H.
+        seed = self.seed if "h" in self.schedule.lower() else ""
+        when = (self.schedule, self.timezone, self.dst, self.starts_at_ms, self.ends_at_ms)
+        return (*when, seed, self.calendar, tuple(sorted(self.holiday_dates.items())), self.blackouts)
 
     def parsed_selector(self) -> Selector | None:
         """Return the selector as a value; None allows every worker."""
@@ -214,6 +254,29 @@ def next_fire(spec: JobSpec, after_ms: int) -> int | None:
     return found
 
 
+def excluded(spec: JobSpec, fire_ms: int) -> str | None:
+    """Say why a fire that the schedule alone would have at this instant is not due: the calendar or a blackout.
+
+    None when the schedule has no fire then, or when it is due. The window from starts_at to ends_at is not looked at.
+    Raises as `parsed_schedule` does.
+    """
+    schedule = spec.parsed_schedule()
+    # What cannot be moved (`@every`) is refused together with a calendar that moves; without one, it can be read.
+    plain = parse_schedule(spec.schedule, spec.timezone, spec.dst, seed=spec.seed)
+    if not plain.fire_times(fire_ms - 1, fire_ms) or schedule.fire_times(fire_ms - 1, fire_ms):
+        return None
+    for blackout in spec.blackouts:
+        if blackout.from_ms <= fire_ms < blackout.to_ms:
+            return f"it lies in the blackout from {rfc3339(blackout.from_ms)} to {rfc3339(blackout.to_ms)}"
+    if spec.calendar is None:
+        return None
+    day = date.fromordinal(plain.day_of(fire_ms) + EPOCH_DAY)
+    why = why_closed(spec.calendar, spec.holiday_dates, day)
+    if spec.calendar.on_excluded is OnExcluded.SKIP or not why:
+        return why or None
+    return f"{why}; its fire moves to the {spec.calendar.on_excluded} allowed day"
+
+
 def spec_to_dict(spec: JobSpec) -> dict[str, Any]:
     """Return the spec in its JSON shape, defaults included: what a job's row, a signed task and `GET /jobs` hold."""
     return {
@@ -249,15 +312,21 @@ def spec_to_dict(spec: JobSpec) -> dict[str, Any]:
         "labels": dict(spec.labels),
         "filename": spec.filename,
         "artifact": None if spec.artifact is None else _artifact_to_dict(spec.artifact),
+        "calendar": None if spec.calendar is None else calendar_to_dict(spec.calendar),
+        "blackouts": [blackout_to_dict(blackout) for blackout in spec.blackouts],
+        "holiday_dates": {key: [day.isoformat() for day in days] for key, days in spec.holiday_dates.items()},
+        "spread": spec.spread,
     }
 
 
 def spec_from_dict(data: Mapping[str, Any]) -> JobSpec:
     """Read what `spec_to_dict` wrote. Raises KeyError, TypeError or ValueError for anything else.
 
-    Unknown keys are ignored, so that a worker can read the task of a newer API server.
+    Unknown keys are ignored, so that a worker can read the task of a newer API server; what an older one did not write
+    is read as it was meant then.
     """
     dst, limits, retry, artifact = data["dst"], data["limits"], data["retry"], data["artifact"]
+    calendar, holiday_dates = data.get("calendar"), data.get("holiday_dates", {})
     return JobSpec(
         executable=str(data["executable"]),
         schedule=str(data["schedule"]),
@@ -287,6 +356,10 @@ def spec_from_dict(data: Mapping[str, Any]) -> JobSpec:
         labels={str(key): str(value) for key, value in data["labels"].items()},
         filename=data["filename"],
         artifact=None if artifact is None else _artifact_from_dict(artifact),
+        calendar=None if calendar is None else calendar_from_dict(calendar),
+        blackouts=tuple(blackout_from_dict(blackout) for blackout in data.get("blackouts", ())),
+        holiday_dates={str(key): tuple(map(date.fromisoformat, days)) for key, days in holiday_dates.items()},
+        spread=str(data.get("spread", "")),
     )
 
 

@@ -162,6 +162,10 @@ class Schedule:
             case Kind.SEVERAL:
                 return "; ".join(part.words() for part in self.parts)
 
+    def day_of(self, fire_ms: int) -> int:
+        """Return the day of an instant in the schedule's zone, counted from 1970-01-01."""
+        return (fire_ms // 1000 + walk.offset_at(load_zone(self.timezone), fire_ms // 1000)) // 86_400
+
     def _after(self, after_ms: int) -> Iterator[int]:
         """Yield the fire times after an instant, ascending, each once."""
         last_ms = after_ms
@@ -202,7 +206,7 @@ class Schedule:
             else:
                 # On with the next day: a second's interval is not counted through a closed week.
                 zone = load_zone(self.timezone)
-                midnight = (self._day(fire_ms) + 1) * 86_400
+                midnight = (self.day_of(fire_ms) + 1) * 86_400
                 day_ms = next(_either(midnight, zone)) * 1000
                 fire_ms = max(fire_ms + step, -(-day_ms // step) * step)
 
@@ -229,11 +233,7 @@ class Schedule:
             yield second * 1000
 
     def _allows(self, fire_ms: int) -> bool:
-        return self.closures is None or self.closures.allows(self._day(fire_ms))
-
-    def _day(self, fire_ms: int) -> int:
-        """Return the day of an instant in the schedule's zone, counted from 1970-01-01."""
-        return (fire_ms // 1000 + walk.offset_at(load_zone(self.timezone), fire_ms // 1000)) // 86_400
+        return self.closures is None or self.closures.allows(self.day_of(fire_ms))
 
 
 def parse_schedule(
@@ -288,9 +288,7 @@ def _parse_named(text: str, timezone: str, dst: Dst, closures: Closures | None) 
     if name in _NICKNAMES and not rest:
         return Schedule(name, timezone, Kind.CRON, dst, fields=parse_fields(_NICKNAMES[name]), closures=closures)
     if name in ("@every", "@at") and closures is not None and closures.on_excluded is not OnExcluded.SKIP:
-        raise ScheduleError(
-            f"{name} has no day that a calendar could move it from", 0, "make calendar.on_excluded skip"
-        )
+        raise ScheduleError(f"{name} cannot be moved to another day by a calendar", 0, "make calendar.on_excluded skip")
     if name == "@every":
         return Schedule(text, timezone, Kind.EVERY, dst, every_s=_every_s(rest.strip()), closures=closures)
     if name == "@at":
@@ -361,7 +359,7 @@ def notes(schedule: Schedule, after_ms: int) -> list[str]:
     if any(not (fields.day.star or fields.weekday.star) for fields in crons):
         found.append("Both day fields are set: it fires when either the day of month or the day of week matches.")
     found += [
-        f"For this job, {part.text!r} stands for {part.fields.text!r}."
+        f"H is resolved for the job's name: {part.text!r} stands for {part.fields.text!r} here."
         for part in schedule.single
         if part.fields is not None and part.fields.spread
     ]

@@ -23,6 +23,7 @@ from cronkeeper_manager.service import rules
 from cronkeeper_manager.service.apply import MAX_PAGE, Applied, Decided, check_names, decide, prunable, with_next
 from cronkeeper_manager.service.artifacts import Artifacts, Pinned
 from cronkeeper_manager.service.gather import Gather
+from cronkeeper_manager.service.holiday_dates import settle, with_id
 from cronkeeper_manager.service.news import News
 from cronkeeper_manager.service.preview import Forecast, forecast
 from cronkeeper_manager.service.values import Caller, Draft, Policy
@@ -94,7 +95,7 @@ class Jobs:
         """
 
         def decide_one(old: Job) -> Job | None:
-            pinned = self._checked(make(old.spec), caller, old.spec)
+            pinned = self._checked(make(old.spec), caller, old)
             if pinned.spec == old.spec:
                 return None
             self._artifacts.save(pinned)
@@ -150,8 +151,9 @@ class Jobs:
     def preview(self, draft: Draft, caller: Caller, *, after_ms: int | None, count: int) -> Forecast:
         """Return what the draft would do, without saving anything. Raises as `create` does."""
         self._check(draft, caller, None)
-        after = self._clock.now_ms() if after_ms is None else after_ms
-        return forecast(draft.spec, after_ms=after, count=count)
+        now_ms = self._clock.now_ms()
+        spec = settle(draft.spec, None, now_ms=now_ms, job_id=None)
+        return forecast(spec, after_ms=now_ms if after_ms is None else after_ms, count=count)
 
     def apply(
         self, drafts: Sequence[Draft], caller: Caller, *, namespace: str, prune: str | None, dry_run: bool
@@ -175,9 +177,15 @@ class Jobs:
 
     # ------------------------------------------------------------------------------------------------- one job
 
-    def _checked(self, draft: Draft, caller: Caller, before: JobSpec | None = None) -> Pinned:
-        self._check(draft, caller, before)
-        return self._artifacts.pin(draft, before)
+    def _checked(self, draft: Draft, caller: Caller, old: Job | None = None) -> Pinned:
+        self._check(draft, caller, None if old is None else old.spec)
+        return self._pin(draft, old)
+
+    def _pin(self, draft: Draft, old: Job | None) -> Pinned:
+        """Settle all that is outside of the spec: the file, the dates of holidays, what `H` is resolved for."""
+        before = None if old is None else old.spec
+        spec = settle(draft.spec, before, now_ms=self._clock.now_ms(), job_id=None if old is None else old.id)
+        return self._artifacts.pin(replace(draft, spec=spec), before)
 
     def _check(self, draft: Draft, caller: Caller, before: JobSpec | None) -> None:
         if faults := self._faults(draft, before):
@@ -199,7 +207,7 @@ class Jobs:
         now_ms = self._clock.now_ms()
 
         def build(job_id: int) -> Job:
-            return self._sealed(Job(job_id, spec, 1, JobState.ACTIVE, now_ms, now_ms, now_ms, b""))
+            return self._sealed(Job(job_id, with_id(spec, job_id), 1, JobState.ACTIVE, now_ms, now_ms, now_ms, b""))
 
         return NewJob(spec.namespace, spec.name, build)
 
@@ -282,10 +290,7 @@ class Jobs:
             faults += [replace(fault, field=f"jobs[{index}].{fault.field}") for fault in found]
         if faults:
             raise ValidationFailedError(faults)
-        pinned = []
-        for draft in drafts:
-            old = existing.get(draft.spec.name or "")
-            pinned.append(self._artifacts.pin(draft, None if old is None else old.spec))
+        pinned = [self._pin(draft, existing.get(draft.spec.name or "")) for draft in drafts]
         pruned = [] if prune is None else self._prunable(namespace, prune, {p.spec.name for p in pinned})
         decided = decide(pinned, existing, pruned)
         for one in decided.touched:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cronkeeper.domain.calendars import OnExcluded, known_until
 from cronkeeper.domain.instants import MAX_MS, rfc3339
 from cronkeeper.domain.job import JobSpec, JobState
 from cronkeeper.domain.schedule import notes
@@ -38,9 +39,25 @@ def forecast(spec: JobSpec, *, after_ms: int, count: int, state: JobState = JobS
         told.append(f"It starts at {rfc3339(spec.starts_at_ms)}.")
     if spec.ends_at_ms is not None:
         told.append(f"It ends at {rfc3339(spec.ends_at_ms)}.")
+    told += _closures_told(spec)
     if spec.jitter_s:
         told.append(f"Each run starts up to {spec.jitter_s} seconds after its fire time (jitter).")
     return Forecast(times, schedule.words(), tuple(told))
+
+
+def _closures_told(spec: JobSpec) -> list[str]:
+    told = []
+    if spec.calendar is not None:
+        what = {
+            OnExcluded.SKIP: "is dropped",
+            OnExcluded.NEXT: "moves to the next allowed day",
+            OnExcluded.PREVIOUS: "moves to the previous allowed day",
+        }[spec.calendar.on_excluded]
+        told.append(f"A fire on a day that the calendar excludes {what}.")
+        if (until := known_until(spec.holiday_dates)) is not None:
+            told.append(f"Holidays of {', '.join(spec.calendar.holidays)} are known until {until}.")
+    told += [f"Nothing fires from {rfc3339(one.from_ms)} until {rfc3339(one.to_ms)}." for one in spec.blackouts[:10]]
+    return told
 
 
 def upcoming(spec: JobSpec, *, after_ms: int, count: int) -> tuple[int, ...]:

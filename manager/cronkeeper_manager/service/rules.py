@@ -19,6 +19,7 @@ from cronkeeper.domain.schedule import load_zone, parse_schedule
 from cronkeeper.errors import FieldError
 from cronkeeper.ports import Role
 from cronkeeper.wire.codec import dumps
+from cronkeeper_manager.service.closure_rules import check_closures
 
 MAX_TEXT_BYTES = 4096
 MAX_COMMAND_BYTES = 8192
@@ -49,6 +50,8 @@ def check_spec(
     named = {fault.field.split(".")[0] for fault in faults}
     if not named & {"starts_at", "ends_at"} and _ends_before_it_starts(spec):
         faults.append(FieldError("ends_at", "lies at or before starts_at", "the job would never fire"))
+    elif more := check_closures(spec):
+        faults += more
     elif not named & {"schedule", "timezone", "starts_at", "ends_at"}:
         faults += _no_fire_left(spec, now_ms, before)
     if spec.retry.max_backoff_s < spec.retry.backoff_s:
@@ -275,7 +278,7 @@ def _ends_before_it_starts(spec: JobSpec) -> bool:
 
 def _no_fire_left(spec: JobSpec, now_ms: int, before: JobSpec | None) -> list[FieldError]:
     """A job that can never fire is a mistake; one whose last fire has passed may still be edited."""
-    if before is not None and _timing(before) == _timing(spec):
+    if before is not None and before.timing == spec.timing:
         return []
     if next_fire(spec, now_ms) is not None:
         return []
@@ -284,13 +287,10 @@ def _no_fire_left(spec: JobSpec, now_ms: int, before: JobSpec | None) -> list[Fi
     return [FieldError("schedule", f"there is no fire time{where}", "the job would never run")]
 
 
-def _timing(spec: JobSpec) -> tuple[object, ...]:
-    return spec.schedule, spec.timezone, spec.dst, spec.starts_at_ms, spec.ends_at_ms
-
-
 def _size(spec: JobSpec) -> int:
     rough = len(spec.executable) + len(spec.description) + sum(map(len, spec.args))
     rough += sum(len(key) + len(value) for key, value in spec.env.items())
+    rough += 100 * (len(spec.blackouts) + (spec.calendar is not None))
     # One character takes at most twelve bytes of ASCII JSON: most specs need no exact look.
     return 0 if rough < 4000 else len(dumps(spec_to_dict(spec)))
 
