@@ -1,0 +1,136 @@
+"""The protocol, exhaustively: all interleavings within bounds, the one hole it has, and that no rule can be left out.
+
+Bounds here are small enough for every day. `CRONKEEPER_EXAMPLES=1000` (or more) widens them: minutes, and a GiB or two.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from dataclasses import replace
+
+import pytest
+
+from tests.unit.protocol_model import AS_BUILT, Grant, Rules, begin
+from tests.unit.protocol_search import Found, search
+from tests.unit.protocol_steps import steps
+
+WIDE = int(os.environ.get("CRONKEEPER_EXAMPLES", "0")) >= 1000
+#: One fire with every pair of troubles; two and three fires with every single one.
+SMALL = [Rules(fires=1, troubles=2), Rules(fires=2, troubles=1)]
+LARGE = [Rules(fires=1, troubles=3), Rules(fires=2, troubles=2), Rules(fires=3, troubles=1)] if WIDE else []
+
+#: The hole. One worker was isolated from both fences (autonomous), or had been declared lost and had not noticed
+#: (outdated: what ZooKeeper says has not reached it), and the other start was granted elsewhere.
+HOLE = frozenset({Grant.AUTONOMOUS, Grant.OUTDATED_AUTONOMOUS, Grant.OUTDATED_ZOOKEEPER, Grant.OUTDATED_MYSQL})
+#: What one fire and two troubles show of it: the whole list.
+HOLE_OF_TWO_TROUBLES = [
+    "I2 mysql and autonomous",
+    "I2 mysql and outdated_autonomous",
+    "I2 mysql and outdated_zookeeper",
+    "I2 zookeeper and outdated_mysql",
+    "Z outdated_autonomous",
+    "Z outdated_zookeeper",
+]
+
+
+def is_hole(kind: str) -> bool:
+    """Say whether a violation is the known one: never both starts by rightful owners, never twice by MySQL's row."""
+    invariant, _, rest = kind.partition(" ")
+    grants = [Grant[name.upper()] for name in rest.split(" and ")] if invariant in ("I2", "Z") else []
+    by_mysql = [grant for grant in grants if grant in (Grant.MYSQL, Grant.OUTDATED_MYSQL)]
+    if invariant == "Z":
+        return bool(HOLE.intersection(grants)) and not by_mysql
+    return bool(HOLE.intersection(grants)) and len(grants) == 2 and len(by_mysql) < 2
+
+
+@functools.cache
+def explore(rules: Rules) -> Found:
+    found = search(rules)
+    print(found.words())
+    return found
+
+
+@pytest.mark.parametrize("rules", SMALL + LARGE, ids=lambda rules: f"{rules.fires}-fires-{rules.troubles}-troubles")
+def test_at_least_once_has_the_known_hole_and_no_other(rules: Rules) -> None:
+    found = explore(rules)
+    assert [kind for kind in found.violations if not is_hole(kind)] == [], found.words()
+
+
+def test_the_hole_is_just_this() -> None:
+    found = explore(Rules(fires=1, troubles=2))
+    assert sorted(found.violations) == HOLE_OF_TWO_TROUBLES
+    # It takes two troubles: with a single one, no fire is started twice, whatever the interleaving.
+    assert explore(Rules(fires=1, troubles=1)).violations == {}
+
+
+@pytest.mark.parametrize("rules", SMALL + LARGE, ids=lambda rules: f"{rules.fires}-fires-{rules.troubles}-troubles")
+def test_at_most_once_has_no_hole(rules: Rules) -> None:
+    found = explore(replace(rules, at_most_once=True))
+    assert found.violations == {}, found.words()
+
+
+def without(rule: str, **bounds: int) -> set[str]:
+    """Return what leaving out a rule brings about that was not there before."""
+    rules = replace(Rules(fires=1, troubles=2), **bounds)  # type: ignore[arg-type]
+    return set(explore(replace(rules, **{rule: False})).violations) - set(explore(rules).violations)
+
+
+@pytest.mark.parametrize(
+    ("rule", "breaks"),
+    [
+        ("reads_back", "I11 a fire that nobody runs"),
+        ("refuses_lost", "Z mysql"),
+        ("waits_for_release", "I2 mysql and zookeeper"),
+        ("catches_up", "I15 a fire without a decision"),
+        ("asks_zookeeper", "I2 autonomous and outdated_mysql"),
+        ("orders_expire", "Z mysql"),
+        ("looks_for_lost", "I11 a fire that nobody runs"),
+        ("tells_at_release", "I2 mysql and zookeeper"),
+    ],
+)
+def test_no_rule_can_be_left_out(rule: str, breaks: str) -> None:
+    assert breaks in without(rule)
+
+
+def test_a_claim_in_zookeeper_that_is_not_carried_home_is_run_again_by_the_next_owner() -> None:
+    a_cut_and_a_move = {"fires": 2, "crashes": 0, "pauses": 0, "lost_answers": 0, "cuts": 1}
+    assert "I2 mysql and zookeeper" in without("carries_home", **a_cut_and_a_move)
+
+
+def test_a_fire_that_waited_for_mysql_is_not_forgotten_with_its_worker() -> None:
+    assert "I15 a fire without a decision" in without("trusts_ledger", at_most_once=True)
+
+
+def test_under_at_most_once_it_is_mysql_alone_that_counts() -> None:
+    rules = Rules(fires=1, troubles=2, at_most_once=True)
+    for less in (replace(rules, asks_zookeeper=False), replace(rules, carries_home=False)):
+        assert explore(less).violations == {}
+
+
+def test_what_is_built_misses_these_four_rules() -> None:
+    """Whoever mends one of them in the product turns its flag on in AS_BUILT, and shortens this list."""
+    bounds = Rules(fires=1, troubles=2)
+    built = replace(
+        bounds,
+        carries_home=AS_BUILT.carries_home,
+        trusts_ledger=AS_BUILT.trusts_ledger,
+        looks_for_lost=AS_BUILT.looks_for_lost,
+        tells_at_release=AS_BUILT.tells_at_release,
+    )
+    found = explore(built)
+    assert sorted(kind for kind in found.violations if not is_hole(kind)) == [
+        "I11 a fire that nobody runs",
+        "I15 a fire without a decision",
+        "I2 mysql and zookeeper",
+    ]
+    assert [kind for kind in explore(bounds).violations if not is_hole(kind)] == []
+
+
+def test_the_model_begins_with_one_owner_and_nothing_due() -> None:
+    rules = Rules()
+    first = begin(rules)
+    assert [worker.has_task for worker in first.workers] == [True, False]
+    names = [step.name for step in steps(first, rules)]
+    assert "fire 1 falls due" in names
+    assert len(names) == len(set(names))
