@@ -126,6 +126,32 @@ def test_edits_without_end_hide_no_dead_cron(town: Town) -> None:
     assert town.news == ["cron.silent"]
 
 
+def test_edits_of_one_file_hide_no_other_that_cron_ignores(town: Town) -> None:
+    for number in range(100, 104):
+        town.install(number, OTHER_TICK)
+        town.numbers = (number,)
+        town.run(50)
+    assert town.news == ["cron.silent"]
+    assert "older text" in next(finding.words for _, finding in town.found if finding.news)
+
+
+def test_edits_without_end_are_forgotten(town: Town) -> None:
+    for number in range(100, 150):
+        town.install(number)
+        town.numbers = (number,)
+        town.run(60)
+    assert (town.watch.heard, set(town.watch.waiting)) == ({149}, {149})
+
+
+def test_a_sleep_makes_no_silent_cron_well(town: Town) -> None:
+    town.numbers = ()
+    town.run(200)
+    town.now_s, town.wall_s = town.now_s + 600, town.wall_s + 600
+    town.run(100)
+    assert town.news == ["cron.silent"]
+    assert town.found[-1][1].silent
+
+
 @pytest.mark.parametrize("gap_s", [31, 600, 8 * 3600])
 def test_after_a_sleep_or_a_stop_cron_gets_its_whole_time(town: Town, gap_s: int) -> None:
     town.now_s, town.wall_s = town.now_s + gap_s, town.wall_s + gap_s
