@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
+from tests.harness.clock import OwnClock
 from tests.harness.cluster import Cluster
+from tests.harness.cron import CRON_D, Node
 from tests.harness.hosts import Host
 from tests.harness.mariadb import MariaDB
 from tests.harness.network import Network
@@ -15,16 +18,26 @@ from tests.harness.objectstore import ObjectStore
 from tests.harness.processes import Process
 from tests.harness.zookeeper import ZooKeeper
 
+_SMALL_STATE = "size=24m,nr_inodes=3000,mode=0755"
+_SMALL_TMP = "size=2m,nr_inodes=60,mode=1777"
+_SMALL_CRON_D = "size=256k,nr_inodes=40,mode=0755"
+
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How many of each part; three `databases` are a Galera cluster behind one address, one is a single MariaDB."""
+    """How many of each part; three `databases` are a Galera cluster behind one address, one is a single MariaDB.
+
+    With `own_clocks` each node's worker and cron run by a clock that can be set; with `small_disks` each node has
+    file systems that can be filled: its worker's state (gone when the node stops), /tmp and /etc/cron.d.
+    """
 
     zookeepers: int = 3
     databases: int = 1
     apis: int = 1
     managers: int = 2
     workers: int = 3
+    own_clocks: bool = False
+    small_disks: bool = False
 
 
 #: What most trials use: everything that a fault needs, and no more.
@@ -44,6 +57,8 @@ class Fleet:
     def __init__(self, sizes: Sizes = LIGHT) -> None:
         self.sizes = sizes
         self.network = Network()
+        #: The nodes' own clocks, if they have any.
+        self.clocks: dict[str, OwnClock] = {}
         self._stack = contextlib.ExitStack()
 
     def start(self) -> Self:
@@ -76,8 +91,22 @@ class Fleet:
             managers=self.sizes.managers,
             apis=self.sizes.apis,
             place=place,
+            node=self._node,
         )
         self._stack.enter_context(self.cluster)
+
+    def _node(self, name: str, folder: Path, state_dir: Path) -> Node:
+        if self.sizes.own_clocks and name not in self.clocks:
+            self.clocks[name] = OwnClock(folder.with_name(f"clock-{name}"))
+        disks = {"/tmp": _SMALL_TMP, CRON_D: _SMALL_CRON_D, str(state_dir): _SMALL_STATE}
+        return Node(
+            name,
+            folder=folder,
+            host=self.network.host(name),
+            env=self.clocks[name].environment if name in self.clocks else None,
+            disks=disks if self.sizes.small_disks else None,
+            keep=folder.parent,
+        )
 
     def stop(self) -> None:
         """End everything; safe after a start that failed half-way, and twice."""

@@ -6,47 +6,31 @@ what takes it back.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 from tests.faults.checker.history import FaultKind
 from tests.faults.fleet import Fleet
+from tests.faults.nemesis_nodes import fill_disk, slow_disk, step_clock, use_up_inodes
+from tests.faults.operation import Healing, Operation
 from tests.faults.parts import Part, machine, part, runner_pids
 from tests.harness.network import Fault
 from tests.harness.processes import ServerError
 
+__all__ = ["STRIKES", "Healing", "Operation", "bridge", "majority_ring", "random_half", "strike", "wait_well"]
+
 _HEALTHY_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """One fault to come. `how` chooses among the ways of a kind; empty is the first that is named at its function."""
-
-    kind: FaultKind
-    targets: tuple[str, ...]
-    how: str = ""
-    seed: int = 0
-
-
-class Healing:
-    """A fault that is taken back by calling functions once, in their order."""
-
-    def __init__(self, *steps: Callable[[], object]) -> None:
-        self._steps = list(steps)
-
-    def heal(self) -> None:
-        """Take the fault back; a second call does nothing."""
-        while self._steps:
-            self._steps.pop(0)()
+_QUORUM_S = 10.0
 
 
 def strike(fleet: Fleet, operation: Operation) -> Fault:
     """Do it. The calling thread must be in the fleet's network, and be the one that outlives the fault's processes."""
-    return _STRIKES[operation.kind](fleet, operation)
+    return STRIKES[operation.kind](fleet, operation)
 
 
 # ------------------------------------------------------------------------------------------------ processes
@@ -165,7 +149,8 @@ def majority_ring(names: Sequence[str], chance: random.Random) -> list[tuple[str
     """Return the pairs to cut so that every host sees a majority, and no two see the same one."""
     ring = list(names)
     chance.shuffle(ring)
-    size, reach = len(ring), len(ring) // 4 + 1
+    size = len(ring)
+    reach = next(steps for steps in range(size) if 2 * steps + 1 > size / 2)
     return [(ring[a], ring[b]) for a in range(size) for b in range(a + 1, size) if min(b - a, size - (b - a)) > reach]
 
 
@@ -184,7 +169,7 @@ def bridge(names: Sequence[str], chance: random.Random) -> list[tuple[str, str]]
 def _lose_quorum(fleet: Fleet, operation: Operation) -> Fault:
     """Kill a majority, the targets; `pause`: stop them."""
     fault = _down_or_paused(fleet, operation)
-    return Healing(fault.heal, lambda: fleet.zookeeper.wait_healthy(_HEALTHY_S))
+    return Healing(fault.heal, lambda: _wait_quorum(fleet))
 
 
 def _wipe_zookeeper(fleet: Fleet, operation: Operation) -> Fault:
@@ -193,7 +178,13 @@ def _wipe_zookeeper(fleet: Fleet, operation: Operation) -> Fault:
     for member in members:
         member.kill()
     fleet.zookeeper.forget()
-    return Healing(*(member.start for member in members), lambda: fleet.zookeeper.wait_healthy(_HEALTHY_S))
+    return Healing(*(member.start for member in members), lambda: _wait_quorum(fleet))
+
+
+def _wait_quorum(fleet: Fleet) -> None:
+    """Wait a while for the ensemble; another fault may keep it down."""
+    with contextlib.suppress(ServerError):
+        fleet.zookeeper.wait_healthy(_QUORUM_S)
 
 
 def _stop_mysql(fleet: Fleet, operation: Operation) -> Fault:
@@ -247,7 +238,7 @@ def _pause_cron(fleet: Fleet, operation: Operation) -> Fault:
     return Healing(*(node.resume_cron for node in nodes))
 
 
-_STRIKES: dict[FaultKind, Callable[[Fleet, Operation], Fault]] = {
+STRIKES: dict[FaultKind, Callable[[Fleet, Operation], Fault]] = {
     FaultKind.WORKER_KILLED: _kill,
     FaultKind.NODE_KILLED: _kill_node,
     FaultKind.WORKER_PAUSED: _pause,
@@ -270,4 +261,14 @@ _STRIKES: dict[FaultKind, Callable[[Fleet, Operation], Fault]] = {
     FaultKind.S3_DOWN: _stop_s3,
     FaultKind.CRON_DEAD: _kill_cron,
     FaultKind.CRON_PAUSED: _pause_cron,
+    FaultKind.CLOCK_STEPPED: step_clock,
+    FaultKind.CLOCK_SKEWED: step_clock,
+    FaultKind.DISK_FULL: fill_disk,
+    FaultKind.INODES_FULL: use_up_inodes,
+    FaultKind.SLOW_DISK: slow_disk,
 }
+
+if __name__ == "__main__":
+    from tests.faults.random_schedule import main
+
+    sys.exit(main())

@@ -28,9 +28,10 @@ from cronkeeper.domain.job import JobSpec, JobType, spec_to_dict
 from tests.faults import reading
 from tests.faults.checker.history import FaultKind
 from tests.faults.fleet import Fleet
-from tests.faults.nemesis import Operation, strike, wait_well
+from tests.faults.nemesis import strike, wait_well
+from tests.faults.operation import Operation
 from tests.harness.cluster import Answer
-from tests.harness.folders import make_folder, remove_folder
+from tests.harness.folders import remove_folder
 from tests.harness.network import Fault
 
 PROBE = Path(__file__).with_name("probe.sh")
@@ -94,7 +95,9 @@ class Trial:
         self.chance = random.Random(self.seed)
         self.jobs: dict[str, _Posted] = {}
         self.started_s = time.time()
-        self._work = make_folder("trial")
+        # Below the fleet's own folder, which every node sees, whatever its disks are.
+        self._work = fleet.cluster.folder / f"trial-{uuid.uuid4().hex[:8]}"
+        self._work.mkdir(mode=0o755)
         self._ops: list[dict[str, Any]] = []
         self._struck: list[_Struck] = []
         self._owners: list[dict[str, Any]] = []

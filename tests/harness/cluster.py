@@ -56,7 +56,8 @@ def lowered(headers: Message) -> dict[str, str]:
 class Cluster:
     """`start` brings everything up and waits until it is ready; `stop` leaves no process and no file.
 
-    `place` tells the host of each part by its name: `haproxy`, `api-1`, `m1`, `w1` and so on.
+    `place` tells the host of each part by its name: `haproxy`, `api-1`, `m1`, `w1` and so on. `node` makes a worker's
+    node of its name, its folder and the worker's state folder.
     """
 
     def __init__(
@@ -69,8 +70,10 @@ class Cluster:
         managers: int = 2,
         apis: int = 2,
         place: Callable[[str], Host] = lambda _name: LOOPBACK,
+        node: Callable[[str, Path, Path], Node] | None = None,
     ) -> None:
         self.place = place
+        self._new_node = node or (lambda name, folder, _state_dir: Node(name, folder=folder, host=place(name)))
         self.folder = make_folder("cluster")
         self.zookeeper, self.mariadb, self.objects = zookeeper, mariadb, objects
         self.database = f"cluster_{uuid.uuid4().hex[:10]}"
@@ -89,6 +92,8 @@ class Cluster:
         self._settings: dict[str, dict[str, str]] = {}
         self._counts = (workers, managers, apis)
         self.token = ""
+        #: What `boot` starts as the worker.
+        self.worker_argv: tuple[str, ...] = (CRONKEEPER, "worker")
         #: Where each manager and worker serves its metrics, as host:port.
         self.metrics: dict[str, str] = {}
 
@@ -159,7 +164,7 @@ class Cluster:
 
     def boot(self, name: str) -> None:
         """Start a node with its cron and its worker, as it was added; its state and crontabs are those that it had."""
-        node = Node(name, folder=self.folder / name, host=self.place(name)).start()
+        node = self._new_node(name, self.folder / name, self.state_dir(name)).start()
         node.start_cron()
         self.nodes[name] = node
         labels, settings = self._labels[name], self._settings[name]
@@ -173,7 +178,7 @@ class Cluster:
             "CRONKEEPER_METRICS_BIND": self._metrics_of(name),
             **settings,
         }
-        self.workers[name] = node.process([CRONKEEPER, "worker"], env, name="worker").start()
+        self.workers[name] = node.process(self.worker_argv, env, name="worker").start()
 
     def state_dir(self, worker: str) -> Path:
         return self.folder / f"state-{worker}"
@@ -273,9 +278,9 @@ class Cluster:
         return next(word for word in printed.split() if word.startswith("ck_"))
 
     def leader(self) -> Process:
-        """Return the manager that leads, by its metrics-free sign: its log."""
+        """Return the manager that leads, by its metrics-free sign: its log. One that was started anew leads nothing."""
         for process in self.managers:
-            lines = [line for line in process.log_text().splitlines() if "leader." in line]
+            lines = [line for line in process.log_text().splitlines() if "leader." in line or "manager.started" in line]
             if process.running and lines and "leader.elected" in lines[-1]:
                 return process
         raise LookupError("no manager leads")

@@ -73,10 +73,24 @@ class Node:
 
     The network is that of its `host`; the accounts and all other files are the machine's. Needs root. The machine's own
     cron and its crontabs are never touched. `stop` ends every process of the node, however it was started.
+
+    `env` is added to the environment of whatever is started here. `disks` are file systems of the node's own that are
+    gone when it stops: folder to tmpfs options, such as `size=1m,nr_inodes=50`; the folder `keep` stays visible below.
     """
 
-    def __init__(self, name: str = "node", *, folder: Path | None = None, host: Host = LOOPBACK) -> None:
+    def __init__(
+        self,
+        name: str = "node",
+        *,
+        folder: Path | None = None,
+        host: Host = LOOPBACK,
+        env: Mapping[str, str] | None = None,
+        disks: Mapping[str, str] | None = None,
+        keep: Path | None = None,
+    ) -> None:
         self.name = name
+        self._env = dict(env or {})
+        self._disks = dict(disks or {})
         self.host = host
         self.folder = folder or make_folder(name)
         self._owns_folder = folder is None
@@ -85,7 +99,8 @@ class Node:
             [
                 *("unshare", "--mount", "--pid", "--uts", "--fork", "--kill-child=KILL"),
                 *("--propagation", "private", "--mount-proc", "--"),
-                *(sys.executable, "-IS", str(_INIT), str(self.folder), name),
+                *(sys.executable, "-IS", str(_INIT), str(self.folder), name, str(keep or self.folder)),
+                *(f"{path}={options}" for path, options in self._disks.items()),
             ],
             log_path=self.folder / "init.log",
             host=host,
@@ -178,7 +193,7 @@ class Node:
             f"{self.name}/{label}",
             full_argv,
             log_path=self.folder / f"{label}.log",
-            env=_environment(env),
+            env={"PATH": _PATH, **(os.environ if env is None else env), **self._env},
             host=self.host,
         )
         self._processes.append(process)
@@ -246,7 +261,11 @@ class Node:
     @property
     def cron_d(self) -> Path:
         """The node's /etc/cron.d, as this machine sees it."""
-        return self.folder / "cron.d"
+        return self.inside(CRON_D) if CRON_D in self._disks and self.running else self.folder / "cron.d"
+
+    def inside(self, path: str | Path) -> Path:
+        """Return how this machine sees a path of the node, also on the node's own disks."""
+        return Path(f"/proc/{self.init_pid}/root{path}")
 
     @property
     def spool(self) -> Path:
@@ -317,12 +336,6 @@ def _leads_session(pid: int) -> bool:
         return os.getsid(pid) == pid
     except ProcessLookupError:
         return False  # it was a short one: it has ended already
-
-
-def _environment(env: Mapping[str, str] | None) -> dict[str, str]:
-    environment = dict(os.environ if env is None else env)
-    environment.setdefault("PATH", _PATH)
-    return environment
 
 
 def find_faketime() -> Path:

@@ -1,6 +1,8 @@
 """The first process of a test node: makes its mounts, is its syslog, reaps its orphans.
 
-Usage: unshare --mount --pid --uts … python -IS node_init.py FOLDER NAME
+Usage: unshare --mount --pid --uts … python -IS node_init.py FOLDER NAME KEEP [PATH=OPTIONS]…
+
+Each PATH gets a tmpfs of its own with these mount options, with the folder KEEP still in it if that is below.
 
 Standard library only, and nothing of ours: it runs before anything else in the node. When it dies, the kernel ends
 every process in the node.
@@ -31,6 +33,18 @@ def private_crontabs(folder: Path) -> None:
     mount("--bind", str(folder / "cron.d"), "/etc/cron.d")
     mount("--bind", str(folder / "crontabs"), "/var/spool/cron/crontabs")
     mount("-t", "tmpfs", "-o", "mode=0755", "tmpfs", "/run")
+
+
+def private_disk(path: Path, options: str, keep: Path, stash: Path) -> None:
+    """Put a small file system over a folder."""
+    if keep.is_relative_to(path):
+        stash.mkdir(exist_ok=True)
+        mount("--rbind", str(keep), str(stash))
+    path.mkdir(parents=True, exist_ok=True)
+    mount("-t", "tmpfs", "-o", options, "tmpfs", str(path))
+    if keep.is_relative_to(path):
+        keep.mkdir(parents=True)
+        mount("--rbind", str(stash), str(keep))
 
 
 def private_dev(folder: Path) -> None:
@@ -89,9 +103,12 @@ def serve(log_path: Path, ready_path: Path) -> None:
 
 def main() -> None:
     """Make the node; returns only by SIGTERM."""
-    folder, name = Path(sys.argv[1]), sys.argv[2]
+    folder, name, keep = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
     socket.sethostname(name)
     private_crontabs(folder)
+    for number, disk in enumerate(sys.argv[4:]):
+        path, _, options = disk.partition("=")
+        private_disk(Path(path), options, keep, Path("/run", f"kept-{number}"))
     private_dev(folder)
     serve(folder / "syslog", folder / "ready")
 

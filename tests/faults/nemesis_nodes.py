@@ -1,0 +1,108 @@
+"""What can be done to a node's clock, disks and fsync. Clocks and disks need a fleet that was made with them."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.faults.fleet import Fleet
+from tests.faults.operation import Healing, Operation
+from tests.faults.parts import runner_pids
+from tests.harness.cron import CRON_D, Node
+from tests.harness.network import Fault
+from tests.harness.processes import Process, ServerError
+
+_BALLAST = ".ballast"
+_BLOCK = 65536
+_FSYNC_DELAY_S = 1.0
+
+
+def step_clock(fleet: Fleet, operation: Operation) -> Fault:
+    """Set the targets' wall clocks by `how` seconds, such as `+600` or `-30`, at once; healing sets them right."""
+    clocks = [fleet.clocks[name] for name in operation.targets]
+    for clock in clocks:
+        clock.set(clock.offset_s + float(operation.how or "+30"))
+    return Healing(*(_setter(clock.set) for clock in clocks))
+
+
+def _setter(set_offset: Callable[[float], None]) -> Callable[[], None]:
+    return lambda: set_offset(0.0)
+
+
+def fill_disk(fleet: Fleet, operation: Operation) -> Fault:
+    """Leave no byte free on a disk of the targets: `state`, `tmp` or `cron`."""
+    return _filled(fleet, operation, fill)
+
+
+def use_up_inodes(fleet: Fleet, operation: Operation) -> Fault:
+    """Leave no inode free on a disk of the targets: `state`, `tmp` or `cron`."""
+    return _filled(fleet, operation, use_inodes)
+
+
+def slow_disk(fleet: Fleet, operation: Operation) -> Fault:
+    """Let each fsync of the targets' workers and runners take `how` seconds longer (1 unless told)."""
+    delay_us = int(float(operation.how or _FSYNC_DELAY_S) * 1_000_000)
+    tracers = [_trace(fleet, name, delay_us) for name in operation.targets]
+    return Healing(*(tracer.stop for tracer in tracers))
+
+
+def _trace(fleet: Fleet, name: str, delay_us: int) -> Process:
+    program = shutil.which("strace")
+    if program is None:
+        raise ServerError("strace is not installed; run deploy/install-packages test")
+    pids = [fleet.cluster.workers[name].pid, *runner_pids(fleet.cluster.nodes[name])]
+    argv = [program, "-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync"]
+    argv += ["-e", f"inject=fsync,fdatasync:delay_exit={delay_us}"]
+    argv += [word for pid in pids for word in ("-p", str(pid))]
+    return Process(f"strace-{name}", argv, log_path=fleet.cluster.folder / f"strace-{name}.log").start()
+
+
+def _filled(fleet: Fleet, operation: Operation, use: Callable[[Path], None]) -> Fault:
+    steps = []
+    for name in operation.targets:
+        folder = _disk(fleet, name, operation.how or "state")
+        use(folder)
+        steps.append(_remover(folder / _BALLAST))
+    return Healing(*steps)
+
+
+def _disk(fleet: Fleet, name: str, which: str) -> Path:
+    node: Node = fleet.cluster.nodes[name]
+    return node.inside({"state": str(fleet.cluster.state_dir(name)), "tmp": "/tmp", "cron": CRON_D}[which])
+
+
+def _remover(path: Path) -> Callable[[], None]:
+    return lambda: shutil.rmtree(path, ignore_errors=True)
+
+
+def fill(folder: Path) -> None:
+    """Write until not a byte is left."""
+    ballast = folder / _BALLAST
+    ballast.mkdir()
+    with (ballast / "block").open("wb", buffering=0) as file:
+        size = _BLOCK
+        while size:
+            try:
+                if file.write(bytes(size)) < size:
+                    size //= 2
+            except OSError as exc:
+                if exc.errno != errno.ENOSPC:
+                    raise
+                size //= 2
+
+
+def use_inodes(folder: Path) -> None:
+    """Make files until there is no inode left."""
+    ballast = folder / _BALLAST
+    ballast.mkdir()
+    number = 0
+    while True:
+        try:
+            (ballast / str(number)).touch()
+        except OSError as exc:
+            if exc.errno != errno.ENOSPC:
+                raise
+            return
+        number += 1
