@@ -21,8 +21,9 @@ _LENGTHS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001
 #: So far ahead the clock is looked at once for all times in between: no zone has two changes within that.
 _STRIDE_S = 6 * 3600
-#: Debian's cron takes a greater jump for a clock that was set, and forgets what lay in between.
-CRON_GAP_S = 3 * 3600
+#: Debian's cron takes a greater jump for a clock that was set, and forgets what lay in between: it catches up on 180
+#: minutes, the one that the clock lands on among them.
+CRON_GAP_S = 3 * 3600 - 60
 
 
 def local_times(fields: CronFields, start_s: int, end_s: int, closures: Closures | None) -> Iterator[int]:
