@@ -290,6 +290,15 @@ def test_queue_starts_the_next_run_when_the_last_one_ends(world: World) -> None:
     assert len(world.ordered()) == 2
 
 
+@pytest.mark.parametrize("policy", [Concurrency.QUEUE, Concurrency.FORBID])
+def test_fires_that_are_caught_up_run_one_after_the_other(world: World, policy: Concurrency) -> None:
+    world.give(spec(concurrency=policy, misfire=Misfire.ALL))
+    world.pass_minutes(3.5)
+    for number in (1, 2, 3):
+        assert len(world.ordered()) == number
+        world.end(world.ordered()[-1])
+
+
 def test_replace_ends_the_old_run_first(world: World) -> None:
     world.give(spec(concurrency=Concurrency.REPLACE))
     world.pass_minutes(1)
@@ -426,6 +435,17 @@ def test_a_run_on_demand_runs_once_and_waits_for_the_one_before_it(world: World)
     assert len(world.ordered()) == 1
     world.end(world.ordered()[0])
     assert world.ordered()[1:] == [str(key)]
+
+
+def test_runs_on_demand_that_are_found_together_run_one_after_the_other(world: World) -> None:
+    world.give(spec())
+    keys = [RunKey(TASK, world.clock.now_ms() + number, 1) for number in (5, 6)]
+    for key in keys:
+        world.store.runs.request(Run(key, Trigger.MANUAL, RunState.PENDING))
+    world.engine.demand(keys)
+    assert world.ordered() == [str(keys[0])]
+    world.end(str(keys[0]))
+    assert world.ordered() == [str(key) for key in keys]
 
 
 def test_a_run_on_demand_that_cannot_start_ends_as_failed_with_its_reason(world: World) -> None:

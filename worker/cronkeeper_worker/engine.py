@@ -101,9 +101,9 @@ class Engine:
             item = self._board.tasks.get(key.task)
             if item is None or self._parts.journal.entry(key) is not None:
                 continue
-            decision, cancel = gate.decide_one(
-                item.view, key, trigger=trigger, active=item.busy(), waiting=list(item.waiting)
-            )
+            begun = [one.run.key for one in decided if one.phase is Phase.DECIDED and one.run.key.task == key.task]
+            active, waiting = [*item.busy(), *begun], list(item.waiting)
+            decision, cancel = gate.decide_one(item.view, key, trigger=trigger, active=active, waiting=waiting)
             if trigger is Trigger.MANUAL and not decision.run:
                 # Its row exists and says pending: it waits for the run before it instead of being refused.
                 decision = Decision(key, trigger, run=True, wait=True)
@@ -224,8 +224,9 @@ class Engine:
         for item, verdict, entries in verdicts:
             self._believe(item, verdict, entries)
             start += [entry for entry in entries if entry.phase is Phase.DECIDED]
+        begun = {entry.run.key.task for entry in start}
         for item in due:
-            start += self._take_ready(item, now_ms)
+            start += self._take_ready(item, now_ms, begun=item.id in begun)
         return start
 
     def _believe(self, item: Installed, verdict: Verdict, entries: Sequence[Entry]) -> None:
@@ -247,12 +248,12 @@ class Engine:
             if entry.phase is Phase.WAITING:
                 item.waiting[entry.run.key] = entry
 
-    def _take_ready(self, item: Installed, now_ms: int) -> list[Entry]:
-        """Take the waiting runs that may go now: one if the policy wants them one by one."""
+    def _take_ready(self, item: Installed, now_ms: int, *, begun: bool = False) -> list[Entry]:
+        """Take the waiting runs that may go now: one if they go one by one, none if one has just `begun`."""
         one_by_one = item.view.spec.concurrency is not Concurrency.ALLOW
         ready: list[Entry] = []
         for key, entry in sorted(item.waiting.items()):
-            if entry.not_before_ms > now_ms or (one_by_one and (item.busy() or ready)):
+            if entry.not_before_ms > now_ms or (one_by_one and (begun or item.busy() or ready)):
                 continue
             del item.waiting[key]
             of_schedule = key.attempt == 1 and entry.run.trigger is not Trigger.MANUAL
