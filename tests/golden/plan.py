@@ -117,7 +117,8 @@ _WILD = (
     "5 * * * {w}",
     "5 * {d} * *",
 )
-#: cron rests 10 s after each missed minute with jobs, and gives up the minute after six: fewer never spill over.
+#: cron rests 10 s after each missed minute with jobs, unless a job's end wakes it, and goes on in the next minute once
+#: this one is over: so few never spill over.
 _MOST_MISSED = 4
 
 
