@@ -10,6 +10,7 @@ from cronkeeper.domain.job import JobStatus, JobType
 from cronkeeper.domain.run import Reason, RunState, Trigger
 from cronkeeper.ports import Role
 from cronkeeper_api.models import Day, Instant, JobInput
+from cronkeeper_manager.auditor import MissReason, Outcome
 
 SelectorText = Annotated[str | None, WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "null"}]})]
 
@@ -90,6 +91,39 @@ class Forecast(Shape):
     next: list[Instant]
     words: str
     notes: list[str]
+
+
+class Why(Shape):
+    """What became of a fire."""
+
+    fire_time: Instant = Field(description="The fire that is spoken of; the instant itself where there is none.")
+    due: bool = Field(description="Whether it was due at the very instant that was asked for.")
+    decision: Outcome = Field(description="`pending` is: not known yet.")
+    reason: MissReason | None
+    words: str = Field(description="What happened, and what to do next.")
+    runs: list[Run]
+    previous_fire: Instant | None
+    next_fire: Instant | None
+
+
+class Missed(Shape):
+    """A fire that was due, and has no run and no skip."""
+
+    job_id: str
+    shard: int
+    fire_time: Instant
+    reason: MissReason
+    detail: str
+    noted_at: Instant
+
+
+class Event(Shape):
+    """Something a person may want to know later."""
+
+    at: Instant
+    kind: str
+    subject: str
+    detail: str
 
 
 class Worker(Shape):
@@ -186,6 +220,9 @@ COMPONENTS: tuple[type[BaseModel], ...] = (
     Job,
     Run,
     Forecast,
+    Why,
+    Missed,
+    Event,
     Worker,
     Moves,
     Plan,

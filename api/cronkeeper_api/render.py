@@ -11,8 +11,9 @@ from flask import Response
 from cronkeeper.domain.instants import rfc3339
 from cronkeeper.domain.job import Job, JobState, LastRun, next_fire, spec_to_dict, status_of
 from cronkeeper.domain.run import UNSUCCESSFUL, Run
-from cronkeeper.ports import Token
+from cronkeeper.ports import Event, Missed, Token
 from cronkeeper_manager.fleet import MoveView, PlanView, WorkerView
+from cronkeeper_manager.service import Answer as WhyAnswer
 from cronkeeper_manager.service import Applied, Change, Forecast
 
 
@@ -70,6 +71,37 @@ def run_json(run: Run) -> dict[str, Any]:
         "output_bytes": run.output_bytes,
         "cancel_requested": run.cancel_requested,
     }
+
+
+def why_json(found: WhyAnswer) -> dict[str, Any]:
+    """Return the answer of `why`."""
+    return {
+        "fire_time": rfc3339(found.fire_ms),
+        "due": found.due,
+        "decision": found.decision.value,
+        "reason": None if found.reason is None else found.reason.value,
+        "words": found.words,
+        "runs": [run_json(run) for run in found.runs],
+        "previous_fire": _instant(found.previous_ms),
+        "next_fire": _instant(found.next_ms),
+    }
+
+
+def missed_json(item: Missed) -> dict[str, Any]:
+    """Return a missed fire."""
+    return {
+        "job_id": str(item.fire.task.job_id),
+        "shard": item.fire.task.shard,
+        "fire_time": rfc3339(item.fire.fire_ms),
+        "reason": item.reason,
+        "detail": item.detail,
+        "noted_at": rfc3339(item.noted_ms),
+    }
+
+
+def event_json(event: Event) -> dict[str, Any]:
+    """Return an event."""
+    return {"at": rfc3339(event.at_ms), "kind": event.kind, "subject": event.subject, "detail": event.detail}
 
 
 def forecast_json(found: Forecast) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from cronkeeper import __version__
-from cronkeeper_cli import admin, declare, edit, imports, jobs, offline, runs, services
+from cronkeeper_cli import admin, declare, edit, imports, jobs, offline, runs, services, why
 from cronkeeper_cli.session import make_session
 
 _EPILOG = """\b
@@ -56,7 +56,7 @@ cli.add_section("Services", services.COMMANDS)
 cli.add_section(
     "Jobs", [*edit.COMMANDS, *jobs.COMMANDS, runs.run, *declare.COMMANDS, *imports.COMMANDS, *offline.COMMANDS]
 )
-cli.add_section("Runs", runs.COMMANDS)
+cli.add_section("Runs", [*runs.COMMANDS, *why.COMMANDS])
 cli.add_section("Admin", admin.COMMANDS)
 
 

@@ -60,6 +60,8 @@ class Auditor:
         self._store = leading.store.audit
         self._reviewer = Reviewer(leading)
         self._hold_until_ms = 0
+        #: When this leader audited last, written or not.
+        self._beat_ms = 0
         self._heard_ms: dict[str, int] = {}
         self._due_ms: dict[str, int] = {}
         self._listed: Counter[int] = Counter()
@@ -101,11 +103,13 @@ class Auditor:
         if self._is_due("look", _LOOK_EVERY_MS, now_ms):
             self._reviewer.look_again(facts, found, held_back=held_back)
             mark = self._reviewer.check_ledger(mark, self._spans, now_ms, found)
+        # Rows older than this are being removed by the leader's chores.
+        kept_from_ms = now_ms - self._leading.runs_keep_days * 24 * _HOUR_MS
+        mark = replace(mark, known_from_ms=max(mark.known_from_ms, kept_from_ms))
         self._write(mark, found, now_ms)
         if self._is_due("purge", _PURGE_EVERY_MS, now_ms):
-            before_ms = now_ms - self._leading.runs_keep_days * 24 * _HOUR_MS
             self._leading.check()
-            self._leading.mysql.call(lambda: self._store.purge(before_ms=before_ms, limit=_PAGE))
+            self._leading.mysql.call(lambda: self._store.purge(before_ms=kept_from_ms, limit=_PAGE))
         self._leading.metrics.audit_lag.set((now_ms - mark.decided_ms) / 1000)
 
     # -- beginning
@@ -114,11 +118,13 @@ class Auditor:
         """Return the mark of the leader before, or of the last turn; note for how long nobody audited."""
         mark = self._mark or self._leading.mysql.call(self._store.mark)
         if not mark.beat_ms:
-            mark = AuditMark(now_ms, now_ms, Fire(TaskId(0, 0), now_ms), now_ms)
-        if now_ms - mark.beat_ms > GAP_MS:
-            log.warning("nobody audited for a while", extra={"event": "audit.gap", "since": rfc3339(mark.beat_ms)})
-            mark = replace(mark, gaps=(*mark.gaps, (mark.beat_ms, now_ms))[-_GAPS_KEPT:])
+            mark = AuditMark(now_ms, now_ms, Fire(TaskId(0, 0), now_ms), now_ms, known_from_ms=now_ms)
+        beat_ms = max(mark.beat_ms, self._beat_ms)
+        if now_ms - beat_ms > GAP_MS:
+            log.warning("nobody audited for a while", extra={"event": "audit.gap", "since": rfc3339(beat_ms)})
+            mark = replace(mark, gaps=(*mark.gaps, (beat_ms, now_ms))[-_GAPS_KEPT:])
             self._hold_until_ms = now_ms + RETURN_MS
+        self._beat_ms = now_ms
         return replace(mark, beat_ms=now_ms)
 
     def _hear(self, snapshot: Snapshot) -> None:

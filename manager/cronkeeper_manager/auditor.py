@@ -12,7 +12,7 @@ A run or a skip is fine. Anything else is MISSED, with one reason, found in this
 - no_worker_fits: the task had no worker, and the planner finds none; or it got one only after the grace was over.
 - cron_silent: the worker had reported its node's cron as silent, and its timer did not fire either.
 - platform_down: no leader audited at the time of the fire: the auditor's own mark stood still.
-- unknown: none of these. It is the one that people should look into first.
+- unknown: none of these; or the job was changed just then, which the detail says. The one to look into first.
 
 not_yet_started and calendar are answers to "why": nothing was due. overlap, fence_refused, late and artifact_missing
 are what the worker itself decided and wrote down as a skip; `reason_of_skip` maps a skip's reason into this list.
@@ -298,7 +298,8 @@ def _stuck(fate: Fate, facts: Facts) -> Why:
 
 
 def _stopped(expected: Expected, job_spans: Sequence[Span]) -> Why | None:
-    """Return whether the job was paused or finished while the fire could still have been started."""
+    """Return whether the job was paused, finished or changed while the fire could still have been started."""
+    changed: Why | None = None
     fire_ms = expected.fire.fire_ms
     last_ms = fire_ms + settle_delay_ms(expected.version.spec) - SETTLE_MS
     for span in job_spans:
@@ -309,7 +310,10 @@ def _stopped(expected: Expected, job_spans: Sequence[Span]) -> Why | None:
             return MissReason.PAUSED, f"the job was paused at {rfc3339(since_ms)}, before this fire had started"
         if span.version.state is JobState.FINISHED:
             return MissReason.ENDED, f"the job was finished at {rfc3339(since_ms)}, before this fire had started"
-    return None
+        if span.version.generation > expected.version.generation:
+            at = rfc3339(since_ms)
+            changed = MissReason.UNKNOWN, f"the job was changed at {at}; what had not started by then stays undone"
+    return changed
 
 
 def _without_worker(fire: Fire, facts: Facts) -> Why:

@@ -50,7 +50,7 @@ def test_the_help_lists_what_was_promised() -> None:
     jobs = {"create", "edit", "list", "show", "delete", "pause", "resume", "run", "next", "validate", "explain"}
     jobs |= {"apply", "diff", "export", "import"}
     admin = {"workers", "reassign", "cordon", "uncordon", "drain", "token"}
-    assert services | jobs | {"runs", "logs", "cancel"} | admin == set(cli.commands)
+    assert services | jobs | {"runs", "logs", "cancel", "why", "missed", "events"} | admin == set(cli.commands)
 
 
 def test_help_loads_nothing_heavy() -> None:

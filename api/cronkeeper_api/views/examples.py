@@ -75,6 +75,33 @@ RUN: dict[str, Any] = {
     "cancel_requested": False,
 }
 
+WHY: dict[str, Any] = {
+    "fire_time": "2026-03-01T12:05:00Z",
+    "due": True,
+    "decision": "run",
+    "reason": None,
+    "words": "It ran on node-3: succeeded, exit code 0.",
+    "runs": [RUN],
+    "previous_fire": "2026-03-01T11:05:00Z",
+    "next_fire": "2026-03-01T13:05:00Z",
+}
+
+MISSED = {
+    "job_id": "1",
+    "shard": 0,
+    "fire_time": "2026-03-01T11:05:00Z",
+    "reason": "no_worker_fits",
+    "detail": "no worker that takes new tasks matches zone=mars",
+    "noted_at": "2026-03-01T12:06:01.118Z",
+}
+
+EVENT = {
+    "at": "2026-03-01T12:06:01.118Z",
+    "kind": "fire.missed",
+    "subject": "1/0",
+    "detail": "2026-03-01T11:05:00Z: no_worker_fits: no worker that takes new tasks matches zone=mars",
+}
+
 PENDING_RUN: dict[str, Any] = {
     **RUN,
     "id": "1-0-1772366712345-1",

@@ -75,6 +75,8 @@ class AuditMark:
     beat_ms: int = 0
     #: When nobody did, oldest first: (last turn before, first turn after).
     gaps: tuple[tuple[int, int], ...] = ()
+    #: Of fires before this instant nothing can be told: auditing began later, or their rows were removed since.
+    known_from_ms: int = 0
 
 
 class AuditStore(Protocol):

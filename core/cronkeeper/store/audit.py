@@ -25,7 +25,17 @@ _history, _missed, _audit, _runs = schema.job_history, schema.missed, schema.aud
 _KEY = ("job_id", "shard", "fire_ms")
 _MISSED = (*_KEY, "reason", "detail", "noted_ms", "held")
 _FATE = (*_KEY, "attempt", "state", "trigger", "worker", "generation", "reason", "claimed_ms")
-_MARK = ("id", "decided_ms", "warned_ms", "checked_job", "checked_shard", "checked_ms", "beat_ms", "gaps")
+_MARK = (
+    "id",
+    "decided_ms",
+    "warned_ms",
+    "checked_job",
+    "checked_shard",
+    "checked_ms",
+    "beat_ms",
+    "known_from_ms",
+    "gaps",
+)
 
 
 class SqlAuditStore:
@@ -102,9 +112,9 @@ class SqlAuditStore:
         row = self._db.read(lambda conn: conn.execute(query).first())
         if row is None:
             return AuditMark()
-        _, decided_ms, warned_ms, job_id, shard, checked_ms, beat_ms, gaps = row
+        _, decided_ms, warned_ms, job_id, shard, checked_ms, beat_ms, known_from_ms, gaps = row
         spans = tuple((int(begin), int(end)) for begin, end in json.loads(gaps))
-        return AuditMark(decided_ms, warned_ms, Fire(TaskId(job_id, shard), checked_ms), beat_ms, spans)
+        return AuditMark(decided_ms, warned_ms, Fire(TaskId(job_id, shard), checked_ms), beat_ms, spans, known_from_ms)
 
     def missed_page(self, after: Fire, *, limit: int) -> list[Missed]:
         c = _missed.c
@@ -144,7 +154,7 @@ class SqlAuditStore:
         at = mark.checked
         row: Row = (
             1, mark.decided_ms, mark.warned_ms, at.task.job_id, at.task.shard, at.fire_ms, mark.beat_ms,
-            json.dumps(mark.gaps),
+            mark.known_from_ms, json.dumps(mark.gaps),
         )  # fmt: skip
         rows = [_missed_row(item) for item in sorted(missed, key=lambda item: item.fire)]
         end = flavour.replace_old(_KEY, _MISSED[3:])

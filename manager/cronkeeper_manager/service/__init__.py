@@ -12,8 +12,11 @@ from cronkeeper_manager.service.preview import Forecast, forecast
 from cronkeeper_manager.service.runs import Runs
 from cronkeeper_manager.service.tokens import Tokens
 from cronkeeper_manager.service.values import Caller, Draft, Policy, Upload
+from cronkeeper_manager.service.why import Answer, Answers
 
 __all__ = [
+    "Answer",
+    "Answers",
     "Applied",
     "Artifacts",
     "Caller",

@@ -156,7 +156,7 @@ def test_a_verdict_its_events_and_the_mark_are_written_together_under_the_term(s
     assert store.audit.mark() == AuditMark()
     old = store.terms.take("m1")
     term = store.terms.take("m2")
-    mark = AuditMark(10, 20, Fire(TaskId(3, 2), 30), 40, ((1, 2), (5, 9)))
+    mark = AuditMark(10, 20, Fire(TaskId(3, 2), 30), 40, ((1, 2), (5, 9)), 3)
     event = Event(5, "fire.missed", "1/0", "x")
     with pytest.raises(FencedError):
         save(store, missed(), mark=mark, events=(event,), term=old)

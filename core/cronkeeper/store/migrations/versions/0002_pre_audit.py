@@ -85,6 +85,7 @@ def upgrade() -> None:
         _column("checked_shard", sa.Integer()),
         _column("checked_ms", sa.BigInteger()),
         _column("beat_ms", sa.BigInteger()),
+        _column("known_from_ms", sa.BigInteger()),
         _column("gaps", _text()),
         **_OPTIONS,
     )
