@@ -11,8 +11,10 @@ from typing import Self
 from tests.harness.clock import OwnClock
 from tests.harness.cluster import Cluster
 from tests.harness.cron import CRON_D, Node
+from tests.harness.galera import Galera
+from tests.harness.galera_front import GaleraFront
 from tests.harness.hosts import Host
-from tests.harness.mariadb import MariaDB
+from tests.harness.mariadb import Database, MariaDB
 from tests.harness.network import Network
 from tests.harness.objectstore import ObjectStore
 from tests.harness.processes import Process
@@ -57,6 +59,8 @@ class Fleet:
     def __init__(self, sizes: Sizes = LIGHT) -> None:
         self.sizes = sizes
         self.network = Network()
+        #: The Galera cluster, if there is one; `mariadb` is what stands in front of it then.
+        self.galera: Galera | None = None
         #: The nodes' own clocks, if they have any.
         self.clocks: dict[str, OwnClock] = {}
         self._stack = contextlib.ExitStack()
@@ -77,10 +81,7 @@ class Fleet:
         self._stack.callback(self.objects.stop)
         self.zookeeper.launch()
         self.objects.launch()
-        self.mariadb = MariaDB(host=place("mysql"))
-        self._stack.callback(self.mariadb.stop)
-        self.mariadb.launch()
-        self.mariadb.wait_started()
+        self.mariadb = self._start_database()
         self.objects.wait_started()
         self.zookeeper.wait_started()
         self.cluster = Cluster(
@@ -94,6 +95,20 @@ class Fleet:
             node=self._node,
         )
         self._stack.enter_context(self.cluster)
+
+    def _start_database(self) -> Database:
+        place = self.network.host
+        if self.sizes.databases == 1:
+            single = MariaDB(host=place("mysql"))
+            self._stack.callback(single.stop)
+            return single.start()
+        places = [place(name) for name in self.members]
+        self.galera = Galera(places)
+        self._stack.callback(self.galera.stop)
+        self.galera.start()
+        front = GaleraFront(self.galera, host=place("mysql"), places=places)
+        self._stack.callback(front.stop)
+        return front.start()
 
     def _node(self, name: str, folder: Path, state_dir: Path) -> Node:
         if self.sizes.own_clocks and name not in self.clocks:
@@ -159,6 +174,11 @@ class Fleet:
     def databases(self) -> list[str]:
         """The hosts that stand for MySQL: whoever is cut from these is cut from MySQL."""
         return ["mysql"]
+
+    @property
+    def members(self) -> list[str]:
+        """The hosts of the Galera cluster's members; none with a single MariaDB."""
+        return [f"mysql-{number}" for number in range(1, self.sizes.databases + 1)] if self.sizes.databases > 1 else []
 
     @property
     def stores(self) -> list[str]:

@@ -13,12 +13,13 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from tests.faults.checker.history import FaultKind
 from tests.faults.fleet import Fleet
 from tests.faults.nemesis_nodes import fill_disk, slow_disk, step_clock, use_up_inodes
 from tests.faults.operation import Healing, Operation
-from tests.faults.parts import Part, machine, part, runner_pids
+from tests.faults.parts import Part, galera_of, machine, part, runner_pids
 from tests.harness.network import Fault
 from tests.harness.processes import ServerError
 
@@ -99,6 +100,7 @@ def _cut_zookeeper(fleet: Fleet, operation: Operation) -> Fault:
 
 
 def _cut_mysql(fleet: Fleet, operation: Operation) -> Fault:
+    """Both ways; `replies` or `requests`: that way only."""
     return _cut(fleet, operation, fleet.databases)
 
 
@@ -193,6 +195,24 @@ def _stop_mysql(fleet: Fleet, operation: Operation) -> Fault:
     return Healing(fault.heal, fleet.mariadb.wait_started)
 
 
+def _stop_galera_member(fleet: Fleet, operation: Operation) -> Fault:
+    """`kill` or `pause`; a killed one has joined again once it is healed."""
+    fault = _down_or_paused(fleet, operation)
+    return Healing(fault.heal, *_synced(fleet, operation.targets))
+
+
+def _lose_primary(fleet: Fleet, operation: Operation) -> Fault:
+    """Part all members from each other, so that none has a majority and every statement is refused."""
+    members = fleet.members
+    cuts = [fleet.network.cut([a], [b]) for a in members for b in members if a < b]
+    return Healing(*(cut.heal for cut in cuts), *_synced(fleet, members))
+
+
+def _synced(fleet: Fleet, names: Iterable[str]) -> list[Callable[[], None]]:
+    galera = galera_of(fleet)
+    return [partial(galera.wait_synced, fleet.members.index(name)) for name in names]
+
+
 def _stop_s3(fleet: Fleet, operation: Operation) -> Fault:
     """`kill` or `pause`."""
     return _down_or_paused(fleet, Operation(operation.kind, ("s3",), operation.how))
@@ -258,6 +278,8 @@ STRIKES: dict[FaultKind, Callable[[Fleet, Operation], Fault]] = {
     FaultKind.ZOOKEEPER_QUORUM_LOST: _lose_quorum,
     FaultKind.ZOOKEEPER_WIPED: _wipe_zookeeper,
     FaultKind.MYSQL_DOWN: _stop_mysql,
+    FaultKind.GALERA_MEMBER_DOWN: _stop_galera_member,
+    FaultKind.GALERA_NO_PRIMARY: _lose_primary,
     FaultKind.S3_DOWN: _stop_s3,
     FaultKind.CRON_DEAD: _kill_cron,
     FaultKind.CRON_PAUSED: _pause_cron,

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from tests.faults.fleet import Fleet
 from tests.harness.cron import Node, NodeProcess
+from tests.harness.galera import Galera
 from tests.harness.network import Fault
 from tests.harness.zookeeper import ZooKeeper
 
@@ -110,6 +111,38 @@ class Member:
         self._ensemble.resume_member(self._number)
 
 
+class GaleraMember:
+    """One member of the Galera cluster. It is started without waiting: without the others it cannot join."""
+
+    def __init__(self, galera: Galera, number: int) -> None:
+        self._galera = galera
+        self._number = number
+
+    @property
+    def running(self) -> bool:
+        return self._galera.members[self._number].process.running
+
+    def kill(self) -> None:
+        self._galera.kill_member(self._number)
+
+    def start(self) -> object:
+        self._galera.launch_member(self._number)
+        return None
+
+    def pause(self) -> None:
+        self._galera.pause_member(self._number)
+
+    def resume(self) -> None:
+        self._galera.resume_member(self._number)
+
+
+def galera_of(fleet: Fleet) -> Galera:
+    """Return the fleet's Galera cluster; raise LookupError if it has a single MariaDB."""
+    if fleet.galera is None:
+        raise LookupError("the fleet has no Galera cluster: make it with Sizes(databases=3)")
+    return fleet.galera
+
+
 def part(fleet: Fleet, name: str) -> Part:
     """Return a part by its host's name; for a worker's host it is the daemon, see `machine` for its node."""
     if name in fleet.workers:
@@ -120,6 +153,8 @@ def part(fleet: Fleet, name: str) -> Part:
         return fleet.cluster.apis[fleet.apis.index(name)]
     if name in fleet.zookeepers:
         return Member(fleet.zookeeper, fleet.zookeepers.index(name))
+    if name in fleet.members:
+        return GaleraMember(galera_of(fleet), fleet.members.index(name))
     if name == "mysql":
         return fleet.mariadb.process
     if name == "s3":

@@ -26,7 +26,7 @@ from tests.harness.cron import Node, NodeProcess
 from tests.harness.folders import make_folder, remove_folder
 from tests.harness.haproxy import HAProxy
 from tests.harness.hosts import LOOPBACK, Host
-from tests.harness.mariadb import MariaDB
+from tests.harness.mariadb import Database
 from tests.harness.objectstore import ObjectStore
 from tests.harness.ports import free_port
 from tests.harness.processes import Process, ServerError
@@ -63,7 +63,7 @@ class Cluster:
     def __init__(
         self,
         zookeeper: ZooKeeper,
-        mariadb: MariaDB,
+        mariadb: Database,
         objects: ObjectStore,
         *,
         workers: int = 3,
@@ -280,7 +280,7 @@ class Cluster:
     def leader(self) -> Process:
         """Return the manager that leads, by its metrics-free sign: its log. One that was started anew leads nothing."""
         for process in self.managers:
-            lines = [line for line in process.log_text().splitlines() if "leader." in line or "manager.started" in line]
+            lines = [line for line in process.log_text().splitlines() if "leader." in line or line.startswith("--- ")]
             if process.running and lines and "leader.elected" in lines[-1]:
                 return process
         raise LookupError("no manager leads")

@@ -55,6 +55,19 @@ class Galera:
         """Start a member that was stopped or killed; returns when it has caught up with the others."""
         self._start(number, f"gcomm://{self._addresses}")
 
+    def launch_member(self, number: int) -> None:
+        """Start a member that was stopped or killed; returns before it has joined: see `wait_synced`."""
+        self._set_address(number, f"gcomm://{self._addresses}")
+        self.members[number].launch()
+
+    def wait_synced(self, number: int) -> None:
+        """Return when a member has caught up with the others."""
+        self.members[number].process.wait_until(
+            lambda: self.status(number, "wsrep_local_state_comment") == "Synced",
+            timeout_s=_SYNC_TIMEOUT_S,
+            what="synced",
+        )
+
     def kill_member(self, number: int) -> None:
         """kill -9 one member."""
         self.members[number].kill()
@@ -88,6 +101,11 @@ class Galera:
         self.stop()
 
     def _start(self, number: int, address: str) -> None:
+        self._set_address(number, address)
+        self.members[number].start()
+        self.wait_synced(number)
+
+    def _set_address(self, number: int, address: str) -> None:
         member = self.members[number]
         kept = [option for option in member.process.argv if not option.startswith("--wsrep-cluster-address")]
         member.process.argv = (*kept, f"--wsrep-cluster-address={address}")
@@ -96,12 +114,6 @@ class Galera:
             state = member.data_dir / "grastate.dat"
             if state.exists():
                 state.write_text(state.read_text().replace("safe_to_bootstrap: 0", "safe_to_bootstrap: 1"))
-        member.start()
-        member.process.wait_until(
-            lambda: self.status(number, "wsrep_local_state_comment") == "Synced",
-            timeout_s=_SYNC_TIMEOUT_S,
-            what="synced",
-        )
 
 
 def _options(number: int, address: str, group_ports: list[int]) -> list[str]:

@@ -21,7 +21,70 @@ _ACCOUNT = "mysql"
 _START_TIMEOUT_S = 60.0
 
 
-class MariaDB:
+class Database:
+    """What speaks MySQL at `host`:`port`, with an account that may do everything."""
+
+    host: Host
+    port: int
+    user: str
+    password: str
+    process: Process
+
+    def wait_started(self) -> None:
+        """Return when it answers a query."""
+        self.process.wait_until(lambda: self.execute("SELECT 1"), timeout_s=_START_TIMEOUT_S, what="answering")
+
+    def kill(self) -> None:
+        """kill -9; what was committed is there after the next `start`."""
+        self.process.kill()
+
+    def pause(self) -> None:
+        """SIGSTOP: connections stay open and nothing is answered."""
+        self.process.pause()
+
+    def resume(self) -> None:
+        """SIGCONT after `pause`."""
+        self.process.resume()
+
+    def url(self, database: str) -> str:
+        """Return the SQLAlchemy URL of a database."""
+        return f"mysql+pymysql://{self.user}:{self.password}@{self.host.address}:{self.port}/{database}"
+
+    def connect(self, database: str | None = None) -> pymysql.connections.Connection[pymysql.cursors.Cursor]:
+        """Return a new autocommit connection that gives up after 5 s; close it."""
+        return pymysql.connect(
+            host=self.host.address,
+            port=self.port,
+            user=self.user,
+            password=self.password,
+            database=database,
+            autocommit=True,
+            connect_timeout=5,
+            read_timeout=5,
+            write_timeout=5,
+        )
+
+    def execute(self, statement: str, database: str | None = None) -> tuple[tuple[object, ...], ...]:
+        """Run one statement on a connection of its own and return its rows."""
+        connection = self.connect(database)
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(statement)
+                return tuple(cursor.fetchall())
+        finally:
+            connection.close()
+
+    def create_database(self, name: str) -> str:
+        """Create an empty database with the server's default character set; return its URL."""
+        self.execute(f"CREATE DATABASE `{name}`")
+        return self.url(name)
+
+    def drop_database(self, name: str) -> None:
+        """Remove a database, whoever still uses it."""
+        self.execute(f"DROP DATABASE IF EXISTS `{name}`")
+
+
+class MariaDB(Database):
     """One server: durable commits, no binary log, 500 connections; every start goes on from the same data."""
 
     def __init__(
@@ -60,10 +123,6 @@ class MariaDB:
             self._install()
         self.process.start()
 
-    def wait_started(self) -> None:
-        """Return when it answers a query."""
-        self.process.wait_until(lambda: self.execute("SELECT 1"), timeout_s=_START_TIMEOUT_S, what="answering")
-
     def stop(self) -> None:
         """Stop it and remove its folder."""
         self.process.stop(timeout_s=30.0)
@@ -73,59 +132,10 @@ class MariaDB:
         """Stop it in order and keep its data, for a later `start`."""
         self.process.stop(timeout_s=60.0)
 
-    def kill(self) -> None:
-        """kill -9; what was committed is there after the next `start`."""
-        self.process.kill()
-
-    def pause(self) -> None:
-        """SIGSTOP: connections stay open and nothing is answered."""
-        self.process.pause()
-
-    def resume(self) -> None:
-        """SIGCONT after `pause`."""
-        self.process.resume()
-
     @property
     def data_dir(self) -> Path:
         """Where the tables are."""
         return self.folder / "data"
-
-    def url(self, database: str) -> str:
-        """Return the SQLAlchemy URL of a database."""
-        return f"mysql+pymysql://{self.user}:{self.password}@{self.host.address}:{self.port}/{database}"
-
-    def connect(self, database: str | None = None) -> pymysql.connections.Connection[pymysql.cursors.Cursor]:
-        """Return a new autocommit connection that gives up after 5 s; close it."""
-        return pymysql.connect(
-            host=self.host.address,
-            port=self.port,
-            user=self.user,
-            password=self.password,
-            database=database,
-            autocommit=True,
-            connect_timeout=5,
-            read_timeout=5,
-            write_timeout=5,
-        )
-
-    def execute(self, statement: str, database: str | None = None) -> tuple[tuple[object, ...], ...]:
-        """Run one statement on a connection of its own and return its rows."""
-        connection = self.connect(database)
-        try:
-            with connection.cursor() as cursor:
-                cursor.execute(statement)
-                return tuple(cursor.fetchall())
-        finally:
-            connection.close()
-
-    def create_database(self, name: str) -> str:
-        """Create an empty database with the server's default character set; return its URL."""
-        self.execute(f"CREATE DATABASE `{name}`")
-        return self.url(name)
-
-    def drop_database(self, name: str) -> None:
-        """Remove a database, whoever still uses it."""
-        self.execute(f"DROP DATABASE IF EXISTS `{name}`")
 
     def __enter__(self) -> Self:
         try:
