@@ -103,6 +103,20 @@ def test_each_rule_gives_exactly_the_fires_that_it_says(shard: int) -> None:
                 assert found == wanted, f"{zone} {rfc3339(change[0])} {text} {dst}"
 
 
+@pytest.mark.parametrize("minutes", [-25, 0, 25])
+def test_a_search_may_start_anywhere_around_a_change(minutes: int) -> None:
+    alike: dict[tuple[int, int, int], str] = {}
+    for zone in zones():
+        for change in changes_of(zone):
+            if alike.setdefault(change, zone) != zone:
+                continue
+            low, middle, high = change[0] - AROUND_MS, change[0] + minutes * MINUTE_MS, change[0] + AROUND_MS
+            for text, dst in RULES:
+                schedule = parse_schedule(text, zone, dst)
+                parts = schedule.fire_times(low, middle) + schedule.fire_times(middle, high)
+                assert parts == schedule.fire_times(low, high), f"{zone} {rfc3339(change[0])} {text} {dst}"
+
+
 APIA = [
     (
         "cron takes the lost day for a clock that was set",
