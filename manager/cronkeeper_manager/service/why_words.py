@@ -27,6 +27,6 @@ ADVICE: dict[MissReason, str] = {
     MissReason.CRON_SILENT: "Neither the node's cron nor the daemon fired. See both services on the node.",
     MissReason.PLATFORM_DOWN: "No manager was working then. See why (the managers' logs, MySQL, ZooKeeper). "
     + _RUN_NOW,
-    MissReason.UNKNOWN: "Look at the events (cronkeeper events) and the worker's log of that time; report it, if they do "
-    "not explain it.",
+    MissReason.UNKNOWN: "Look at the events (cronkeeper events) and the worker's log of that time; report it, "
+    "if they do not explain it.",
 }
