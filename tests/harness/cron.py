@@ -126,6 +126,9 @@ class Node:
         if self._init.running:
             # The kernel lets go of a namespace's first process only after all others have ended: so this waits for all.
             os.kill(self.init_pid, signal.SIGKILL)
+            for process in self._processes:
+                # An nsenter that stopped together with its child would never take note of the child's end.
+                process.resume()
             self._init.wait()
         for process in self._processes:
             process.kill()

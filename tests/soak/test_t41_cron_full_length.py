@@ -33,6 +33,7 @@ def has_called(cluster: Cluster, worker: str) -> bool:
     return on.metric(cluster, worker, "cronkeeper_looks_total") >= 1
 
 
+@pytest.mark.timeout(900)
 def test_t41_cron_sigstop_4min_and_dead(cluster: Cluster) -> None:
     jobs = {worker: on.post_ticking(cluster, worker) for worker in (STOPPED, DEAD)}
     for worker in jobs:
