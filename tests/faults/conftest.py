@@ -10,6 +10,7 @@ import pytest
 
 from tests.faults.fleet import Fleet
 from tests.faults.trial import Bounds, Trial
+from tests.harness.hosts import namespaces_in_use
 
 MakeTrial = Callable[..., Trial]
 
@@ -19,6 +20,8 @@ def fleet() -> Iterator[Fleet]:
     """A light fleet on a network of its own."""
     with Fleet() as running:
         yield running
+        inodes = running.network.inodes()
+    assert not inodes & namespaces_in_use(), "a process of the fleet is left"
 
 
 @pytest.fixture

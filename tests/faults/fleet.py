@@ -30,7 +30,8 @@ class Sizes:
     """How many of each part; three `databases` are a Galera cluster behind one address, one is a single MariaDB.
 
     With `own_clocks` each node's worker and cron run by a clock that can be set; with `small_disks` each node has
-    file systems that can be filled: its worker's state (gone when the node stops), /tmp and /etc/cron.d.
+    file systems that can be filled: its worker's state (gone when the node stops), /tmp and /etc/cron.d; with
+    `s3_liar` the S3 server's answers can be spoiled.
     """
 
     zookeepers: int = 3
@@ -40,6 +41,7 @@ class Sizes:
     workers: int = 3
     own_clocks: bool = False
     small_disks: bool = False
+    s3_liar: bool = False
 
 
 #: What most trials use: everything that a fault needs, and no more.
@@ -83,6 +85,8 @@ class Fleet:
         self.objects.launch()
         self.mariadb = self._start_database()
         self.objects.wait_started()
+        if self.sizes.s3_liar:
+            self.objects.start_liar()
         self.zookeeper.wait_started()
         self.cluster = Cluster(
             self.zookeeper,

@@ -160,9 +160,9 @@ def bridge(names: Sequence[str], chance: random.Random) -> list[tuple[str, str]]
     """Return the pairs to cut so that two halves see each other through one host only."""
     order = list(names)
     chance.shuffle(order)
-    middle, rest = order[0], order[1:]
+    rest = order[1:]  # the first one is the bridge
     left = rest[: len(rest) // 2]
-    return [(a, b) for a in left for b in rest if b not in left and middle not in (a, b)]
+    return [(a, b) for a in left for b in rest if b not in left]
 
 
 # ---------------------------------------------------------------------------------------------------- stores
@@ -214,7 +214,10 @@ def _synced(fleet: Fleet, names: Iterable[str]) -> list[Callable[[], None]]:
 
 
 def _stop_s3(fleet: Fleet, operation: Operation) -> Fault:
-    """`kill` or `pause`."""
+    """`kill` or `pause`; with a liar in front `error`, `slow`, `truncate` or `flip`."""
+    if operation.how not in ("", "kill", "pause"):
+        fleet.objects.lie(operation.how)
+        return Healing(partial(fleet.objects.lie, ""))
     return _down_or_paused(fleet, Operation(operation.kind, ("s3",), operation.how))
 
 

@@ -42,6 +42,7 @@ def truth(folder: Path, *, before_s: float) -> list[dict[str, Any]]:
                     "fire_ms": parse_rfc3339(fire_time),
                     "attempt": int(line["attempt"]),
                     "shard": int(line["shard"]),
+                    "pid": int(line["pid"]),
                 }
             )
         elif line["edge"] == "end" and line["token"] in tokens:

@@ -46,7 +46,7 @@ class Bounds:
 
     on_time_s: float = 2.5
     propagation_s: float = 15.0
-    recovery_s: float = 20.0
+    recovery_s: float = 15.0
     skew_s: float = 0.25
 
 

@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 _NEW_NET = 0x40000000
 _OWN = "/proc/thread-self/ns/net"
@@ -84,6 +85,15 @@ class NetSpace:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def namespaces_in_use() -> set[int]:
+    """Return the network namespaces that any process of this machine is in, as `NetSpace.inode` names them."""
+    found = set()
+    for link in Path("/proc").glob("[0-9]*/ns/net"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            found.add(int(os.readlink(link)[len("net:[") : -1]))
+    return found
 
 
 def _check(status: int, call: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +19,7 @@ from tests.harness.processes import Process, ServerError
 _ROOT = Path(__file__).resolve().parents[2]
 _PYTHON = _ROOT / ".venv-s3" / "bin" / "python"
 _SERVER = Path(__file__).with_name("swift_server.py")
+_LIAR = Path(__file__).with_name("s3_liar.py")
 _START_TIMEOUT_S = 60.0
 
 
@@ -32,6 +34,9 @@ class ObjectStore:
         if not _PYTHON.exists():
             raise ServerError(f"{_PYTHON} is not there; any `tests/run` of the integration tests makes it")
         self.folder = make_folder(name)
+        self._host = host
+        self._mode_file = self.folder / "liar-mode"
+        self._liar: Process | None = None
         self.port = free_port()
         self.endpoint_url = f"http://{host.address}:{self.port}"
         self.region = "us-east-1"
@@ -68,8 +73,27 @@ class ObjectStore:
 
     def stop(self) -> None:
         """Stop it and remove its data."""
+        if self._liar is not None:
+            self._liar.stop()
         self.process.stop()
         remove_folder(self.folder)
+
+    def start_liar(self) -> None:
+        """Put a server in front that can spoil answers, see `lie`; `endpoint_url` is its address from now on."""
+        port = free_port()
+        argv = [sys.executable, "-IS", str(_LIAR), self._host.address, str(port), str(self.port), str(self._mode_file)]
+        self.lie("")
+        self._liar = Process("s3-liar", argv, log_path=self.folder / "liar.log", host=self._host).start()
+        self.endpoint_url = f"http://{self._host.address}:{port}"
+        client = self.client()
+        self._liar.wait_until(client.list_buckets, timeout_s=_START_TIMEOUT_S, what="answering")
+        client.close()
+
+    def lie(self, mode: str) -> None:
+        """Spoil answers from now on: `error`, `slow`, `truncate` or `flip`; the truth again with an empty `mode`."""
+        new = self._mode_file.with_suffix(".new")
+        new.write_text(mode)
+        new.replace(self._mode_file)
 
     def kill(self) -> None:
         """kill -9; what was stored is there after the next `start`."""

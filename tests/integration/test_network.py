@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.hosts import Host
+from tests.harness.hosts import Host, namespaces_in_use
 from tests.harness.network import Drop, Network, filter_table
 from tests.harness.processes import Process
 
@@ -38,17 +38,6 @@ try:
 except OSError:
     print("lost")
 """
-
-
-def namespaces() -> set[int]:
-    """Return the network namespaces that any process is in."""
-    found = set()
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            found.add(int(os.readlink(folder / "ns" / "net")[5:-1]))
-        except OSError:
-            continue  # it ended meanwhile
-    return found
 
 
 def listens(address: str) -> bool:
@@ -171,7 +160,7 @@ def test_nothing_is_left_of_a_network_also_after_a_failure(tmp_path: Path) -> No
             network.cut(["a"], ["b"])
             network.slow(["a"], ["c"], delay_s=0.1)
             inodes.update(network.inodes())
-            assert len(inodes & namespaces()) == 3
+            assert len(inodes & namespaces_in_use()) == 3
             for server in made.servers:
                 server.kill()
             raise RuntimeError("the test failed")
@@ -179,7 +168,7 @@ def test_nothing_is_left_of_a_network_also_after_a_failure(tmp_path: Path) -> No
     with pytest.raises(RuntimeError, match="the test failed"):
         fail()
     assert len(inodes) == 4
-    assert not inodes & namespaces()
+    assert not inodes & namespaces_in_use()
     assert sorted(name for _, name in socket.if_nameindex()) == cables
 
 
