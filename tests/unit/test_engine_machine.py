@@ -23,7 +23,7 @@ from cronkeeper_worker.fences import Fence
 from cronkeeper_worker.gate import ON_TIME_MS
 from tests.unit.engine_town import MINUTE, TASK, EngineTown, Start, Worker
 
-EXAMPLES = int(os.environ.get("CRONKEEPER_EXAMPLES", "25"))
+EXAMPLES = int(os.environ.get("CRONKEEPER_EXAMPLES", "12"))
 NAMES = ("a", "b")
 WHO = st.sampled_from(NAMES)
 GRACE_S = 600
