@@ -15,24 +15,54 @@ from cronkeeper.domain.schedule import Kind, Schedule, parse_schedule
 MOST_CPU_S = 5.0
 NOW_MS = parse_rfc3339("2026-11-21T00:00:30Z")
 
-_NUMBERS = st.one_of(st.integers(0, 60).map(str), st.sampled_from(["007", "99", "31", "4294967297", "-1", "1e3"]))
-_NAMES = st.sampled_from(
-    ["sun", "MON", "Tue", "jan", "FEB", "dec", "L", "W", "H", "LW", "15W", "5L", "1#2", "5#6", "?"]
+#: Terms that a field may hold: second, minute, hour, day, month, weekday.
+_SOUND_TERMS = (
+    ("*", "0", "59", "*/15", "10-50/20", "H", "7"),
+    ("*", "0", "5", "59", "007", "*/5", "*/59", "0-59", "3-40/9", "30-30", "H", "H/15", "H(0-29)"),
+    ("*", "0", "23", "2", "*/6", "9-17", "0-23/3", "22-23", "H", "H(9-16)"),
+    ("*", "*", "1", "13", "29", "31", "*/2", "1-7", "10-20/5", "L", "L-3", "LW", "15W", "31W", "H"),
+    ("*", "*", "1", "2", "12", "jan", "FEB", "6-8", "*/3", "jun-aug", "1-12/5", "H"),
+    ("*", "*", "0", "7", "mon-fri", "SUN", "1-5/2", "*/3", "5-7", "1#2", "fri#5", "5L", "monL", "H"),
 )
-_ATOMS = st.one_of(_NUMBERS, _NAMES, st.sampled_from(["*", "H(0-29)", "L-3", "mon-fri", "5-1", ""]))
-_RANGES = st.one_of(_ATOMS, st.tuples(_ATOMS, _ATOMS).map("-".join))
-_TERMS = st.one_of(_RANGES, st.tuples(_RANGES, _NUMBERS).map("/".join))
-_FIELDS = st.lists(_TERMS, min_size=1, max_size=4).map(",".join)
-_SPACES = st.sampled_from([" ", " ", " ", "  ", "\t"])
+_BAD_TERMS = (
+    *("", "?", "60", "99", "-1", "1e3", "4294967297", "5-1", "1/20", "*/0", "*/99", "*-5", "mon-sun", "5#6", "32W"),
+    *("h(", "H(5-1)", "H()", "L-31", "W", "#", "1-", "-", "/", "*/", "**", "foo", "1.5", "*/5/2", "5-10-20"),
+)
+
+
+def _field(sound: tuple[str, ...]) -> st.SearchStrategy[str]:
+    """Mostly one sound term, at times a bad one, at times a list of either."""
+    term = st.sampled_from(sound * (4 * len(_BAD_TERMS) // len(sound) + 1) + _BAD_TERMS)
+    return st.one_of(term, term, term, st.lists(term, min_size=2, max_size=4).map(",".join))
+
+
+_FIELDS = [_field(sound) for sound in _SOUND_TERMS]
+_TERMS = st.sampled_from([*itertools.chain(*_SOUND_TERMS), *_BAD_TERMS])
 _NAMED = st.one_of(
     st.sampled_from(["@hourly", "@daily", "@Weekly", "@reboot", "@every 90s", "@every 1h30m", "@every", "@at", "@"]),
     st.sampled_from(["@at 2027-01-01T00:00:00Z", "@at 2027-02-30T00:00:00Z", "@every 1d0s", "@every 99999999s"]),
 )
-_CRON = st.builds(lambda sep, fields: sep.join(fields), _SPACES, st.lists(_FIELDS, min_size=4, max_size=7))
-_SOUND = st.sampled_from(
-    ["* * * * *", "*/5 9-17 * * mon-fri", "0 0 29 2 *", "0 0 L * *", "H H * * *", "0 12 15W * *", "30 0 1 1 * 5#2"]
+_CRON = st.one_of(
+    st.tuples(*_FIELDS[1:]).map(" ".join),
+    st.tuples(*_FIELDS[1:]).map(" ".join),
+    st.tuples(*_FIELDS).map("  ".join),
+    st.tuples(*_FIELDS[2:]).map("\t".join),
 )
-_WHOLE = st.one_of(_CRON, _NAMED, _SOUND)
+_KNOWN = st.sampled_from(
+    [
+        *(
+            "* * * * *",
+            "*/5 9-17 * * mon-fri",
+            "0 0 29 2 *",
+            "0 0 L * *",
+            "H H * * *",
+            "0 12 15W * *",
+            "30 0 1 1 * 5#2",
+        ),
+        *("0 0 31 2 *", "0 0 30 feb *", "0 0 31 4,6 *", "0 0 30-31 2 */2", "0 0 31W 2 *"),
+    ]
+)
+_WHOLE = st.one_of(_CRON, _NAMED, _KNOWN)
 _SEVERAL = st.one_of(_WHOLE, _WHOLE, st.lists(_WHOLE, min_size=2, max_size=20).map("; ".join))
 _BYTES = st.binary(min_size=1, max_size=3).map(lambda noise: noise.decode("latin-1"))
 
