@@ -118,7 +118,7 @@ def expressions(draw: st.DrawFn) -> str:
     )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     text=expressions(),
     change=st.sampled_from(CHANGES),

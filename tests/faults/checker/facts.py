@@ -113,6 +113,11 @@ class Facts:
             for run in self.by_task.get(key[:2], ())
         )
 
+    def longest_s(self, run: Run) -> float:
+        """Return how long a run can have lived that wrote no end: as long as any other of its task, and a little."""
+        lives = [one.end_s - one.start_s for one in self.by_task[run.key[:2]] if one.end_s is not None]
+        return max(lives) + self.bounds.on_time_s if lives else float("inf")
+
     def manual(self, key: Key) -> Op | None:
         """Return the operation that asked for a run at this fire time, if any."""
         at_s, slack_s = key[2] / 1000, self.bounds.skew_s

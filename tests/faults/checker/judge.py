@@ -194,23 +194,25 @@ def _row(facts: Facts, run: Run) -> Row | None:
 def judge_end(facts: Facts, run: Run) -> Violation | None:
     """Compare one run with its row: is it there, and does it say how the run ended?"""
     row = _row(facts, run)
-    still = facts.touching(run.start_s, facts.read_s, {run.start.node})
     if row is None:
         # What was spooled away from the stores is carried home until the recovery is over.
+        still = facts.touching(run.start_s, facts.read_s, {run.start.node})
         if run.start.job not in facts.names or any(window.end_s >= facts.read_s for window in still):
             return None
         return facts.violation(Kind.UNRECORDED, run.key, "ran, and has no row")
-    if run.end is None:
-        return _judge_unended(facts, run, row, killed=any(window.excuse.kills for window in still))
+    if run.end is None or run.end_s is None:
+        while_alive = facts.touching(run.start_s, run.start_s + facts.longest_s(run), {run.start.node})
+        return _judge_unended(facts, run, row, killed=any(window.excuse.kills for window in while_alive))
     if len([one for one in facts.runs[run.key] if one.start.attempt == row.attempt]) > 1 and row.exit_code is not None:
         return None  # one row cannot tell two ends; that there are two has been judged
     right = ("succeeded", 0) if run.end.exit == 0 else ("failed", run.end.exit)
     if (row.state, row.exit_code) == right or row.state in _ENDED_OTHERWISE:
         return None
+    around_end = facts.touching(run.start_s, run.end_s + facts.bounds.on_time_s, {run.start.node})
     unheard = row.state in ("lost", "claimed", "running", "pending") and any(
-        window.excuse.loses or window.excuse.kills or window.end_s >= facts.read_s for window in still
+        window.excuse.loses or window.excuse.kills or window.end_s >= facts.read_s for window in around_end
     )
-    just_now = row.state in ("claimed", "running") and (run.end_s or 0) + facts.bounds.on_time_s >= facts.read_s
+    just_now = row.state in ("claimed", "running") and run.end_s + facts.bounds.on_time_s >= facts.read_s
     if unheard or just_now:
         return None
     told = f"{row.state} with {row.exit_code}"

@@ -1,0 +1,164 @@
+"""The checker, tested by mutation: a perfect history is perfect, and one spoilt in one way is spoilt in that way."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from tests.faults.checker import Kind, check
+from tests.faults.checker.history import ClockSample, Event, FaultKind, OpKind, OpResult
+from tests.unit.checker_mutations import MUTATIONS
+from tests.unit.checker_worlds import (
+    CHANGE_S,
+    READ_S,
+    JobPlan,
+    make_world,
+    moved,
+    with_row,
+    without,
+)
+
+EXAMPLES = settings(max_examples=8, deadline=None)
+
+
+@st.composite
+def job_plans(draw: st.DrawFn, name: str) -> JobPlan:
+    """Draw a job: what it fires, how its runs end, what becomes of it, and its policies."""
+    change = draw(st.sampled_from([None, None, *(OpKind.REPLACE, OpKind.PAUSE, OpKind.DELETE)]))
+    exit_status = draw(st.sampled_from([0, 0, 3]))
+    fields = {
+        "delivery": draw(st.sampled_from(["at_least_once", "at_most_once"])),
+        "misfire": draw(st.sampled_from(["latest", "all", "skip"])),
+        "concurrency": draw(st.sampled_from(["forbid", "allow", "queue"])),
+        "jitter_s": draw(st.sampled_from([0, 0, 2])),
+        "retry": {"limit": draw(st.integers(0, 1)), "backoff_s": 1, "max_backoff_s": 1},
+    }
+    interval_s = 15 if change is OpKind.REPLACE else draw(st.sampled_from([15, 20, 30]))
+    return JobPlan(name, interval_s, draw(st.booleans()), draw(st.integers(1, 2)), exit_status, 1.0, change, fields)
+
+
+@st.composite
+def recipes(draw: st.DrawFn) -> tuple[list[JobPlan], FaultKind | None, int]:
+    """Draw what a world is made from: a few jobs on three nodes, a fault of one of them or none, and a seed."""
+    jobs = [draw(job_plans(f"job-{number}")) for number in range(draw(st.integers(1, 4)))]
+    return jobs, draw(st.sampled_from([None, FaultKind.NODE_KILLED])), draw(st.integers(0, 2**32))
+
+
+@settings(max_examples=30, deadline=None)
+@given(recipes())
+def test_a_perfect_history_is_perfect(recipe: tuple[list[JobPlan], FaultKind | None, int]) -> None:
+    report = check(make_world(*recipe).history())
+    assert report.ok, report.text()
+    assert report.overall.count > 0
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_one_mutation_is_found_as_what_it_is(name: str) -> None:
+    tried = 0
+
+    @EXAMPLES
+    @given(recipes())
+    def find(recipe: tuple[list[JobPlan], FaultKind | None, int]) -> None:
+        nonlocal tried
+        world = make_world(*recipe)
+        spoilt = MUTATIONS[name](world, world.history())
+        assume(spoilt is not None)
+        assert spoilt is not None
+        tried += 1
+        history, kind = spoilt
+        report = check(history)
+        assert {violation.kind for violation in report.violations} == {kind}, report.text()
+
+    find()
+    assert tried
+
+
+# --------------------------------------------------------------------------------------- what a fault excuses
+
+
+def test_a_double_of_a_cut_off_node_is_allowed_when_it_is_told() -> None:
+    for delivery, told, expected in (
+        ("at_least_once", True, set()),
+        ("at_least_once", False, {Kind.UNREPORTED_DUPLICATE}),
+        ("at_most_once", True, {Kind.AT_MOST_ONCE}),
+    ):
+        # The first task of job 1 is on w2, which is cut off.
+        world = make_world([JobPlan("job", fields={"delivery": delivery})], FaultKind.CUT_ALL, 1)
+        start = world.hurt[0]
+        again = replace(start, token="again", node="w3", worker="w3", wall_s=start.wall_s + 0.3)
+        world.starts.append(again)
+        world.ends.append(replace(next(end for end in world.ends if end.token == start.token), token="again"))
+        event = Event(int(READ_S * 1000), "run.double", start.run, "also started by w3")
+        history = replace(world.history(), events=(event,) if told else ())
+        assert {violation.kind for violation in check(history).violations} == expected
+
+
+def test_a_fault_excuses_only_what_it_can_cause() -> None:
+    def kinds(kind: FaultKind, reason: str, **fields: object) -> set[Kind]:
+        world = make_world([JobPlan("job", fields={"grace_s": 60, **fields})], kind, 1)
+        gone = without(world.history(), world.hurt[0], row=False)
+        history = with_row(gone, world.hurt[0], state="skipped", reason=reason, exit_code=None)
+        # The other fires were late, which not all of these faults excuse.
+        return {violation.kind for violation in check(history).violations} - {Kind.LATE}
+
+    assert kinds(FaultKind.NODE_KILLED, "superseded") == set()
+    assert kinds(FaultKind.NODE_KILLED, "superseded", misfire="all") == {Kind.MISSED}
+    assert kinds(FaultKind.NODE_KILLED, "superseded", misfire="all", grace_s=5) == set()
+    assert kinds(FaultKind.LEADER_KILLED, "superseded") == {Kind.MISSED}
+    assert kinds(FaultKind.CUT_ALL, "isolated") == {Kind.MISSED}
+    assert kinds(FaultKind.CUT_ALL, "isolated", delivery="at_most_once") == set()
+
+
+def test_late_is_excused_where_the_fault_was_and_nowhere_else() -> None:
+    # Shards 0 and 1 are on w2 and w3; w2 is hurt.
+    world = make_world([JobPlan("job", shards=2)], FaultKind.NODE_KILLED, 1)
+    history = world.history()
+    assert check(history).ok
+    hurt = world.hurt[0]
+    other = next(start for start in world.starts if start.fire_ms == hurt.fire_ms and start.shard == 1)
+    report = check(moved(history, other, hurt.wall_s - other.wall_s))
+    assert {violation.kind for violation in report.violations} == {Kind.LATE}
+    unhurt = replace(history, faults=())
+    assert {violation.kind for violation in check(unhurt).violations} == {Kind.LATE}
+
+
+def test_a_job_whose_creation_got_no_answer_may_run_or_not() -> None:
+    world = make_world([JobPlan("job")], None, 1)
+    history = world.history()
+    unknown = tuple(replace(op, result=OpResult.UNKNOWN, status=None) for op in history.ops)
+    assert check(replace(history, ops=unknown)).ok
+    assert check(replace(history, ops=unknown, starts=(), ends=(), ledger=(), jobs=(), owners=())).ok
+    refused = tuple(replace(op, result=OpResult.FAIL, status=422) for op in history.ops)
+    assert {violation.kind for violation in check(replace(history, ops=refused)).violations} == {Kind.UNEXPECTED}
+
+
+def test_a_run_on_demand_is_wanted() -> None:
+    world = make_world([JobPlan("job")], None, 1)
+    at_s = CHANGE_S + 7.0
+    world.op(1, OpKind.RUN, at_s)
+    world.run(1, 0, at_s + 0.02, trigger="manual")
+    assert check(world.history()).ok
+    unasked = replace(world.history(), ops=world.history().ops[:1])
+    assert {violation.kind for violation in check(unasked).violations} == {Kind.UNEXPECTED}
+
+
+def test_a_skewed_node_is_judged_by_the_reference_clock() -> None:
+    world = make_world([JobPlan("job")], None, 1)
+    skewed = replace(
+        world.history(),
+        starts=tuple(replace(start, wall_s=start.wall_s + 600) for start in world.starts),
+        ends=tuple(replace(end, wall_s=end.wall_s + 600) for end in world.ends),
+    )
+    assert not check(skewed).ok
+    first = world.starts[0]
+    sample = ClockSample(first.node, first.wall_s + 600, first.boot_s, first.wall_s)
+    assert check(replace(skewed, clocks=(sample,))).ok
+
+
+def test_fires_within_the_grace_at_the_end_are_not_judged_after_a_fault() -> None:
+    world = make_world([JobPlan("job", fields={"grace_s": 3600})], FaultKind.NODE_KILLED, 1)
+    assert check(without(world.history(), world.hurt[0])).ok
+    assert not check(without(world.history(), world.clean[0])).ok
