@@ -46,10 +46,10 @@ RETURN_MS = 60_000
 LISTED_MOST = 1000
 _HOUR_MS = 3_600_000
 _GAPS_KEPT = 100
-_FIRES_EACH, _PAGE = 500, 500
+_FIRES_EACH, _PAGE, _PURGE_EACH = 500, 500, 2000
 #: Versions may become visible so long after the instant that they bear.
 _NEWS_LATE_MS = 60_000
-_ASK_EVERY_MS, _LOOK_EVERY_MS, _WRITE_EVERY_MS, _PURGE_EVERY_MS = 5_000, 2_000, 10_000, 60_000
+_ASK_EVERY_MS, _LOOK_EVERY_MS, _WRITE_EVERY_MS, _PURGE_EVERY_MS = 5_000, 2_000, 10_000, 600_000
 
 
 class Auditor:
@@ -102,14 +102,17 @@ class Auditor:
         mark = self._go(mark, facts, found, until_s, held_back=held_back)
         if self._is_due("look", _LOOK_EVERY_MS, now_ms):
             self._reviewer.look_again(facts, found, held_back=held_back)
-            mark = self._reviewer.check_ledger(mark, self._spans, now_ms, found)
+            more = True
+            while more:
+                mark, more = self._reviewer.check_ledger(mark, self._spans, now_ms, found)
+                more = more and self._leading.clock.boot_s() < until_s
         # Rows older than this are being removed by the leader's chores.
         kept_from_ms = now_ms - self._leading.runs_keep_days * 24 * _HOUR_MS
         mark = replace(mark, known_from_ms=max(mark.known_from_ms, kept_from_ms))
         self._write(mark, found, now_ms)
         if self._is_due("purge", _PURGE_EVERY_MS, now_ms):
             self._leading.check()
-            self._leading.mysql.call(lambda: self._store.purge(before_ms=kept_from_ms, limit=_PAGE))
+            self._leading.mysql.call(lambda: self._store.purge(before_ms=kept_from_ms, limit=_PURGE_EACH))
         self._leading.metrics.audit_lag.set((now_ms - mark.decided_ms) / 1000)
 
     # -- beginning

@@ -93,8 +93,8 @@ class Reviewer:
 
     def check_ledger(
         self, mark: AuditMark, known: Mapping[int, Sequence[Span]], now_ms: int, found: Findings
-    ) -> AuditMark:
-        """Look at the next rows of the ledger for one that no version of its job asked for."""
+    ) -> tuple[AuditMark, bool]:
+        """Look at the next rows of the ledger for one that no version of its job asked for; say whether more wait."""
         until_ms = now_ms - SETTLE_MS
         page = self._leading.mysql.call(lambda: self._store.recorded(mark.checked, until_ms, limit=_PAGE))
         suspects = [fate for fate in page if _is_suspect(known.get(fate.fire.task.job_id, ()), fate.fire)]
@@ -104,7 +104,7 @@ class Reviewer:
                 if _is_phantom(job_spans.get(fate.fire.task.job_id, []), fate.fire):
                     self._leading.metrics.unexpected.inc()
                     found.events.append(phantom(fate, now_ms))
-        return replace(mark, checked=page[-1].fire) if page else mark
+        return replace(mark, checked=page[-1].fire) if page else mark, len(page) == _PAGE
 
     def _spans_of(self, fires: Sequence[Fire]) -> dict[int, list[Span]]:
         job_ids = sorted({fire.task.job_id for fire in fires})
