@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from cronkeeper.domain.calendars import Closures, OnExcluded
 from cronkeeper.domain.cronfields import CronFields, parse_fields
 from cronkeeper.domain.ids import TaskId
 from cronkeeper.domain.instants import from_ms, to_ms
@@ -222,6 +224,24 @@ def test_a_rule_for_clock_changes_needs_the_superset_only_where_clocks_change() 
     assert pattern_for(parse_schedule("30 2 * * 1", "Europe/Berlin", rule), "Europe/Berlin", NOW) == "0,30 * * * *"
 
 
+def test_a_fire_that_may_move_is_woken_for_on_every_day() -> None:
+    moving = Closures(weekdays=frozenset({0}), on_excluded=OnExcluded.NEXT)
+    assert pattern_for(parse_schedule("30 2 1 * *", closures=moving), "UTC", NOW) == "30 2 * * *"
+    assert pattern_for(parse_schedule("30 2 1 * *", closures=replace(moving, on_excluded=OnExcluded.SKIP)), "UTC", NOW)
+
+
+@pytest.mark.parametrize("text", ["30 2 L * *", "30 2 15W * *", "30 2 * * 1#2", "30 2 * * 5L"])
+def test_days_that_cron_does_not_know_become_every_day(text: str) -> None:
+    assert pattern_for(parse_schedule(text), "UTC", NOW) == "30 2 * * *"
+
+
+def test_a_task_with_several_schedules_stands_under_each_pattern_once() -> None:
+    (text,) = rendered([task(1, "30 2 * * 1; 0 12 * * 6; @at 2001-01-01T00:00:00Z; 0 12 * * 6")])
+    entries = [line for line in text.splitlines() if not line.startswith("#")]
+    assert [line.split(" root ")[0] for line in entries] == ["* * * * *", "0 12 * * 6", "30 2 * * 1"]
+    assert text.count("# tasks 1/0\n") == 2
+
+
 def numbers(low: int, high: int) -> st.SearchStrategy[str]:
     number = st.integers(low, high)
     span = st.tuples(number, number).map(sorted)
@@ -235,7 +255,7 @@ def numbers(low: int, high: int) -> st.SearchStrategy[str]:
 
 
 def schedules() -> st.SearchStrategy[Schedule]:
-    days = st.sampled_from(["* * *", "* * 1-5", "*/2 * *", "1,15 * 0", "* 3,10,11 *"])
+    days = st.sampled_from(["* * *", "* * 1-5", "*/2 * *", "1,15 * 0", "* 3,10,11 *", "L 3,10 *", "15W,31W * 6#1"])
     plain = st.tuples(numbers(0, 59), numbers(0, 23), days).map(" ".join)
     often = st.tuples(numbers(0, 59), numbers(0, 5)).map(lambda pair: f"{pair[0]} {pair[1]} * * *")
     seconds = st.tuples(numbers(0, 59), often).map(" ".join)
@@ -246,13 +266,16 @@ def schedules() -> st.SearchStrategy[Schedule]:
     text = st.one_of(plain, often, seconds, every, at)
     rule = st.builds(Dst, st.sampled_from([None, *Gap]), st.sampled_from([None, *Fold]))
 
-    def build(values: tuple[str, str, Dst]) -> Schedule | None:
+    shut = Closures(frozenset({NOW // DAY, NOW // DAY + 1}), frozenset({0, 6}))
+    closures = st.sampled_from([None, shut, replace(shut, on_excluded=OnExcluded.NEXT)])
+
+    def build(values: tuple[str, str, Dst, Closures | None]) -> Schedule | None:
         try:
-            return parse_schedule(*values)
+            return parse_schedule(*values[:3], closures=values[3])
         except ValueError:
             return None
 
-    found = st.tuples(text, st.sampled_from(ZONES), rule).map(build)
+    found = st.tuples(text, st.sampled_from(ZONES), rule, closures).map(build)
     return found.filter(lambda schedule: schedule is not None)  # type: ignore[return-value]
 
 

@@ -26,6 +26,7 @@ _DAYS = {name: i for i, name in enumerate(["sun", "mon", "tue", "wed", "thu", "f
 _DAYS_IN_MONTH = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 _TERM = re.compile(r"(?P<low>\*|[0-9]+|[a-z]+)(-(?P<high>[0-9]+|[a-z]+))?(/(?P<step>[0-9]+))?", re.ASCII)
 _SPREAD = re.compile(r"h(\((?P<low>[0-9a-z]+)-(?P<high>[0-9a-z]+)\))?(/(?P<step>[0-9]+))?", re.ASCII)
+_HASHED = re.compile(r"(?<![a-z])h(?![a-z])", re.ASCII)
 #: `H` in the day of month stays where every month has a day.
 _SPREAD_DAYS = 28
 
@@ -140,9 +141,15 @@ def parse_fields(text: str, seed: str = "") -> CronFields:
             f"{len(words)} fields found, 5 expected (or 6, with seconds first)",
             hint="minute hour day-of-month month day-of-week, such as '5 * * * *'",
         )
-    kinds = _KINDS[-len(words) :]
-    fields = [_field(word, at, kind, seed) for (word, at), kind in zip(words, kinds, strict=True)]
-    spread = any("h" in re.split(r"[^a-z]+", word) for word, _ in words)
+    fields = []
+    spread = False
+    for place, (word, at) in enumerate(words, len(_KINDS) - len(words)):
+        hashed = _HASHED.search(word) is not None
+        spread = spread or hashed
+        try:
+            fields.append(_field(word, place, seed) if hashed else _plain_field(word, place))
+        except ScheduleError as exc:
+            raise ScheduleError(exc.message, at + exc.position, exc.hint) from exc
     second = fields.pop(0) if len(fields) == 6 else None
     minute, hour, day, month, weekday = fields
     result = CronFields(second, minute, hour, day, month, weekday, spread)
@@ -150,11 +157,19 @@ def parse_fields(text: str, seed: str = "") -> CronFields:
     return result
 
 
-def _field(word: str, at: int, kind: _Kind, seed: str) -> Field:
+@lru_cache(maxsize=4096)
+def _plain_field(word: str, place: int) -> Field:
+    # Most fields of most jobs are among a few hundred texts.
+    return _field(word, place, "")
+
+
+def _field(word: str, place: int, seed: str) -> Field:
+    """Read one field; positions of what is wrong are counted from its own beginning."""
+    kind = _KINDS[place]
     values: set[int] = set()
     rules: list[DayRule] = []
     texts = []
-    offset = at
+    offset = 0
     for term in word.split(","):
         rule = _day_rule(term, offset, kind)
         if rule is not None:

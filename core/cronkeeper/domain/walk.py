@@ -65,13 +65,15 @@ def instants(
     # Second passes come after the first-pass times that are still to be walked over: they are held back.
     held: list[int] = []
     low = high = offset = 0
+    stride = 0
     for local in times:
         if not low <= local < high:
             before, after = _offset(zone, local, 0), _offset(zone, local, 1)
             if before == after:
-                later = local + _STRIDE_S
-                steady = _offset(zone, later, 0) == before == _offset(zone, later, 1)
-                low, high, offset = local, later if steady else local + 1, before
+                # Who asks for one time only shall not pay for the look ahead.
+                later = local + stride
+                steady = not stride or _offset(zone, later, 0) == before == _offset(zone, later, 1)
+                low, high, offset, stride = local, later if steady else local, before, _STRIDE_S
             else:
                 if before > after:
                     held += [local - before] if first else []
@@ -96,8 +98,7 @@ def first_local(zone: ZoneInfo, after_s: int) -> int:
 
 def offset_at(zone: ZoneInfo, instant_s: int) -> int:
     """Return the zone's offset from UTC at an instant, in seconds."""
-    offset = (_EPOCH + timedelta(seconds=instant_s)).replace(tzinfo=zone)
-    found = zone.fromutc(offset).utcoffset()
+    found = datetime.fromtimestamp(instant_s, zone).utcoffset()
     assert found is not None
     return found.days * _DAY_S + found.seconds
 
