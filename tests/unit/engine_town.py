@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.job import JobSpec, JobState
 from cronkeeper.domain.placement import Assignment, MoveReason, WorkerInfo
-from cronkeeper.domain.run import Reason, Run, Trigger
+from cronkeeper.domain.run import Reason, Run, RunState, Trigger
 from cronkeeper.errors import UnavailableError
 from cronkeeper.ports import Leadership, Store
 from cronkeeper.runtime.metrics import WorkerMetrics
@@ -26,7 +26,7 @@ from cronkeeper_worker.assignments import Have
 from cronkeeper_worker.engine import Engine
 from cronkeeper_worker.engine_parts import Parts
 from cronkeeper_worker.fences import Fence, Fences
-from cronkeeper_worker.journal import Journal, Phase, TaskRow
+from cronkeeper_worker.journal import Entry, Journal, Phase, TaskRow
 from cronkeeper_worker.lease import Lease
 from cronkeeper_worker.orders import Ended, Order
 from cronkeeper_worker.reporter import Reporter
@@ -223,7 +223,13 @@ class Worker:
         return {item.id: Have(item.generation, item.fence) for item in self.engine.tasks.values()}
 
     def _adopt(self, runs: Sequence[Run]) -> None:
-        raise AssertionError(f"{self.name}: the journal has lost {[run.id for run in runs]}")
+        """As the daemon does: a claim whose answer was lost, and that was given up, is found in the ledger again."""
+        entries = [
+            Entry(run, Phase.STARTED if run.state is RunState.RUNNING else Phase.CLAIMED, claim_fence=Fence.MYSQL.value)
+            for run in runs
+        ]
+        self.journal.update(entries, report=False)
+        self.engine.resume(entries, lambda key: str(key) in self.processes.known)
 
     def _reborn(self) -> str:
         self.epochs += 1
