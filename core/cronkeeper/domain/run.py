@@ -144,3 +144,11 @@ class Run:
     def evolve(self, **changes: Any) -> Run:
         """Return a copy with these fields changed."""
         return replace(self, **changes)
+
+
+def outweighs(reported: Run, stored: Run) -> bool:
+    """Return whether a report replaces a row of another worker: that one skipped the fire, this one did start it.
+
+    It happens when a worker that was cut off fires on by itself while another one takes its task over.
+    """
+    return stored.state is RunState.SKIPPED and reported.started_ms is not None and reported.nonce != stored.nonce

@@ -117,8 +117,9 @@ class RunStore(Protocol):
     def record(self, runs: Sequence[Run]) -> list[RunKey]:
         """Bring rows to a later state, inserting those that are not there (spooled while MySQL was away).
 
-        A row moves only if its nonce is ours and the transition table leads there; equal or later states stay. Also
-        keeps each job's last run. Returns the keys that belong to another nonce: a double start, to be reported.
+        A row moves only if its nonce is ours and the transition table leads there; equal or later states stay. A row
+        that another worker skipped gives way to a run that did start: what happened counts. Also keeps each job's
+        last run. Returns the keys that belong to another nonce: a double start, to be reported.
         Safe to repeat.
         """
         ...

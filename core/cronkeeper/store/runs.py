@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from cronkeeper.domain.ids import RunKey
-from cronkeeper.domain.run import Reason, Run, RunEvent, RunState, advance
+from cronkeeper.domain.run import Reason, Run, RunEvent, RunState, advance, outweighs
 from cronkeeper.errors import ConflictError, NotFoundError, UnavailableError, UnknownOutcomeError
 from cronkeeper.store import run_rows, schema
 from cronkeeper.store.flavour import Row, chunks, names, slices
@@ -36,11 +36,12 @@ class SqlRunStore(RunReads, RunOutput):
         return {key: owners.get(key, nonce) == nonce for key, nonce in nonces.items()}
 
     def record(self, runs: Sequence[Run]) -> list[RunKey]:
-        nonces = {run.key: run.nonce for run in runs}
+        # Of several reports of one run the last one counts.
+        reported = {run.key: run for run in runs}
         foreign: list[RunKey] = []
         # Sorting is stable: several reports of one run stay in their order.
         for rows in chunks([run_rows.to_row(run) for run in sorted(runs, key=lambda run: run.key)]):
-            foreign += self._record(rows, nonces)
+            foreign += self._record(rows, reported)
         return foreign
 
     def request(self, run: Run) -> None:
@@ -169,7 +170,7 @@ class SqlRunStore(RunReads, RunOutput):
         # A claim that the leader has given up is nobody's: a later attempt may be under way elsewhere.
         return {run_rows.key_of(row[:4]): "" if row[5] == RunState.LOST else row[4] for row in found}
 
-    def _record(self, rows: Sequence[Row], nonces: dict[RunKey, str]) -> list[RunKey]:
+    def _record(self, rows: Sequence[Row], reported: Mapping[RunKey, Run]) -> list[RunKey]:
         flavour = self._flavour
         keys = list(dict.fromkeys(row[:4] for row in rows))
 
@@ -178,10 +179,20 @@ class SqlRunStore(RunReads, RunOutput):
             among = flavour.among(run_rows.KEY, len(keys))
             text = f"SELECT {names(run_rows.COLUMNS)} FROM `runs` {flavour.by_key()} WHERE {among}"
             stored = self._runs(conn.exec_driver_sql(text, tuple(value for key in keys for value in key)))
-            self._move_heads(conn, [run for run in stored if run.nonce == nonces[run.key]])
-            return sorted(run.key for run in stored if run.nonce != nonces[run.key])
+            stored = [self._replace_skipped(conn, run, reported[run.key]) for run in stored]
+            self._move_heads(conn, [run for run in stored if run.nonce == reported[run.key].nonce])
+            return sorted(run.key for run in stored if run.nonce != reported[run.key].nonce)
 
         return self._db.transaction(body, repeatable=True)
+
+    def _replace_skipped(self, conn: Connection, stored: Run, reported: Run) -> Run:
+        """Return the row as it is afterwards: a worker that was cut off did run what another one has skipped."""
+        if not outweighs(reported, stored):
+            return stored
+        values = dict(zip(run_rows.COLUMNS, run_rows.to_row(reported), strict=True))
+        skipped = schema.runs.c.state == RunState.SKIPPED.value
+        conn.execute(schema.runs.update().where(self._is(stored.key), skipped).values(values))
+        return reported
 
     def _move_heads(self, conn: Connection, runs: Sequence[Run]) -> None:
         if heads := run_rows.newest_heads(runs):

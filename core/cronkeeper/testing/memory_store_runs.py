@@ -15,6 +15,7 @@ from cronkeeper.domain.run import (
     RunState,
     Trigger,
     advance,
+    outweighs,
     reachable_from,
 )
 from cronkeeper.errors import ConflictError, NotFoundError
@@ -165,6 +166,9 @@ class MemoryRunStore:
         """Bring a row to a later state; False when it belongs to another nonce."""
         stored = self._memory.runs.get(run.key)
         if stored is None:
+            self._put(run)
+            return True
+        if outweighs(run, stored):
             self._put(run)
             return True
         if stored.state is not RunState.PENDING and stored.nonce != run.nonce:

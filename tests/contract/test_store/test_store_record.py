@@ -74,6 +74,21 @@ def test_an_older_report_that_comes_late_changes_nothing(store: Store) -> None:
     assert store.runs.get(done.key) == done
 
 
+def test_what_one_worker_skipped_and_another_one_ran_has_run(store: Store) -> None:
+    skipped = recorded(store, RunState.SKIPPED, worker="w2", reason=Reason.LATE, claimed_ms=None)
+    claimed = run(state=RunState.CLAIMED, worker="w1", autonomous=True)
+    assert store.runs.record([claimed]) == [claimed.key], "nothing has started yet"
+    assert store.runs.get(skipped.key) == skipped
+    running = claimed.evolve(state=RunState.RUNNING, started_ms=MINUTE_MS + 5)
+    done = running.evolve(state=RunState.FAILED, ended_ms=MINUTE_MS + 9, exit_code=3)
+    assert store.runs.record([running, done]) == []
+    assert store.runs.record([running, done]) == []
+    assert store.runs.get(skipped.key) == done
+    assert store.runs.record([skipped]) == [skipped.key], "and it stays so"
+    assert store.runs.record([done.evolve(nonce=nonce(), state=RunState.SUCCEEDED)]) == [done.key]
+    assert store.runs.get(skipped.key) == done
+
+
 def test_a_double_start_is_returned_and_does_not_touch_the_row(store: Store) -> None:
     theirs = recorded(store, RunState.RUNNING, worker="w2")
     mine = run(state=RunState.SUCCEEDED, worker="w1", exit_code=0)
