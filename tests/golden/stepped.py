@@ -64,7 +64,7 @@ class SteppedCron:
         pid = self._process.pid
         self._proc = Path(f"/proc/{pid}")
         # The node's own list of processes: its init, its cron, and cron's jobs.
-        self._node_proc = f"/proc/{self._node.init_pid}/root/proc"
+        self._node_proc = Path("/proc", str(self._node.init_pid), "root", "proc")
         self._fires = self._fires_path.open("rb", buffering=0)
         while b"cron" not in (self._proc / "comm").read_bytes():
             time.sleep(0.005)
