@@ -1,7 +1,8 @@
 """T58: arbitrary leftovers in MySQL, ZooKeeper and on the workers converge under the real leader and agents, and stay.
 
 I13: each task has one worker that is given it, owns it and has it installed, and nobody has anything else.
-I14: what the leader of an older term writes changes nothing. `CRONKEEPER_EXAMPLES=500` looks for longer.
+I14: what the leader of an older term writes changes nothing.
+`CRONKEEPER_EXAMPLES=500` looks for longer, and elsewhere each time.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ def spoil(town: SignedTown, assigned: set[tuple[str, TaskId]], owned: set[tuple[
         leader.coordinator.mark_ready(leadership)
 
 
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=EXAMPLES, derandomize=EXAMPLES < 100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     jobs=st.sets(st.sampled_from(range(1, 5)), max_size=4),
     assigned=PAIRS,
