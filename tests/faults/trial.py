@@ -124,7 +124,7 @@ class Trial:
                 with contextlib.suppress(Exception):
                     self._write(time.time())
             if kind is not None:
-                (self.folder / "logs.txt").write_text(self.fleet.cluster.logs())
+                self._keep_logs()
                 print(f"trial: seed {self.seed} failed; its history is in {self.folder}")
             with contextlib.suppress(Exception):
                 wait_well(self.fleet)
@@ -308,6 +308,15 @@ class Trial:
         if result != "ok":
             print(f"trial: {op} {name}: {result} {fault or (answer.body[:500] if answer is not None else '')!r}")
         return result == "ok"
+
+    def _keep_logs(self) -> None:
+        """Put all logs beside the history; those of an older trial on the same fleet come first in each."""
+        cluster, logs = self.fleet.cluster, self.folder / "logs"
+        logs.mkdir(exist_ok=True)
+        for part in [*cluster.apis, *cluster.managers]:
+            shutil.copy(part.log_path, logs / f"{part.name}.log")
+        for name, worker in cluster.workers.items():
+            shutil.copy(worker.log_path, logs / f"{name}.log")
 
     def _purge(self) -> None:
         """Remove this trial's jobs: the next one finds the fleet as this one did."""
