@@ -49,6 +49,14 @@ def test_a_fire_on_an_excluded_day(case: str, on_excluded: OnExcluded, text: str
     assert found == [f"2026-12-{day}" for day in expected]
 
 
+@pytest.mark.parametrize(("shut", "expected"), [(31, ["2027-01-11"]), (32, [])])
+def test_a_fire_moves_by_31_days_at_most(shut: int, expected: list[str]) -> None:
+    dates = tuple(date(2026, 12, 11) + timedelta(days=day) for day in range(shut))
+    calendar = Calendar(exclude=dates, on_excluded=OnExcluded.NEXT)
+    spec = JobSpec("ls", "0 9 11 12 *", JobType.COMMAND, calendar=calendar)
+    assert days(spec.parsed_schedule(), "2026-12-01", "2027-03-01") == expected
+
+
 def test_a_moved_fire_keeps_its_time_on_the_jobs_clock() -> None:
     spec = JobSpec("ls", "30 2 28 3 *", JobType.COMMAND, timezone="Europe/Berlin")
     moved = spec.evolve(calendar=Calendar(exclude=(date(2027, 3, 28),), on_excluded=OnExcluded.NEXT))
