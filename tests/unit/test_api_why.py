@@ -164,6 +164,14 @@ def test_a_window_is_told(world: World) -> None:
     assert brief(why(world, at(125), 2))[1:] == (False, "skipped", "ended")
 
 
+def test_a_blackout_is_told(world: World) -> None:
+    world.post_job(schedule="5 * * * *", blackouts=[{"from": at(60), "to": at(120)}])
+    found = why(world, at(65), 2)
+    assert brief(found) == (at(65), False, "skipped", "calendar")
+    assert at(125) in found["words"] and "blackout" in found["words"]
+    assert why(world, at(125), 2)["due"]
+
+
 def test_of_several_shards_the_worst_is_told(world: World) -> None:
     world.call("PATCH", "/jobs/1", json={"shards": 3})
     record(world, RunState.SUCCEEDED, shard=0)
