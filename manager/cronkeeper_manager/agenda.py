@@ -41,7 +41,7 @@ class Walk:
         try:
             due_ms = next_due_ms(job_spans, mark_ms, self._delay)
         except UNREADABLE as exc:
-            log.error("a job cannot be audited", extra={"event": "audit.unreadable", "job": job_id, "error": str(exc)})
+            _tell_unreadable(job_id, exc)
             return
         if due_ms is not None:
             self._next[job_id] = due_ms
@@ -65,11 +65,8 @@ class Walk:
             while job_ids := self._pop(until_ms):
                 fires: list[Fire] = []
                 for job_id in job_ids:
-                    job_spans = known.get(job_id, ())
-                    # No schedule has more than one fire a second.
-                    due = due_within(job_spans, mark_ms, until_ms, self._delay, limit=STEP_MS // 1000)
-                    fires += [item.fire for item in due]
-                    self.put(job_id, job_spans, until_ms)
+                    fires += self._due(job_id, known.get(job_id, ()), mark_ms, until_ms)
+                    self.put(job_id, known.get(job_id, ()), until_ms)
                 meet(fires)
                 if not in_time():
                     return mark_ms
@@ -77,6 +74,15 @@ class Walk:
             if not in_time():
                 break
         return mark_ms
+
+    def _due(self, job_id: int, job_spans: Sequence[Span], mark_ms: int, until_ms: int) -> list[Fire]:
+        try:
+            # No schedule has more than one fire a second.
+            due = due_within(job_spans, mark_ms, until_ms, self._delay, limit=STEP_MS // 1000)
+        except UNREADABLE as exc:
+            _tell_unreadable(job_id, exc)
+            return []
+        return [item.fire for item in due]
 
     def _pop(self, until_ms: int) -> list[int]:
         """Take some jobs that are due by then, earliest first."""
@@ -88,3 +94,7 @@ class Walk:
                 del self._next[job_id]
                 found.append(job_id)
         return found
+
+
+def _tell_unreadable(job_id: int, exc: Exception) -> None:
+    log.error("a job cannot be audited", extra={"event": "audit.unreadable", "job": job_id, "error": str(exc)})
