@@ -9,7 +9,7 @@ import pytest
 from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.job import Job, JobState
 from cronkeeper.domain.run import Run, RunState, Trigger
-from cronkeeper.ports import Missed
+from cronkeeper.ports import Event, Missed
 from cronkeeper_manager.audit import GAP_MS, LISTED_MOST, RETURN_MS
 from cronkeeper_manager.audit_review import NOWHERE
 from tests.unit.manager_town import NOON_MS, Manager, Town
@@ -103,6 +103,29 @@ def test_a_worker_that_is_cut_from_mysql_is_waited_for_and_its_journal_believed(
     assert len(rows_of(town)) == 1, "what came home is settled at once"
     live(town, 2 * 60)
     assert found(town, job) == [(20, "unknown")]
+
+
+def test_a_dead_worker_without_a_successor_is_named() -> None:
+    town = settled("w1")
+    job = town.create("* * * * *", grace_s=0)
+    town.run(10)
+    town.nodes["w1"].die()
+    town.run(3 * 60)
+    assert found(town, job)[0] == (3, "worker_lost")
+    assert "w1" in town.store.audit.missed_of(job.id, limit=1)[0].detail
+
+
+def test_a_silent_cron_is_named() -> None:
+    town = settled("w1")
+    job = town.create("*/5 * * * *", grace_s=0)
+    town.store.events.add(
+        [
+            Event(NOON_MS + 6 * MINUTE_MS, "cron.silent", "w1", "dead"),
+            Event(NOON_MS + 9 * MINUTE_MS, "cron.back", "w1", "calls again"),
+        ]
+    )
+    live(town, 10 * 60)
+    assert found(town, job) == [(5, "cron_silent"), (10, "unknown")]
 
 
 def test_a_verdict_is_withdrawn_when_the_truth_arrives() -> None:
