@@ -1,4 +1,4 @@
-"""Nodes that are cut from one store, or from everything, for long (T13, T14)."""
+"""Nodes that are cut from one store, or from everything, for long (T13, T14), and what a late comer then does."""
 
 from __future__ import annotations
 
@@ -30,4 +30,19 @@ def test_t14_worker_isolated_5min(trial: Trial) -> None:
     with trial.fault(FaultKind.CUT_ALL, ["w1"]):
         trial.wait(ISOLATED_S)
         assert not reading.assigned(trial.fleet)["w1"]
+    trial.finish()
+
+
+def test_a_restarted_worker_leaves_alone_what_went_to_a_node_that_is_cut_from_mysql(trial: Trial) -> None:
+    """The new owner's claims are in ZooKeeper, where nobody looks who reaches MySQL: the late comer must not ask."""
+    names = std(trial, jobs=12)
+    trial.wait(5)
+    old = trial.owner(names[0])
+    with trial.fault(FaultKind.WORKER_KILLED, [old]):
+        trial.fleet.cluster.wait(lambda: not reading.assigned(trial.fleet)[old], "its tasks are moved", 60)
+        trial.wait(3)
+        cut = trial.strike(FaultKind.CUT_MYSQL, [name for name in trial.fleet.workers if name != old])
+        trial.wait(10)
+    trial.wait(15)
+    cut.heal()
     trial.finish()

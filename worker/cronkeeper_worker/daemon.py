@@ -199,8 +199,24 @@ class Daemon:
         self._engine.resume(self._journal.open_entries(), lambda key: os.path.isdir(self._run_folder(key)))
         try:
             self._stores.coordinator.start(CONNECT_WAIT_S)
+            self._drop_moved()
         except UnavailableError:
             log.warning("ZooKeeper is away; the node goes on with the tasks it has", extra={"event": "zookeeper.away"})
+
+    def _drop_moved(self) -> None:
+        """Tasks that went to others while no daemon was here are disarmed before anything fires: their new owner may
+        be cut off from the very fence that we would ask."""
+        coordinator = self._stores.coordinator
+        if not coordinator.is_ready():
+            return
+        assigned = coordinator.assigned(self._info.id)
+        moved = [task for task in self._engine.tasks if task not in assigned]
+        if moved:
+            self._engine.uninstall(moved)
+            self._journal.save_tasks([], moved)
+            self._install_crontab(list(self._engine.tasks.values()))
+            coordinator.disown(self._info.id, moved)
+            log.info("tasks went to others meanwhile", extra={"event": "tasks.moved", "dropped": len(moved)})
 
     def _leave(self) -> None:
         """A clean stop hands the tasks over: no entry stays behind, and the leader need not wait for time-outs."""
