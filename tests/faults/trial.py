@@ -104,6 +104,8 @@ class Trial:
         self._stack = contextlib.ExitStack()
         self._longest_s = 0.0
         self._written = False
+        #: A fixture never hears of its test's failure: what was not found right has failed.
+        self._passed = False
 
     def __enter__(self) -> Self:
         print(f"trial: seed {self.seed}, history in {self.folder}")
@@ -113,17 +115,22 @@ class Trial:
         # Jobs run under an account of their own and write here.
         truth.chmod(0o1777)
         shutil.copy(PROBE, self._work / "probe.sh")
+        with self.fleet.entered():
+            wait_well(self.fleet)
         self._stack.callback(remove_folder, self._work)
         self._stack.enter_context(self.fleet.entered())
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        with self._stack:
-            self.heal()
+    def __exit__(self, *_: object) -> None:
+        # Whatever cannot be healed: the rest is done, and the fault is told last.
+        with self._stack, contextlib.ExitStack() as healing:
+            healing.callback(self.heal)
+            with contextlib.suppress(Exception):
+                self.heal()
             if not self._written:
                 with contextlib.suppress(Exception):
                     self._write(time.time())
-            if kind is not None:
+            if not self._passed:
                 self._keep_logs()
                 print(f"trial: seed {self.seed} failed; its history is in {self.folder}")
             with contextlib.suppress(Exception):
@@ -210,9 +217,10 @@ class Trial:
         return _Noted(struck)
 
     def heal(self) -> None:
-        """Take back every fault that is still there."""
-        for struck in self._struck:
-            _Noted(struck).heal()
+        """Take back every fault that is still there. What fails is raised once all others have been tried."""
+        with contextlib.ExitStack() as stack:
+            for struck in reversed(self._struck):
+                stack.callback(_Noted(struck).heal)
 
     def note_owners(self) -> None:
         """Write down who has which task, and which crontab names it; call it when nothing is on the move."""
@@ -246,6 +254,7 @@ class Trial:
         report = check(read_history(self.folder))
         print(report.text())
         assert report.ok, f"seed {self.seed}: {self.folder}\n{report.text()}"
+        self._passed = True
         return report
 
     def _write(self, read_s: float) -> None:
