@@ -96,6 +96,19 @@ def test_a_double_of_a_cut_off_node_is_allowed_when_it_is_told() -> None:
         assert {violation.kind for violation in check(history).violations} == expected
 
 
+def test_a_lost_run_may_run_again_but_not_begin_after_its_next_attempt() -> None:
+    def kinds(fault: FaultKind, late_s: float) -> set[Kind]:
+        # Attempt 1 is on w2, which is hurt, and began four seconds late.
+        world = make_world([JobPlan("job")], fault, 1)
+        fire_s = world.hurt[0].fire_ms / 1000
+        world.run(1, 0, fire_s, attempt=2, late_s=late_s, node="w3")
+        return {violation.kind for violation in check(world.history()).violations}
+
+    assert kinds(FaultKind.WORKER_PAUSED, 6.0) == set()
+    assert kinds(FaultKind.WORKER_PAUSED, 2.0) == {Kind.ATTEMPT_ORDER}
+    assert kinds(FaultKind.CUT_ALL, 2.0) == {Kind.UNREPORTED_DUPLICATE}
+
+
 def test_a_fault_excuses_only_what_it_can_cause() -> None:
     def kinds(kind: FaultKind, reason: str, **fields: object) -> set[Kind]:
         world = make_world([JobPlan("job", fields={"grace_s": 60, **fields})], kind, 1)

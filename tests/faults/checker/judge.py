@@ -175,6 +175,14 @@ def _next_attempt(facts: Facts, target: Target, before: Run, run: Run) -> Iterat
     failed = before.end is not None and before.end.exit != 0
     failed = failed or (row is not None and row.state in ("failed", "timed_out"))
     touching = facts.touching(before.start_s, run.start_s, {before.start.node, run.start.node})
+    if before.start_s > run.start_s + facts.bounds.skew_s:
+        # A claim was acted on that had been given up before: whoever could ask a fence would have known.
+        if target.at_most_once or not cut_off(touching):
+            text = f"attempt {before.start.attempt} began after attempt {run.start.attempt}"
+            yield facts.violation(Kind.ATTEMPT_ORDER, key, text)
+        elif not _reported(facts, target, before):
+            yield facts.violation(Kind.UNREPORTED_DUPLICATE, key, "started twice, and nobody says so")
+        return
     lost = target.reruns_lost and any(window.excuse.loses for window in touching)
     in_order = before.end_s is None or before.end_s <= run.start_s + facts.bounds.skew_s
     if lost or (failed and in_order and before.start.attempt <= int(target.spec["retry"]["limit"])):
