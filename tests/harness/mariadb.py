@@ -147,11 +147,17 @@ class MariaDB(Database):
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    @property
+    def _temporary(self) -> Path:
+        """A server that starts removes what it takes for leftovers here: two must not share it."""
+        return self.folder / "tmp"
+
     def _argv(self) -> list[str]:
         argv = [
             find_program("mariadbd"),
             "--no-defaults",
             f"--datadir={self.data_dir}",
+            f"--tmpdir={self._temporary}",
             f"--socket={self.folder / 'mariadb.sock'}",
             f"--pid-file={self.folder / 'mariadb.pid'}",
             f"--port={self.port}",
@@ -178,12 +184,15 @@ class MariaDB(Database):
             find_program("mariadb-install-db"),
             "--no-defaults",
             f"--datadir={self.data_dir}",
+            f"--tmpdir={self._temporary}",
             "--skip-test-db",
             "--skip-name-resolve",
             "--auth-root-authentication-method=normal",
         ]
+        self._temporary.mkdir()
         if os.geteuid() == 0:
             shutil.chown(self.folder, _ACCOUNT, _ACCOUNT)
+            shutil.chown(self._temporary, _ACCOUNT, _ACCOUNT)
             command.append(f"--user={_ACCOUNT}")
         result = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False)
         if result.returncode != 0:
