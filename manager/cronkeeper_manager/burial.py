@@ -69,6 +69,10 @@ class Burial:
 
     def _give_up_runs(self, worker: str) -> None:
         leading = self._leading
+        # What it began by ZooKeeper's fence while MySQL was away from it is to be lost (and run again) like the rest.
+        notes = leading.coordinator.claims(worker)
+        if notes:
+            leading.mysql.call(lambda: leading.store.runs.record([note.as_run(key) for key, note in notes.items()]))
         lost = leading.mysql.call(
             lambda: leading.store.runs.lose(worker, term=leading.term, reason=Reason.WORKER_LOST.value)
         )

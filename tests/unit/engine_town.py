@@ -30,6 +30,7 @@ from cronkeeper_worker.journal import Entry, Journal, Phase, TaskRow
 from cronkeeper_worker.lease import Lease
 from cronkeeper_worker.orders import Ended, Order
 from cronkeeper_worker.reporter import Reporter
+from cronkeeper_worker.steady_clock import SteadyClock
 from cronkeeper_worker.tasks import Installed, install_sound
 
 SIGNER = Signer.from_seed(bytes(range(32)))
@@ -154,7 +155,7 @@ class Worker:
         verifier = Verifier([SIGNER.public_bytes])
         self.agent = Agent(info, self.coordinator, store, self.journal, verifier, node, clock, metrics)
         self.lease = Lease(
-            info, store, self.fences, clock, metrics, every_s=2, cancel=self.engine.cancel,
+            info, store, self.fences, SteadyClock(clock), metrics, every_s=2, cancel=self.engine.cancel,
             foreign=self.engine.has_foreign, refresh_foreign=self.agent.refresh_foreign, reborn=self._reborn,
         )  # fmt: skip
         self.reporter = Reporter(
@@ -233,7 +234,7 @@ class Worker:
 
     def _reborn(self) -> str:
         self.epochs += 1
-        self.agent.info = replace(self.agent.info, epoch=f"{self.name}-{self.epochs}")
+        self.agent.reborn(f"{self.name}-{self.epochs}")
         return self.agent.info.epoch
 
 

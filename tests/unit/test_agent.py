@@ -20,7 +20,7 @@ from cronkeeper.testing.fake_clock import FakeClock
 from cronkeeper.testing.memory_coordinator import MemoryCoordinator, MemoryEnsemble
 from cronkeeper.testing.memory_store import MemoryStore
 from cronkeeper.wire.task import Signer, Task, Verifier
-from cronkeeper.wire.znodes import LeaderNote, QueuedRun
+from cronkeeper.wire.znodes import ClaimNote, LeaderNote, QueuedRun
 from cronkeeper_worker.agent import Agent, Node
 from cronkeeper_worker.assignments import Changes, Have, changes
 from cronkeeper_worker.journal import Entry, Journal, Phase, TaskRow
@@ -307,3 +307,45 @@ def test_changes(
     case: str, offered: dict[TaskId, int], have: dict[TaskId, Have], epoch: int, expected: Changes
 ) -> None:
     assert changes(given(T1, epoch=epoch), offered, have) == expected
+
+
+def test_where_the_ledger_has_nothing_the_grace_is_looked_at_again(make: Callable[[], World]) -> None:
+    world = make()
+    world.put(T1, grace_s=600)
+    world.assign(T1, since_ms=world.clock.now_ms() - 9000)
+    world.ready()
+    world.agent.step()
+    assert world.installed[T1].view.cursor_ms <= world.clock.now_ms() - 600_000
+
+
+def test_a_fire_that_zookeeper_granted_to_the_last_owner_is_carried_home_and_not_decided_again(
+    make: Callable[[], World],
+) -> None:
+    world = make()
+    key = RunKey(T1, world.clock.now_ms() - 30_000, 1)
+    other = MemoryCoordinator(world.ensemble, "w2")
+    other.start(1.0)
+    other.claim(key, ClaimNote("theirs", "w2", RunState.CLAIMED))
+    world.put(T1)
+    world.assign(T1, since_ms=key.fire_ms - 60_000)
+    world.ready()
+    world.agent.step()
+    row = world.store.runs.get(key)
+    assert (row.worker, row.nonce, row.state) == ("w2", "theirs", RunState.CLAIMED)
+    assert world.installed[T1].view.cursor_ms == key.fire_ms
+
+
+def test_a_worker_that_was_given_up_looks_for_its_lost_runs_though_it_kept_the_task(make: Callable[[], World]) -> None:
+    world = make()
+    world.put(T1)
+    world.assign(T1)
+    world.ready()
+    world.agent.step()
+    lost = RunKey(T1, world.clock.now_ms() - 60_000, 1)
+    world.store.runs.record([Run(lost, Trigger.TIMER, RunState.RUNNING, "w1", "n")])
+    world.store.runs.lose("w1", term=world.store.terms.take("m1"), reason="worker_lost")
+    world.agent.step()
+    assert not any(demand.trigger is Trigger.CATCH_UP and demand.keys for demand in world.demands)
+    world.agent.reborn("again")
+    world.agent.step()
+    assert Demand([RunKey(T1, lost.fire_ms, 2)], Trigger.CATCH_UP) in world.demands

@@ -108,7 +108,7 @@ def test_under_at_most_once_it_is_mysql_alone_that_counts() -> None:
         assert explore(less).violations == {}
 
 
-def test_what_is_built_misses_these_four_rules() -> None:
+def test_what_is_built_misses_one_rule() -> None:
     """Whoever mends one of them in the product turns its flag on in AS_BUILT, and shortens this list."""
     bounds = Rules(fires=1, troubles=2)
     built = replace(
@@ -120,8 +120,6 @@ def test_what_is_built_misses_these_four_rules() -> None:
     )
     found = explore(built)
     assert sorted(kind for kind in found.violations if not is_hole(kind)) == [
-        "I11 a fire that nobody runs",
-        "I15 a fire without a decision",
         "I2 mysql and zookeeper",
     ]
     assert [kind for kind in explore(bounds).violations if not is_hole(kind)] == []

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cronkeeper.domain.ids import RunKey, TaskId
-from cronkeeper.domain.job import JobState
+from cronkeeper.domain.job import Delivery, JobState
 from cronkeeper.domain.placement import Assignment, Ownership, WorkerInfo
-from cronkeeper.domain.run import Run, Trigger
+from cronkeeper.domain.run import Run, RunState, Trigger
 from cronkeeper.errors import SignatureError, UnavailableError, WireFormatError
 from cronkeeper.ports import Coordinator, Store
 from cronkeeper.runtime.clock import Clock
 from cronkeeper.runtime.metrics import WorkerMetrics
 from cronkeeper.wire.task import Task, Verifier
+from cronkeeper.wire.znodes import ClaimNote
 from cronkeeper_worker.assignments import Have, changes
 from cronkeeper_worker.journal import Journal, TaskRow
 from cronkeeper_worker.tasks import BadTaskError, Installed, install
@@ -66,6 +68,13 @@ class Agent:
         self._refused: set[tuple[TaskId, bytes]] = set()
         #: Tasks that were taken, whose last owner's runs have not been looked after yet.
         self._to_take_over: set[TaskId] = set()
+        #: All our runs were given up, while the tasks may have stayed ours.
+        self._given_up = threading.Event()
+
+    def reborn(self, epoch: str) -> None:
+        """Go on under a new epoch: the leader had given this worker up, and with it the runs of all its tasks."""
+        self.info = replace(self.info, epoch=epoch)
+        self._given_up.set()
 
     def step(self) -> float:
         """Look and change once. Raises UnavailableError while ZooKeeper is away: the node goes on with what it has."""
@@ -82,6 +91,9 @@ class Agent:
         bodies = coordinator.read_tasks(assigned, watch=True)
         tasks = self._verified(bodies)
         self._change(assigned, bodies, tasks)
+        if self._given_up.is_set():
+            self._given_up.clear()
+            self._to_take_over |= self._node.have().keys()
         self._take_over(tasks)
         self._publish(assigned)
         self._on_demand(list(assigned))
@@ -109,10 +121,11 @@ class Agent:
     def _change(
         self, assigned: Mapping[TaskId, Assignment], bodies: Mapping[TaskId, bytes], tasks: Mapping[TaskId, Task]
     ) -> None:
-        todo = changes(assigned, {task: body.generation for task, body in tasks.items()}, self._node.have())
+        have = self._node.have()
+        todo = changes(assigned, {task: body.generation for task, body in tasks.items()}, have)
         if not (todo.take or todo.update or todo.drop):
             return
-        decided = self._decided_until(todo.take, assigned)
+        decided = self._decided_until({task: tasks[task] for task in todo.take}, assigned)
         rows = [
             TaskRow(task, tasks[task].generation, assigned[task].epoch, bodies[task], decided.get(task, 0))
             for task in (*todo.take, *todo.update)
@@ -130,7 +143,8 @@ class Agent:
         self._coordinator.disown(self.info.id, todo.drop)
         for task in todo.drop:
             self._published.pop(task, None)
-        self._to_take_over |= set(todo.take)
+        # Whoever is given a task anew was given up meanwhile, even if it never let go of the task.
+        self._to_take_over |= {*todo.take, *(task for task in todo.update if assigned[task].epoch > have[task].fence)}
 
     def _parsed(self, rows: Sequence[TaskRow]) -> list[tuple[TaskRow, Installed]]:
         items = []
@@ -142,16 +156,32 @@ class Agent:
                 self._refuse(row.task, row.envelope, "unreadable", str(exc))
         return items
 
-    def _decided_until(self, taken: Sequence[TaskId], assigned: Mapping[TaskId, Assignment]) -> dict[TaskId, int]:
-        """Return up to when the fires of taken tasks are decided: the ledger's word, or else the leader's hint."""
-        hints = {task: assigned[task].since_ms for task in taken}
+    def _decided_until(self, taken: Mapping[TaskId, Task], assigned: Mapping[TaskId, Assignment]) -> dict[TaskId, int]:
+        """Return up to when the fires of taken tasks are decided: the ledger's word, or else the leader's hint.
+
+        Where the ledger answers that nothing is recorded, that is a word, too: whatever the job's grace still allows
+        is looked at again. So is it for `at_most_once` in any case: no other fence than MySQL's can have granted it.
+        """
         if not taken:
-            return hints
+            return {}
+        now_ms = self._clock.now_ms()
+        hints = {task: assigned[task].since_ms for task in taken}
+        windows = {task: (body.spec.grace_s + body.spec.jitter_s) * 1000 for task, body in taken.items()}
+        early = {task: min(hints[task], now_ms - windows[task]) for task in taken}
+        notes = self._coordinator.claims()
         try:
-            recorded = self._store.runs.last_fires(taken)
+            self._carry_home({key: note for key, note in notes.items() if key.task in taken})
+            recorded = self._store.runs.last_fires(sorted(taken))
         except UnavailableError:
-            return hints
-        return {task: recorded.get(task, hints[task]) for task in taken}
+            by_mysql = {task for task, body in taken.items() if body.spec.delivery is Delivery.AT_MOST_ONCE}
+            return {task: early[task] if task in by_mysql else hints[task] for task in taken}
+        return {task: recorded.get(task, early[task]) for task in taken}
+
+    def _carry_home(self, notes: Mapping[RunKey, ClaimNote]) -> None:
+        """Give MySQL the rows of fires that the last owner was granted by ZooKeeper, while MySQL was away from it."""
+        runs = [note.as_run(key) for key, note in notes.items() if note.worker != self.info.id]
+        if runs:
+            self._store.runs.record(runs)
 
     def _take_over(self, tasks: Mapping[TaskId, Task]) -> None:
         """Look after what the last owner left: runs that go on elsewhere, and lost ones that are to be run again.
@@ -172,6 +202,10 @@ class Agent:
         for run in lost:
             spec = tasks[run.key.task].spec
             fresh = self._clock.now_ms() - run.key.fire_ms <= spec.grace_s * 1000
+            known = self._journal.entry(run.key)
+            # A run of our own that was given up too early is not lost to us: its truth is under way.
+            if known is not None and known.run.state is not RunState.LOST:
+                continue
             if fresh and spec.reruns_lost and tasks[run.key.task].state is JobState.ACTIVE:
                 again.append(RunKey(run.key.task, run.key.fire_ms, run.key.attempt + 1))
         self._node.demand(again, Trigger.CATCH_UP)

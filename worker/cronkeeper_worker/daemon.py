@@ -48,6 +48,7 @@ from cronkeeper_worker.orders import Ended, RunnerEvent, RunnerLost, SpawnFailed
 from cronkeeper_worker.reporter import Reporter, poison_proof
 from cronkeeper_worker.runner_client import RunnerClient
 from cronkeeper_worker.sound_journal import open_journal
+from cronkeeper_worker.steady_clock import SteadyClock
 from cronkeeper_worker.tasks import Installed, install_sound
 
 log = logging.getLogger(__name__)
@@ -98,7 +99,7 @@ class Daemon:
     def __init__(self, config: WorkerConfig, name: str, stores: Stores) -> None:
         self._config = config
         self._stores = stores
-        self._clock = SystemClock()
+        self._clock = SteadyClock(SystemClock())
         self._registry = CollectorRegistry()
         self._metrics = WorkerMetrics(self._registry)
         self._info = WorkerInfo(
@@ -264,7 +265,7 @@ class Daemon:
         )
 
         def reborn() -> str:
-            agent.info = replace(agent.info, epoch=secrets.token_hex(8))
+            agent.reborn(secrets.token_hex(8))
             return agent.info.epoch
 
         self._lease = Lease(
@@ -311,6 +312,8 @@ class Daemon:
         rows = [replace(row, cursor_ms=item.view.cursor_ms, next_ms=item.next_ms) for row, item in given]
 
         def change() -> list[Installed]:
+            # What is due until now is still ours to decide; whoever comes after us decides from here on.
+            self._engine.look(Trigger.TIMER)
             self._engine.uninstall(dropped)
             self._journal.save_tasks(rows, dropped)
             self._engine.install(items)

@@ -239,10 +239,10 @@ class ZnodeCoordinator:
                 return
         raise UnavailableError(f"ZooKeeper: {path} changes under our hands")
 
-    def claims(self, worker: str) -> dict[RunKey, ClaimNote]:
+    def claims(self, worker: str | None = None) -> dict[RunKey, ClaimNote]:
         where = self._keys_in(paths.CLAIMS, paths.BUCKETS, paths.claim_key, watch=False)
         notes = self._decoded(where, lambda raw, _key: znodes.decode_claim(raw), watch=False)
-        return {key: note for key, note in notes.items() if note.worker == worker}
+        return {key: note for key, note in notes.items() if worker in (None, note.worker)}
 
     def drop_claim(self, key: RunKey) -> None:
         self._tree.delete([paths.claim(key)])

@@ -130,8 +130,8 @@ class Coordinator(Protocol):
 
     def update_claim(self, key: RunKey, note: ClaimNote) -> None: ...
 
-    def claims(self, worker: str) -> dict[RunKey, ClaimNote]:
-        """Return the worker's claims that have not been carried home to MySQL."""
+    def claims(self, worker: str | None = None) -> dict[RunKey, ClaimNote]:
+        """Return the worker's claims (everybody's) that it has not carried home to MySQL itself."""
         ...
 
     def drop_claim(self, key: RunKey) -> None: ...

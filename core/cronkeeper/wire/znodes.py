@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.placement import Assignment, MoveReason, NodeInfo, Ownership, WorkerInfo
-from cronkeeper.domain.run import RunState
+from cronkeeper.domain.run import Run, RunState, Trigger
 from cronkeeper.errors import WireFormatError
 from cronkeeper.wire.codec import dumps, loads
 
@@ -23,6 +23,10 @@ class ClaimNote:
     nonce: str
     worker: str
     state: RunState
+
+    def as_run(self, key: RunKey) -> Run:
+        """Return the row that MySQL is to have of it: what more there is to say, the claimant says itself."""
+        return Run(key, Trigger.TIMER, self.state, self.worker, self.nonce)
 
 
 @dataclass(frozen=True, slots=True)
