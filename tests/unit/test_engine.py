@@ -409,6 +409,39 @@ def test_an_order_that_came_too_late_for_a_task_that_has_left_is_told_as_failed(
     assert (run.state, run.reason) == (RunState.FAILED, Reason.SPAWN_FAILED)
 
 
+def crash(world: World, *, started: Sequence[str] = ()) -> None:
+    """Kill the daemon and start it again; `started` are the runs whose folders the runner has."""
+    world.journal.close()
+    world.boot()
+    row = world.journal.tasks()[0]
+    world.engine.install([install(row, Verifier([SIGNER.public_bytes]))])
+    world.engine.resume(world.journal.open_entries(), lambda key: str(key) in started)
+
+
+def test_after_a_crash_what_waits_does_not_start_beside_what_had_its_turn(world: World) -> None:
+    world.give(spec(schedule="* * * * *", retry=Retry(1, 1, 1), concurrency=Concurrency.QUEUE))
+    world.pass_minutes(1)
+    first = world.ordered()[0]
+    world.begin(first)
+    world.pass_minutes(1)
+    world.runner.orders.clear()
+    crash(world)
+    world.pass_minutes(0.1)
+    assert len(world.ordered()) == 1
+    assert world.engine.running() == 1
+
+
+def test_a_run_whose_order_was_carried_out_before_the_crash_is_not_decided_again(world: World) -> None:
+    world.give(spec(schedule="0 * * * *", grace_s=60))
+    world.pass_minutes(60)
+    run_id = world.ordered()[0]
+    world.clock.advance_ms(10 * MINUTE)
+    crash(world, started=[run_id])
+    assert len(world.ordered()) == 1
+    world.end(run_id)
+    assert world.state(run_id) is RunState.SUCCEEDED
+
+
 def test_a_missing_artifact_holds_only_its_own_task_and_only_for_the_grace(world: World) -> None:
     world.give(spec(schedule="0 * * * *", grace_s=120))
     world.orders.fault = Reason.ARTIFACT_MISSING

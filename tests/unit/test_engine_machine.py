@@ -69,8 +69,7 @@ class EngineMachine(RuleBasedStateMachine):
             assert late_ms <= GRACE_S * 1000 + ON_TIME_MS, f"I7 {start} is late by {late_ms} ms"
         if key.attempt > 1:
             self.check_attempt(key, worker)
-        # Known gap: a daemon that takes its journal over after a death may start two runs side by side.
-        if spec.concurrency is not Concurrency.ALLOW and worker.epochs == 1:
+        if spec.concurrency is not Concurrency.ALLOW:
             assert len(worker.processes.live) <= 1, f"I5 {worker.name}: {sorted(worker.processes.live)}"
         before.append(start)
 

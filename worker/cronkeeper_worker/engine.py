@@ -19,6 +19,7 @@ from cronkeeper_worker import gate
 from cronkeeper_worker.board import Board
 from cronkeeper_worker.engine_parts import (
     Parts,
+    begun,
     claim_runs,
     ended_run,
     failed_run,
@@ -128,7 +129,8 @@ class Engine:
         elif item is not None and key in item.waiting:
             entry = item.waiting.pop(key)
             state = advance(RunState.PENDING, RunEvent.CANCEL)
-            self._write_end(entry, entry.run.evolve(state=state, reason=reason))
+            run = entry.run.evolve(state=state, reason=reason)
+            self._parts.journal.update([replace(entry, run=run, phase=Phase.OVER)])
 
     def on_started(self, started: Sequence[tuple[RunKey, int]]) -> None:
         """Processes exist: (run, started_ms)."""
@@ -191,9 +193,10 @@ class Engine:
         for entry in entries:
             key = entry.run.key
             item = self._board.tasks.get(key.task)
-            if entry.phase is Phase.STARTED or (entry.phase is Phase.CLAIMED and has_folder(key)):
-                self._board.keep(entry)
-                if not has_folder(key):
+            known = has_folder(key)
+            if entry.phase is Phase.STARTED or known:
+                self._board.keep(begun(entry, self._parts.clock.now_ms()))
+                if not known:
                     lost.append(Ended(str(key), self._parts.clock.now_ms(), None, None, False, False, 0, "", lost=True))
             elif item is None:
                 self._parts.journal.update([replace(entry, phase=Phase.OVER)], report=False)
@@ -202,8 +205,9 @@ class Engine:
                 self._board.arm(item)
             else:
                 claimed.append(entry)
-        self.on_ended(lost)
+        # Before anything that waits: these had their turn already.
         self._launch_again(claimed)
+        self.on_ended(lost)
 
     # -- inside
     def _decide_due(self, due: Sequence[Installed], now_ms: int, trigger: Trigger) -> list[Entry]:
@@ -276,14 +280,17 @@ class Engine:
 
     def _launch_again(self, entries: Sequence[Entry]) -> None:
         """Claim once more, by the same nonces, and start what was decided or claimed but has no process."""
-        fresh: list[Entry] = []
+        fresh: dict[RunKey, Entry] = {}
         for entry in map(released, entries):
             item = self._board.tasks[entry.run.key.task]
+            occupied = item.busy() or any(key.task == item.id for key in fresh)
             if self._too_late(item, entry.run.key, self._parts.clock.now_ms()):
                 self._skip(entry, Reason.LATE)
+            elif occupied and item.view.spec.concurrency is not Concurrency.ALLOW:
+                item.waiting[entry.run.key] = replace(entry, phase=Phase.WAITING)
             else:
-                fresh.append(entry)
-        self._launch(fresh)
+                fresh[entry.run.key] = entry
+        self._launch(list(fresh.values()))
 
     def _launch(self, entries: Sequence[Entry]) -> None:
         """Claim and start decided runs: one claim for all of them."""
@@ -339,7 +346,7 @@ class Engine:
         self._board.keep(granted)
         obstacle = item.obstacle
         if obstacle is not None and obstacle is not Reason.ISOLATED:
-            self._fail(granted, obstacle)
+            self._end([(granted, failed_run(granted.run, obstacle, self._parts.clock.now_ms()))])
             return None
         try:
             order = self._parts.orders.make(item, run)
@@ -359,11 +366,7 @@ class Engine:
     def _skip(self, entry: Entry, reason: Reason) -> None:
         run = entry.run.evolve(state=advance(RunState.PENDING, RunEvent.SKIP), reason=reason)
         log.warning("a fire was skipped", extra={"event": "run.skipped", "run": run.id, "reason": reason.value})
-        self._write_end(entry, run)
-
-    def _fail(self, entry: Entry, reason: Reason) -> None:
-        run = failed_run(entry.run, reason, self._parts.clock.now_ms())
-        self._end([(entry, run)])
+        self._parts.journal.update([replace(entry, run=run, phase=Phase.OVER)])
 
     def _end(self, pairs: Sequence[tuple[Entry, Run]]) -> None:
         """Write down how runs ended, plan retries, and let go what waited for them."""
@@ -385,9 +388,6 @@ class Engine:
             self._parts.journal.decide(retries, [])
         self._release_waiting(touched.values())
         self._parts.metrics.running.set(self.running())
-
-    def _write_end(self, entry: Entry, run: Run) -> None:
-        self._parts.journal.update([replace(entry, run=run, phase=Phase.OVER)])
 
     def _on_old_news(self, key: RunKey) -> None:
         """A run that this engine does not hold: acknowledged, unless the journal still has to report it."""

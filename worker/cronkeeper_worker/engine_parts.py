@@ -93,6 +93,14 @@ def released(entry: Entry) -> Entry:
     return replace(entry, run=entry.run.evolve(state=advance(entry.run.state, RunEvent.RELEASE)), phase=Phase.DECIDED)
 
 
+def begun(entry: Entry, now_ms: int) -> Entry:
+    """Return an entry of which the runner knows something as one that was claimed, however far the journal had come."""
+    if entry.phase in (Phase.CLAIMED, Phase.STARTED):
+        return entry
+    run = entry.run.evolve(state=advance(entry.run.state, RunEvent.CLAIM), claimed_ms=entry.run.claimed_ms or now_ms)
+    return replace(entry, run=run, phase=Phase.CLAIMED)
+
+
 def order_expiry_s(parts: Parts, fence: Fence) -> float | None:
     """Return until when (boot-time clock) an order may be carried out; None: no fence was asked, so none can expire."""
     if fence is Fence.NONE:
