@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from cronkeeper.domain.ids import TaskId
+from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.placement import MoveReason, NodeInfo
-from cronkeeper.domain.run import RunState
+from cronkeeper.domain.run import Reason, RunState
 from cronkeeper.errors import FencedError, UnavailableError
+from cronkeeper.wire.znodes import ClaimNote
 from tests.unit.manager_town import NOON_MS, Manager, QuickLeases, Town
 
 
@@ -84,6 +85,19 @@ def test_lost_workers_tasks_move_and_its_runs_are_lost() -> None:
     assert town.store.runs.get(run.key).state is RunState.LOST
     assert town.events("worker.lost") == ["a"]
     assert town.store.leases.leases()[0].lost
+
+
+def test_what_zookeeper_alone_granted_is_lost_with_its_worker() -> None:
+    town = Town("a", "b")
+    job = town.create()
+    town.run(12)
+    owner = town.homes()[TaskId(job.id, 0)]
+    key = RunKey(TaskId(job.id, 0), NOON_MS, 1)
+    town.nodes[owner].coordinator.claim(key, ClaimNote("n", owner, RunState.CLAIMED))
+    town.nodes[owner].die()
+    town.run(20)
+    run = town.store.runs.get(key)
+    assert (run.worker, run.state, run.reason) == (owner, RunState.LOST, Reason.WORKER_LOST)
 
 
 def test_lost_worker_is_replaced_within_ten_seconds() -> None:
