@@ -27,6 +27,7 @@ from typing import Any, Self
 from cronkeeper.domain.job import JobSpec, JobType, spec_to_dict
 from tests.faults import reading
 from tests.faults.checker.history import FaultKind
+from tests.faults.checker.policy import PAD_S
 from tests.faults.fleet import Fleet
 from tests.faults.nemesis import strike, wait_well
 from tests.faults.operation import Operation
@@ -45,7 +46,7 @@ class Bounds:
     """What counts as on time, and how long news and recovery may take, seconds."""
 
     on_time_s: float = 2.5
-    propagation_s: float = 15.0
+    propagation_s: float = 8.0
     recovery_s: float = 15.0
     skew_s: float = 0.25
 
@@ -177,6 +178,14 @@ class Trial:
     def wait(self, seconds: float) -> None:
         """Let that much time pass."""
         time.sleep(seconds)
+
+    def settle(self) -> None:
+        """Wait until what was asked for must be known everywhere: a fault that comes earlier excuses that it is not.
+
+        Call it between the posts and the first fault, or the fires that fall into the fault are not required.
+        """
+        asked_s = max((op["completed_s"] for op in self._ops), default=0.0)
+        self.wait(max(0.0, asked_s + self.bounds.propagation_s + PAD_S + 0.5 - time.time()))
 
     def owner(self, name: str) -> str:
         """Return the worker that has an unsharded job, once it has one."""

@@ -63,10 +63,11 @@ def _plan(number: int, chance: random.Random) -> Planned:
 
 
 def std(trial: Trial, *, jobs: int = 20) -> list[str]:
-    """Post the standard load, drawn from the trial's seed; return the names, once every job has a worker."""
+    """Post the standard load, drawn from the trial's seed; return the names, once every job must be known to all."""
     planned = plan_std(jobs, trial.seed)
     for one in planned:
         trial.post(one.name, sleep_s=one.sleep_s, exit_status=one.exit_status, **one.fields)
     for one in planned:
         trial.owner(one.name)
+    trial.settle()
     return [one.name for one in planned]
