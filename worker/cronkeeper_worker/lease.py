@@ -10,9 +10,9 @@ from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.placement import WorkerInfo
 from cronkeeper.errors import UnavailableError
 from cronkeeper.ports import Store
-from cronkeeper.runtime.clock import Clock
 from cronkeeper.runtime.metrics import WorkerMetrics
 from cronkeeper_worker.fences import Fences
+from cronkeeper_worker.steady_clock import SteadyClock
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class Lease:
         info: WorkerInfo,
         store: Store,
         fences: Fences,
-        clock: Clock,
+        clock: SteadyClock,
         metrics: WorkerMetrics,
         *,
         every_s: float,
@@ -51,8 +51,9 @@ class Lease:
     def step(self) -> float:
         """Beat once. Raises UnavailableError while MySQL is away; claims go to the other fence meanwhile."""
         sent_s = self._clock.boot_s()
+        node_ms, step_ms = self._clock.node_ms()
         try:
-            beat = self._store.leases.beat(self._info, local_ms=self._clock.now_ms())
+            beat = self._store.leases.beat(self._info, local_ms=node_ms)
         except UnavailableError:
             if self._fences.mysql_ok:
                 log.warning("MySQL is away; fires go by the other fence", extra={"event": "mysql.away"})
@@ -65,6 +66,7 @@ class Lease:
             log.info("MySQL answers", extra={"event": "mysql.back"})
         self._fences.mysql_ok = True
         self._metrics.mysql.set(1)
+        self._clock.judge(step_ms, beat.clock_offset_ms)
         self._metrics.clock_offset.set(beat.clock_offset_ms / 1000)
         if abs(beat.clock_offset_ms) > WARN_OFFSET_MS:
             log.warning("this node's clock is off", extra={"event": "clock.off", "offset_ms": beat.clock_offset_ms})
