@@ -6,7 +6,6 @@ import time
 
 from tests.faults import reading
 from tests.faults.checker.history import FaultKind
-from tests.faults.conftest import MakeTrial
 from tests.faults.deaths import (
     assert_unbroken,
     attempts_of,
@@ -18,13 +17,14 @@ from tests.faults.deaths import (
     wait_for,
     wait_starts,
 )
+from tests.faults.fixtures import MakeTrial
 from tests.faults.leaders import leader_storm
 from tests.faults.parts import part
 from tests.faults.trial import Bounds, Trial
 from tests.faults.workload import std
 
 #: A daemon that starts again is well after some seconds.
-QUICK = Bounds(recovery_s=10.0)
+QUICK = Bounds(recovery_s=10.0, propagation_s=5.0)
 STEADY_S = 10.0
 
 
@@ -36,6 +36,7 @@ def test_t01_worker_kill9_idle(make_trial: MakeTrial) -> None:
     for name in trial.jobs:
         trial.owner(name)
     owner = trial.owner("tick-0")
+    trial.settle()
     before = reading.assigned(trial.fleet)
     for kills in range(2):
         wait_starts(trial, "tick-0", 3 * kills + 1)
@@ -49,25 +50,26 @@ def test_t01_worker_kill9_idle(make_trial: MakeTrial) -> None:
 def test_t02_worker_kill9_midrun(make_trial: MakeTrial) -> None:
     """The run outlives its daemon: it ends once, and the next daemon tells its exit status."""
     trial = make_trial(bounds=QUICK)
-    std(trial, jobs=6)
     trial.post("long", schedule="*/15 * * * * *", sleep_s=6, exit_status=3)
     owner = trial.owner("long")
-    wait_starts(trial, "long")
+    std(trial, jobs=6)
+    wait_starts(trial, "long", len(trial.starts("long")) + 1)
+    fire_time = trial.starts("long")[-1]["fire_time"]
     trial.wait(1.0)
     with trial.fault(FaultKind.WORKER_KILLED, [owner]):
         trial.wait(2.0)
     trial.finish(steady_s=STEADY_S)
     assert trial.owner("long") == owner
-    run = runs_of(trial, "long")[0]
+    (run,) = attempts_of(trial, "long", fire_time)
     assert (run["state"], run["exit_code"], run["attempt"], run["worker"]) == ("failed", 3, 1, owner), run
-    assert len(attempts_of(trial, "long", run["fire_time"])) == 1
-    assert len(starts_of(trial, "long", run["fire_time"])) == 1
+    assert len(starts_of(trial, "long", fire_time)) == 1
 
 
 def test_t03_node_killed_between_claim_and_spawn(trial: Trial) -> None:
     """A claim whose process never came to be is given up: it runs again elsewhere, or is held if the job says so."""
     trial.post("rerun", schedule="*/10 * * * * *", on_worker_loss="rerun", grace_s=60)
     trial.post("hold", schedule="*/10 * * * * *", on_worker_loss="hold", grace_s=60)
+    trial.settle()
     assert _states_of_a_claim_without_process(trial, "rerun") == ["lost", "succeeded"]
     assert _states_of_a_claim_without_process(trial, "hold") == ["lost"]
     trial.finish(steady_s=STEADY_S)
@@ -96,10 +98,11 @@ def test_t04_worker_kill9_between_exit_and_report(make_trial: MakeTrial) -> None
     trial = make_trial(bounds=QUICK)
     trial.post("short", schedule="*/15 * * * * *", sleep_s=2, exit_status=5)
     owner = trial.owner("short")
-    wait_starts(trial, "short")
+    trial.settle()
+    wait_starts(trial, "short", len(trial.starts("short")) + 1)
     daemon = part(trial.fleet, owner)
     wait_for(lambda: [one for one in runs_of(trial, "short") if one["state"] == "running"], "that is known", 2)
-    run = runs_of(trial, "short")[0]
+    run = runs_of(trial, "short")[-1]
     daemon.pause()
     note = trial.fleet.cluster.state_dir(owner) / "runs" / run["id"] / "exit.json"
     wait_for(note.exists, "the runner has noted its end", 10)
@@ -116,7 +119,7 @@ def test_t06_leader_kill9_storm(make_trial: MakeTrial) -> None:
     trial = make_trial(bounds=QUICK)
     trial.post("tick", schedule="*/2 * * * * *")
     std(trial, jobs=6)
-    wait_starts(trial, "tick")
+    trial.settle()
     since_s = time.time()
     leader_storm(trial, kills=5, every_s=10.0)
     late = assert_unbroken(trial, "tick", 2, since_s=since_s, until_s=time.time())
