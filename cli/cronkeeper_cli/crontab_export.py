@@ -9,9 +9,6 @@ from typing import Any
 from cronkeeper_cli import vixie
 from cronkeeper_cli.output import cell_text
 
-#: cron refuses a longer command, and the whole file with it.
-MAX_COMMAND = 998
-
 
 def export_crontab(jobs: Iterable[Mapping[str, Any]], *, timezone: str, user: str | None) -> str:
     """Return the text of a crontab for a machine in that zone; `user` adds the user column of /etc/cron.d.
@@ -50,8 +47,11 @@ def _fault(job: Mapping[str, Any], timezone: str) -> str:
         return f"it is due by the clock of {job.get('timezone')}; see --timezone"
     if (job.get("shards") or 1) != 1:
         return f"it has {job['shards']} shards"
-    if len(_command(job)) > MAX_COMMAND:
-        return f"its command is longer than the {MAX_COMMAND} characters that cron reads"
+    command = _command(job)
+    if "\n" in command:
+        return "its command has several lines"
+    if len(command.encode()) > vixie.MAX_COMMAND:
+        return f"its command is longer than the {vixie.MAX_COMMAND} characters that cron reads"
     return ""
 
 
@@ -66,4 +66,4 @@ def _command(job: Mapping[str, Any]) -> str:
         command = f"{command} {' '.join(shlex.quote(str(arg)) for arg in job['args'])}"
     if env:
         command = f"{env}/bin/sh -c {shlex.quote(command)}"
-    return command.replace("%", "\\%")
+    return vixie.as_command(command)

@@ -6,9 +6,10 @@ import datetime
 import hashlib
 import re
 import shlex
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -16,9 +17,15 @@ from cronkeeper_cli import vixie
 
 #: So many fires of each line are compared before and after.
 PROVEN_FIRES = 1000
-_ASSIGNMENT = re.compile(r"""\s*(?P<name>"[^"]*"|'[^']*'|[^\s="'#][^\s="']*)\s*=\s*(?P<value>.*?)\s*$""")
+_NO_VALUE = re.compile(r"[ \t]*([A-Za-z_][A-Za-z0-9_]*)[ \t]*=[ \t\r]*", re.ASCII)
+#: What the comments above the fields call a command.
+_LEGEND = re.compile(
+    r"(user(-?name)? +)?<?(the )?(command|cmd)( (to (be )?executed?|to run|goes here))?>?", re.IGNORECASE
+)
+#: A sixth field, or a user where none belongs: cron takes either for the command.
+_NO_COMMAND = re.compile(r"([*?]|\*/\d+)(?=[ \t])|(root|www-data|nobody)(?=[ \t]+[/\w])", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-_SHELLS = ("/bin/sh", "sh", "/usr/bin/sh", "/bin/dash")
+_SHELLS = ("/bin/sh", "sh", "/usr/bin/sh", "/bin/dash", "/usr/bin/dash")
 _RESERVED = "CRONKEEPER_"
 _BEFORE_PROGRAMS = frozenset(["nice", "ionice", "sudo", "exec", "env", "command", "time", "nohup", "chronic", "root"])
 _NO_PROGRAMS = frozenset(["cd", "test", "[", "[[", "if", "then", "sleep", "export", ".", "source", "umask", "{"])
@@ -62,6 +69,8 @@ class Line:
     fate: Fate
     notes: tuple[str, ...] = ()
     job: dict[str, Any] | None = None
+    #: For this line Debian's cron ignores the whole file.
+    spoils: bool = False
 
 
 @dataclass(slots=True)
@@ -73,48 +82,112 @@ class _State:
 
 
 def read_crontab(text: str, settings: Settings, *, now: datetime.datetime) -> list[Line]:
-    """Return what becomes of each entry; blank lines, comments and variables are no entries."""
+    """Return what becomes of each entry; blank lines, comments and variables are no entries.
+
+    Neither is a line that cron can read as nothing at all, but it is told of all the same.
+    """
     state = _State()
     found = []
-    lines = text.splitlines()
-    for number, raw in enumerate(lines, start=1):
-        stripped = raw.strip()
-        if not stripped:
-            continue
+    for number, raw in enumerate(text.split("\n"), start=1):
+        stripped = raw.lstrip(" \t")
         if stripped.startswith("#"):
             if _is_disabled_entry(stripped.lstrip("# \t"), settings):
-                found.append(
-                    Line(number, stripped, Fate.DISABLED, ("it is commented out; cron does not run it either",))
-                )
+                note = "it is commented out; cron does not run it either"
+                found.append(Line(number, stripped.rstrip(), Fate.DISABLED, (note,)))
             continue
-        if (assignment := _ASSIGNMENT.fullmatch(raw)) is not None:
-            state.env[_unquoted(assignment["name"])] = _unquoted(assignment["value"])
-            continue
-        found.append(_entry(number, stripped, settings, state, now))
-    if text and not text.endswith("\n"):
-        note = "the file does not end with a line end: Debian's cron ignores the whole file"
-        found = [Line(one.number, one.text, _worse(one.fate), (*one.notes, note), one.job) for one in found]
+        # To cron, a NUL ends a line.
+        for part in (one.lstrip(" \t") for one in stripped.split("\0")):
+            if not part or part.startswith("#"):
+                continue
+            if (assigned := vixie.variable(part)) is not None:
+                state.env[assigned[0]] = assigned[1]
+            else:
+                found.append(_line(number, part, settings, state, now))
     return found
 
 
-def _worse(fate: Fate) -> Fate:
-    return Fate.CHANGED if fate is Fate.IMPORTED else fate
+def file_notes(text: str, lines: Sequence[Line]) -> list[str]:
+    """Return why Debian's cron ignores the whole file as it stands; nothing when it reads it."""
+    said = "Debian's cron ignores the whole file as it stands, so none of its lines runs there"
+    spoilt = next((line for line in lines if line.spoils), None)
+    if spoilt is not None:
+        return [f"{said}: see line {spoilt.number}"]
+    last = text.rpartition("\n")[2].lstrip(" \t")
+    return [f"{said}: it does not end with a line end"] if last and not last.startswith("#") else []
 
 
-def _entry(number: int, line: str, settings: Settings, state: _State, now: datetime.datetime) -> Line:
-    parts = _split(line, settings)
+def _line(number: int, text: str, settings: Settings, state: _State, now: datetime.datetime) -> Line:
+    """Return what becomes of a line that is no comment and gives no variable a value."""
+    parts = _split(text, settings)
     if parts is None:
-        return Line(number, line, Fate.REFUSED, ("it is neither an entry nor a variable; cron ignores the whole file",))
+        if (named := _NO_VALUE.fullmatch(text)) is not None:
+            state.env[named[1]] = ""
+        return Line(number, text.rstrip(), Fate.REFUSED, (_no_entry(text, settings),), spoils=True)
+    expression, user, command = parts
+    if expression != "@reboot":
+        try:
+            vixie.read(expression)
+        except vixie.VixieError as exc:
+            return Line(number, text.rstrip(), Fate.REFUSED, (f"cron refuses it: {exc}", *_hints(text)), spoils=True)
+    if len(command.encode(errors="surrogateescape")) > vixie.MAX_COMMAND:
+        note = f"its command is longer than the {vixie.MAX_COMMAND} bytes that cron reads"
+        return Line(number, text.rstrip(), Fate.REFUSED, (note,), spoils=True)
+    return _entry(number, text.rstrip(), (expression, user, command), settings, state, now)
+
+
+def _no_entry(text: str, settings: Settings) -> str:
+    """Say why a line is no entry."""
+    if (named := _NO_VALUE.fullmatch(text)) is not None:
+        return f'cron refuses a variable without a value; write {named[1]}=""'
+    if text.strip() == "":
+        return "it is not blank to cron: it holds a carriage return or another odd space"
+    found = _split(text, replace(settings, user_column=False))
+    if found is not None and settings.user_column:
+        return "it has no command; each entry of a system crontab names its user before the command"
+    return " ".join(["it is neither an entry nor a variable", *(f"({hint})" for hint in _hints(text))])
+
+
+def _hints(text: str) -> list[str]:
+    """Say what a line that cron refuses seems to mean."""
+    word = text.split()[0] if text.split() else ""
+    if text.startswith("\ufeff"):
+        return ["the file begins with a byte order mark; save it without"]
+    if re.match(r"-[\d*@]", text):
+        return ["a '-' before an entry keeps other crons from logging it; take it out"]
+    if word in ("@every_minute", "@every_second") or re.fullmatch(r"@\d+", word):
+        return [f"{word} is for other crons; write '* * * * *' or make a job with @every"]
+    if word.startswith("@") and word.lower() in (*vixie.NICKNAMES, "@reboot"):
+        return [f"cron knows it in small letters only: {word.lower()}"]
+    if word in ("export", "set", "setenv"):
+        return ["a crontab is no shell script: write NAME=value"]
+    return []
+
+
+def _entry(
+    number: int,
+    line: str,
+    parts: tuple[str, str, str],
+    settings: Settings,
+    state: _State,
+    now: datetime.datetime,
+) -> Line:
     expression, user, command = parts
     if expression == "@reboot":
         return Line(number, line, Fate.REFUSED, ("@reboot is not supported; start it from a unit of the system",))
-    if not command:
-        return Line(number, line, Fate.REFUSED, ("it has no command; cron ignores the whole file",))
-    notes: list[str] = []
-    zone, zone_notes = _zone(settings, state.env)
-    schedule, fault = _schedule(expression, zone, notes, now)
+    if not command.strip():
+        return Line(number, line, Fate.REFUSED, ("it has no command: cron does nothing, in the user's name",))
+    if not _is_text(line):
+        return Line(number, line, Fate.REFUSED, ("it is not UTF-8 text; convert the file first, with iconv(1)",))
+    zone, hints = _zone(settings, state.env)
+    schedule, changes, fault = _schedule(expression, zone, now)
     if fault:
         return Line(number, line, Fate.REFUSED, (fault,))
+    notes = list(changes)
+    if command.endswith("\r"):
+        command = command.rstrip("\r")
+        notes.append("it ends with a carriage return, which cron gives to the command; it is left out here")
+    if (odd := _NO_COMMAND.match(command)) is not None:
+        hints.append(f"its command begins with {odd[0]!r}: cron has five fields, and a user in system crontabs only")
     job: dict[str, Any] = {
         "name": unique(_name(command), state.names),
         "type": "command",
@@ -129,26 +202,32 @@ def _entry(number: int, line: str, settings: Settings, state: _State, now: datet
     env = _environment(state.env, notes)
     if env:
         job["env"] = env
-    return Line(number, line, Fate.CHANGED if notes else Fate.IMPORTED, (*notes, *zone_notes), job)
+    return Line(number, line, Fate.CHANGED if notes else Fate.IMPORTED, (*notes, *hints), job)
+
+
+def _is_text(text: str) -> bool:
+    """Say whether all of it was UTF-8."""
+    return text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def _split(line: str, settings: Settings) -> tuple[str, str, str] | None:
-    """Return (expression, user, command), or None."""
+    """Return (expression, user, command), or None where cron misses a part."""
     count = 1 if line.startswith("@") else 5
-    words = line.split(None, count + (1 if settings.user_column else 0))
-    if len(words) < count + (1 if settings.user_column else 0):
+    words = re.split(r"[ \t]+", line, maxsplit=count + settings.user_column)
+    if len(words) < count or not words[count - 1]:
         return None
     expression = " ".join(words[:count])
     if count == 1 and expression != "@reboot" and expression not in vixie.NICKNAMES:
         return None
+    if settings.user_column and (len(words) < count + 2 or not words[count]):
+        return None
     user = words[count] if settings.user_column else ""
-    rest = words[count + 1 :] if settings.user_column else words[count:]
-    return expression, user, rest[0] if rest else ""
+    return expression, user, "".join(words[count + settings.user_column :])
 
 
 def _is_disabled_entry(text: str, settings: Settings) -> bool:
     parts = _split(text, settings)
-    if parts is None or not parts[2]:
+    if parts is None or not parts[2].strip() or _LEGEND.fullmatch(f"{parts[1]} {parts[2]}".strip()):
         return False
     try:
         vixie.read(parts[0])
@@ -157,29 +236,30 @@ def _is_disabled_entry(text: str, settings: Settings) -> bool:
     return True
 
 
-def _schedule(expression: str, zone: str, notes: list[str], now: datetime.datetime) -> tuple[str, str]:
-    """Return (our schedule, "") or ("", why not). The next fires are compared with those that cron would make of it."""
-    try:
-        entry = vixie.read(expression)
-    except vixie.VixieError as exc:
-        return "", f"cron refuses it, and the whole file with it: {exc}"
+@lru_cache(maxsize=4096)
+def _schedule(expression: str, zone: str, now: datetime.datetime) -> tuple[str, tuple[str, ...], str]:
+    """Return (our schedule, what is different, "") or ("", (), why not).
+
+    The next fires are compared with those that cron would make of it.
+    """
+    entry = vixie.read(expression)
     theirs = [round(instant.timestamp() * 1000) for instant in entry.fires(now, ZoneInfo(zone), PROVEN_FIRES)]
     if not theirs:
-        return "", f"it never fires under cron: {expression}"
+        return "", (), f"it never fires under cron: {expression}"
     after_ms = round(now.timestamp() * 1000)
     if _fires(expression, zone, after_ms, theirs[-1]) == theirs:
-        return expression, ""
+        return expression, (), ""
     ours = _fires(entry.text, zone, after_ms, theirs[-1])
     if ours is None:
-        return "", f"what cron makes of it cannot be written down: {entry.text}"
-    notes.append(f"cron reads {expression!r} as {entry.text!r}, and so do we")
+        return "", (), f"what cron makes of it cannot be written down: {entry.text}"
+    notes = [f"cron reads {expression!r} as {entry.text!r}, and so do we"]
     if ours != theirs:
         at = datetime.datetime.fromtimestamp(min(set(ours) ^ set(theirs)) / 1000, datetime.UTC)
         notes.append(
             f"of its next {len(theirs)} fires not all are the same under cron; the first that differs:"
             f" {at.strftime('%Y-%m-%dT%H:%MZ')}"
         )
-    return entry.text, ""
+    return entry.text, tuple(notes), ""
 
 
 def _fires(expression: str, zone: str, after_ms: int, until_ms: int) -> list[int] | None:
@@ -204,24 +284,19 @@ def _zone(settings: Settings, env: dict[str, str]) -> tuple[str, list[str]]:
 
 def _executable(command: str, env: dict[str, str]) -> str:
     """Return the command line for /bin/sh that does what cron does with the command."""
-    line, stdin = _percent(command)
+    line, stdin = vixie.split_input(command)
+    if not line.rstrip().endswith("\\"):
+        line = line.rstrip(" \t")
     shell = env.get("SHELL", "/bin/sh")
     if shell not in _SHELLS:
         line = f"{shlex.quote(shell)} -c {shlex.quote(line)}"
-    elif stdin is not None:
+    elif stdin:
         line = f"/bin/sh -c {shlex.quote(line)}"
-    if stdin is not None:
+    if stdin:
         lines = stdin.removesuffix("\n").split("\n")
         line = f"printf '%s\\n' {' '.join(map(shlex.quote, lines))} | {line}"
     # Under cron a command begins in its user's home; under us in a fresh folder of its own.
     return f"cd && {line}"
-
-
-def _percent(command: str) -> tuple[str, str | None]:
-    """Split at the first bare `%`: what follows is standard input, where each further one is a line end."""
-    parts = re.split(r"(?<!\\)%", command)
-    plain = [part.replace("\\%", "%") for part in parts]
-    return plain[0], None if len(plain) == 1 else "\n".join(plain[1:])
 
 
 def _environment(env: dict[str, str], notes: list[str]) -> dict[str, str]:
@@ -229,7 +304,7 @@ def _environment(env: dict[str, str], notes: list[str]) -> dict[str, str]:
     for name, value in env.items():
         if name in ("SHELL", "MAILTO", "MAILFROM", "CRON_TZ", "CONTENT_TYPE", "CONTENT_TRANSFER_ENCODING", "LOGNAME"):
             continue
-        if not _VARIABLE.fullmatch(name) or name.startswith(_RESERVED):
+        if not _VARIABLE.fullmatch(name) or name.startswith(_RESERVED) or not _is_text(value):
             notes.append(f"the variable {name!r} cannot be set for a job")
         else:
             kept[name] = value
@@ -238,8 +313,13 @@ def _environment(env: dict[str, str], notes: list[str]) -> dict[str, str]:
 
 def mail_notes(text: str) -> list[str]:
     """Return what changes for whoever got cron's mail."""
-    found = [m["value"] for line in text.splitlines() if (m := _ASSIGNMENT.fullmatch(line)) and m["name"] == "MAILTO"]
-    wanted = [_unquoted(value) for value in found]
+    wanted = []
+    for line in text.split("\n"):
+        assigned = vixie.variable(line)
+        if assigned is not None and assigned[0] == "MAILTO":
+            wanted.append(assigned[1])
+        elif (named := _NO_VALUE.fullmatch(line)) is not None and named[1] == "MAILTO":
+            wanted.append("")
     if wanted and not any(wanted):
         return []
     whom = ", ".join(dict.fromkeys(one for one in wanted if one)) or "the owner"
@@ -275,9 +355,3 @@ def unique(name: str, taken: set[str]) -> str:
     found = next(one for one in candidates if one not in taken)
     taken.add(found)
     return found
-
-
-def _unquoted(text: str) -> str:
-    if len(text) >= 2 and text[0] == text[-1] and text[0] in "\"'":
-        return text[1:-1]
-    return text

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+import re
 import subprocess
+import sys
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from cronkeeper_cli import crontab_text, kubernetes
-from cronkeeper_cli.crontab_text import Fate, Line, Settings, mail_notes, read_crontab
-from cronkeeper_cli.documents import parse_jobs, read_text
+from cronkeeper_cli.crontab_text import Fate, Line, Settings, file_notes, mail_notes, read_crontab
+from cronkeeper_cli.documents import parse_jobs, read_bytes, read_text
 from cronkeeper_cli.failures import EXIT_USAGE, CommandError
 from cronkeeper_cli.offline import job_faults, local_zone
 from cronkeeper_cli.output import cell_text, yaml_text
@@ -21,6 +25,8 @@ from cronkeeper_cli.session import DEFAULT_NAMESPACE, Session, pass_session
 
 _CRONTAB = "/usr/bin/crontab"
 _SYSTEM = ("/etc/crontab", "/etc/cron.d/")
+#: Debian's cron reads no other files of /etc/cron.d.
+_CRON_D_NAME = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 apply_option = click.option("--apply", "do_apply", is_flag=True, help="Create the jobs; without it nothing is done.")
 form_option = click.option(
@@ -84,11 +90,14 @@ def import_crontab(
     now = from_ms(SystemClock().now_ms())
     reports: list[tuple[str, list[Line], list[str]]] = []
     for file in files or (f"crontab of {user}",):
-        text = read_text(file) if files else _users_crontab(str(user))
+        data = (sys.stdin.buffer.read() if file == "-" else read_bytes(file)) if files else _users_crontab(str(user))
         label = source or (str(user) if user else Path(file).name if file != "-" else "stdin")
         in_system = file.startswith(_SYSTEM) if system is None else system
         settings = Settings(label, in_system, user, zone, heed_cron_tz)
-        reports.append((file, read_crontab(text, settings, now=now), mail_notes(text)))
+        lines, notes = read_file(data, settings, now=now)
+        if file.startswith("/etc/cron.d/") and not _CRON_D_NAME.fullmatch(Path(file).name):
+            notes.append("Debian's cron ignores a file of such a name: letters, digits, `-` and `_` only")
+        reports.append((file, lines, notes))
     jobs = _distinct([line.job for _, lines, _ in reports for line in lines if line.job is not None])
     if form == "report":
         for file, lines, notes in reports:
@@ -130,6 +139,21 @@ def import_k8s(session: Session, sources: tuple[str, ...], namespace: str | None
         _finish(session, mine, name, do_apply, form, paused=[job for space, job in paused if space == name])
 
 
+def read_file(data: bytes, settings: Settings, *, now: datetime.datetime) -> tuple[list[Line], list[str]]:
+    """Return what becomes of each line of a crontab, and what is to be said of it as a whole.
+
+    What the API would refuse is refused here, each by itself. Bytes that are not UTF-8 matter in entries only.
+    """
+    text = data.decode(errors="surrogateescape")
+    lines = read_crontab(text, settings, now=now)
+    return [_sound(line) for line in lines], [*file_notes(text, lines), *mail_notes(text)]
+
+
+def _sound(line: Line) -> Line:
+    faults = job_faults(line.job) if line.job is not None else []
+    return replace(line, fate=Fate.REFUSED, job=None, notes=tuple(faults)) if faults else line
+
+
 def report(file: str, lines: Sequence[Line], notes: Sequence[str]) -> list[str]:
     """Return the report on one crontab, for people."""
     counts = {fate: sum(line.fate is fate for line in lines) for fate in Fate}
@@ -137,12 +161,16 @@ def report(file: str, lines: Sequence[Line], notes: Sequence[str]) -> list[str]:
     if not lines:
         said = [f"{file}: no entry"]
     for line in lines:
-        said.append(f"{line.number:5} {line.fate.value:9} {cell_text(line.text)}")
+        said.append(f"{line.number:5} {line.fate.value:9} {_shown(line.text)}")
         if line.job is not None:
             zone = f" ({line.job['timezone']})" if "timezone" in line.job else ""
             said.append(f"                as {line.job['name']}: {line.job['schedule']}{zone}")
-        said += [f"                note: {cell_text(note)}" for note in line.notes]
-    return [*said, *(f"note: {cell_text(note)}" for note in notes)]
+        said += [f"                note: {_shown(note)}" for note in line.notes]
+    return [*said, *(f"note: {_shown(note)}" for note in notes)]
+
+
+def _shown(text: str) -> str:
+    return cell_text(text.encode(errors="surrogateescape").decode(errors="backslashreplace"))
 
 
 def _with_jobs(
@@ -193,13 +221,13 @@ def _zone(timezone: str | None) -> str:
         raise CommandError(f"--timezone: {exc}", EXIT_USAGE) from exc
 
 
-def _users_crontab(user: str) -> str:
+def _users_crontab(user: str) -> bytes:
     try:
-        done = subprocess.run([_CRONTAB, "-l", "-u", user], capture_output=True, text=True, check=False, timeout=30)
+        done = subprocess.run([_CRONTAB, "-l", "-u", user], capture_output=True, check=False, timeout=30)
     except OSError as exc:
         raise CommandError(f"crontab(1) cannot be run: {exc.strerror}") from exc
     if done.returncode != 0:
-        raise CommandError(f"crontab -l -u {user}: {done.stderr.strip() or 'failed'}")
+        raise CommandError(f"crontab -l -u {user}: {done.stderr.decode(errors='replace').strip() or 'failed'}")
     return done.stdout
 
 

@@ -1,13 +1,15 @@
-"""What Debian's cron makes of five fields, garbage and all. PURE.
+"""What Debian's cron makes of a line: of its five fields, garbage and all, of a variable, of a command's `%`. PURE.
 
 An import must know what a line has meant until now, which is not always what it says: cron drops whatever follows a
 number that it could read (`1#2` is 1), lets ranges run backwards (`5-1` never fires) and steps past the end (`*/99` is
-the first value). This is entry.c of cron 3.0pl1-162, and nothing of the strict reader in the core.
+the first value). This is what cron 3.0pl1-162 does, and nothing of the strict reader in the core;
+tests/integration/test_import_cron.py asks the real one.
 """
 
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
@@ -32,6 +34,13 @@ _FIELDS = (
     ("day of week", 0, 7, _DAYS),
 )
 _DAY = datetime.timedelta(days=1)
+#: cron refuses a longer command, and the whole file with it.
+MAX_COMMAND = 998
+#: What is longer of a variable's line is cut off.
+MAX_VARIABLE = 998
+#: What C calls a space.
+_SPACES = " \t\n\v\f\r"
+_LONGEST_NUMBER = 2**63 - 1
 #: How far ahead fires are looked for.
 _YEARS = 28
 
@@ -103,13 +112,63 @@ class Entry:
 
 def read(text: str) -> Entry:
     """Return what cron makes of five fields or a nickname. Raises VixieError when it would refuse them."""
-    words = NICKNAMES.get(text, text).split()
+    words = re.split(r"[ \t]+", NICKNAMES.get(text, text).strip(" \t"))
     if len(words) != 5:
         raise VixieError(f"{len(words)} fields, 5 are needed")
     sets = [_values(word, *field) for word, field in zip(words, _FIELDS, strict=True)]
     weekdays = frozenset(value % 7 for value in sets[4])
     stars = [word.startswith("*") for word in words]
     return Entry(sets[0], sets[1], sets[2], sets[3], weekdays, (stars[0], stars[1], stars[2], stars[3], stars[4]))
+
+
+def variable(line: str) -> tuple[str, str] | None:
+    """Return the name and the value that a line (without its line end) gives to a variable; None if it is none.
+
+    `NAME=` without a value is none: cron then takes it for an entry, and refuses it.
+    """
+    quote, rest = _opened(line.lstrip(" \t")[:MAX_VARIABLE])
+    stops = f"={quote}" if quote else f"={_SPACES}"
+    end = next((at for at, char in enumerate(rest) if char in stops), len(rest))
+    name, rest = rest[:end], rest[end:]
+    if quote and rest.startswith(quote):
+        quote, rest = "", rest[1:]
+    rest = rest.lstrip(_SPACES)
+    value = rest[1:].lstrip(_SPACES)
+    if not rest.startswith("=") or not value:
+        return None
+    opened, value = _opened(value)
+    # cron forgets to close the quote of a name that has a `=` inside it.
+    if not (opened or quote):
+        return name, value.rstrip(_SPACES)
+    value, closed, left = value.partition(opened or quote)
+    return (name, value) if closed and not left.strip(_SPACES) else None
+
+
+def _opened(text: str) -> tuple[str, str]:
+    """Return the quote that a text begins with, and what follows it."""
+    return (text[0], text[1:]) if text.startswith(("'", '"')) else ("", text)
+
+
+def split_input(command: str) -> tuple[str, str]:
+    """Return what cron gives to the shell of a crontab's command, and what to its standard input.
+
+    The first bare `%` divides them, each further one is a line end. A backslash keeps a `%` from that; before another
+    backslash it is dropped too, but in the command only.
+    """
+    line: list[str] = []
+    at = 0
+    while at < len(command) and command[at] != "%":
+        escapes = command[at] == "\\" and command[at + 1 : at + 2] in ("%", "\\")
+        at += escapes
+        line.append(command[at])
+        at += 1
+    given = re.sub(r"\\?%", lambda match: "\n" if match[0] == "%" else "%", command[at + 1 :])
+    return "".join(line), given + "\n" if given and not given.endswith("\n") else given
+
+
+def as_command(text: str) -> str:
+    """Return a command for the shell as a crontab must have it: the reverse of `split_input`, without any input."""
+    return re.sub(r"\\(?=[\\%])", r"\\\\", text).replace("%", "\\%")
 
 
 def _values(word: str, name: str, low: int, high: int, names: tuple[str, ...]) -> frozenset[int]:
@@ -151,7 +210,9 @@ def _number(text: str, name: str, low: int, names: tuple[str, ...]) -> tuple[int
         return names.index(word.lower()) + low, rest
     if not word.isdigit():
         raise VixieError(f"{name}: {text[:20]!r} is not a value")
-    return int(word[:9]), rest
+    # atoi(3): a number is cut to 32 bits.
+    value = int(word[-19:]) if len(word.lstrip("0")) <= 19 else _LONGEST_NUMBER
+    return (min(value, _LONGEST_NUMBER) + 2**31) % 2**32 - 2**31, rest
 
 
 def _add(found: set[int], values: range | list[int], name: str, low: int, high: int) -> None:

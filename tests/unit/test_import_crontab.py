@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from cronkeeper.domain.instants import to_ms
 from cronkeeper.domain.schedule import parse_schedule
 from cronkeeper_cli import vixie
-from cronkeeper_cli.crontab_text import Fate, Line, Settings, mail_notes, read_crontab
+from cronkeeper_cli.crontab_text import Fate, Line, Settings, file_notes, mail_notes, read_crontab
 from tests.unit.test_cli_commands import run
 
 NOW = datetime.datetime(2026, 2, 1, 12, tzinfo=datetime.UTC)
@@ -53,13 +53,68 @@ def job(text: str, **changes: object) -> dict[str, object]:
         ("0 0 * * 5-7", "0 0 * * 0,5,6"),
         ("0 0 * jan,MAR mon-fri", "0 0 * 1,3 1-5"),
         ("@hourly", "0 * * * *"),
+        ("0~59 * * * *", "0 * * * *"),
+        ("4294967296 * * * *", "0 * * * *"),
+        ("\t5\t\t4 * *  *", "5 4 * * *"),
     ],
 )
 def test_cron_drops_garbage_and_wraps_sunday(said: str, meant: str) -> None:
     assert vixie.read(said).text == meant
 
 
-@pytest.mark.parametrize("said", ["L * * * *", "? * * * *", "1/20 * * * *", "1,,2 * * * *", "0 24 * * *", "* * * *"])
+@pytest.mark.parametrize(
+    ("line", "variable"),
+    [
+        ("A=b", ("A", "b")),
+        (" A = b c \t\r", ("A", "b c")),
+        ("A='b c '  ", ("A", "b c ")),
+        ('"A b"="c"', ("A b", "c")),
+        ('A=b "c"', ("A", 'b "c"')),
+        ("A=b=c#d", ("A", "b=c#d")),
+        ('A"B=c', ('A"B', "c")),
+        ("A=''", ("A", "")),
+        ("=b", ("", "b")),
+        ("A=" + "x" * 1500, ("A", "x" * 996)),
+        ("A=", None),
+        ("A = \t", None),
+        ('A="b" c', None),
+        ('A="b', None),
+        ('"x=y"=z', None),
+        ("a b=c", None),
+        ("0 5 * * * A=b c", None),
+        ("@daily A=b c", None),
+    ],
+)
+def test_a_variable_is_what_cron_makes_of_it(line: str, variable: tuple[str, str] | None) -> None:
+    assert vixie.variable(line) == variable
+
+
+@pytest.mark.parametrize(
+    ("said", "command", "given"),
+    [
+        (r"a\%b", "a%b", ""),
+        (r"grep '\\.txt$'", r"grep '\.txt$'", ""),
+        (r"a\\%b", "a\\", "b\n"),
+        (r"a\\\%b", r"a\%b", ""),
+        ("a%", "a", ""),
+        ("a%%", "a", "\n"),
+        ("a %  b %c%", "a ", "  b \nc\n"),
+        (r"a%b\\%c\d", "a", "b\\%c\\d\n"),
+        ("a\\", "a\\", ""),
+    ],
+)
+def test_backslashes_and_percent_signs_are_what_cron_makes_of_them(said: str, command: str, given: str) -> None:
+    assert vixie.split_input(said) == (command, given)
+
+
+@given(st.text(alphabet="\\\\%a ", max_size=12))
+def test_a_command_survives_the_way_into_a_crontab_and_back(command: str) -> None:
+    assert vixie.split_input(vixie.as_command(command)) == (command, "")
+
+
+@pytest.mark.parametrize(
+    "said", ["L * * * *", "? * * * *", "1/20 * * * *", "1,,2 * * * *", "0 24 * * *", "* * * *", "0\u00a00 * * *"]
+)
 def test_what_cron_refuses_is_refused(said: str) -> None:
     with pytest.raises(vixie.VixieError):
         vixie.read(said)
@@ -112,6 +167,47 @@ def test_a_percent_sign_begins_the_input(tmp_path: Path) -> None:
     assert done.stdout == "first line\nit's % two\n"
 
 
+def test_an_input_without_a_line_is_no_input() -> None:
+    assert job("0 0 * * * cat %")["executable"] == "cd && cat"
+
+
+def test_a_nul_ends_a_line() -> None:
+    lines = read("0 0 * * * x\0# y\n0 1 * * * x\0y\n# z\0 0 2 * * * x\n")
+    assert [(line.number, line.fate, line.spoils) for line in lines] == [
+        (1, Fate.IMPORTED, False),
+        (2, Fate.IMPORTED, False),
+        (2, Fate.REFUSED, True),
+    ]
+
+
+def test_only_a_line_feed_ends_a_line() -> None:
+    (line,) = read("0 0 * * * echo a\x0bb\x85c\u2028d\n")
+    assert line.job is not None
+    assert line.job["executable"] == "cd && echo a\x0bb\x85c\u2028d"
+
+
+def test_a_carriage_return_at_the_end_is_left_out_and_told() -> None:
+    (line,) = read('A="b"\r\n0 0 * * * x -y\r\n')
+    assert line.fate is Fate.CHANGED
+    assert line.job is not None
+    assert (line.job["executable"], line.job["env"]) == ("cd && x -y", {"A": "b"})
+    assert "carriage return" in line.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("column", "spoils"), [("0 0 * * * root", True), ("0 0 * * * root ", False), ("@daily x", True)]
+)
+def test_a_system_entry_needs_a_command(column: str, spoils: bool) -> None:
+    line = one(column, user_column=True)
+    assert (line.fate, line.spoils) == (Fate.REFUSED, spoils)
+    assert "it has no command" in line.notes[0]
+
+
+@pytest.mark.parametrize("line", ["0 0 12 * * ? /opt/x", "0 0 * * * root /opt/x", "0 0 * * * * x"])
+def test_a_sixth_field_or_a_user_out_of_place_is_told(line: str) -> None:
+    assert "its command begins with" in one(line).notes[-1]
+
+
 def test_another_shell_is_kept() -> None:
     lines = read("SHELL=/bin/bash\n0 0 * * * [[ 1 == 1 ]] && echo 'a b'\n")
     assert lines[0].job is not None
@@ -150,6 +246,16 @@ def test_what_cron_misreads_is_imported_as_cron_reads_it() -> None:
         ("5-1 * * * * x", "never fires"),
         ("L * * * * x", "refuses it"),
         ("0 0 * * *", "it has no command"),
+        ("0 0 * * *  ", "it has no command"),
+        ("@Daily x", "in small letters only: @daily"),
+        ("@every_minute x", "for other crons"),
+        ("-*/15 * * * * x", "keeps other crons from logging"),
+        ("export A=b", "no shell script"),
+        ("A=", 'write A=""'),
+        ("0 0 * * * " + "x" * 999, "longer than the 998 bytes"),
+        ("\r", "not blank to cron"),
+        ("\f0 0 * * * x", "'\\x0c0' is not a value"),
+        ("\ufeff0 0 * * * x", "byte order mark"),
         ("hello world", "neither an entry nor a variable"),
     ],
 )
@@ -157,11 +263,14 @@ def test_what_is_not_imported_says_why(text: str, said: str) -> None:
     line = one(text)
     assert line.fate is Fate.REFUSED
     assert line.job is None
-    assert said in line.notes[0]
+    assert any(said in note for note in line.notes), line.notes
 
 
 def test_a_disabled_entry_is_named_and_a_comment_is_not() -> None:
-    lines = read("# m h dom mon dow command\n#0 5 * * 1 tar -zcf /var/backups/home.tgz /home/\n# just words here\n")
+    lines = read(
+        "# m h dom mon dow command\n#0 5 * * 1 tar -zcf /var/backups/home.tgz /home/\n# just words here\n"
+        "# * * * * * user-name command to be executed\n# * * * * * <command>\n"
+    )
     assert [(line.number, line.fate) for line in lines] == [(2, Fate.DISABLED)]
 
 
@@ -184,10 +293,22 @@ def test_a_name_stays_when_the_line_moves_or_its_schedule_changes() -> None:
     assert names == [names[0], f"{names[0]}-2"]
 
 
-def test_a_file_without_its_last_line_end_is_told() -> None:
-    (line,) = read("0 0 * * * x")
-    assert line.fate is Fate.CHANGED
-    assert "does not end with a line end" in line.notes[0]
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("0 0 * * * x", "it does not end with a line end"),
+        ("0 0 * * * x\nA=b", "it does not end with a line end"),
+        ("0 0 * * * x\n# c", ""),
+        ("0 0 * * * x\n \t", ""),
+        ("0 0 * * * x\nMAILTO=\n", "see line 2"),
+        ("0 0 * * * x\n61 0 * * * x", "see line 2"),
+        ("@reboot x\n0 0 30 2 * x\n0 0 * * *\n", ""),
+    ],
+)
+def test_it_is_told_once_that_cron_ignores_the_whole_file(text: str, said: str) -> None:
+    notes = file_notes(text, read(text))
+    assert len(notes) == bool(said)
+    assert all(said in note for note in notes)
 
 
 @pytest.mark.parametrize(
@@ -213,6 +334,25 @@ def test_the_command_reports_and_does_nothing(tmp_path: Path) -> None:
     jobs = json.loads(run("import", "crontab", str(file), "--timezone", "UTC", "-o", "json").output)
     assert [(one["schedule"], one["executable"]) for one in jobs] == [("0 3 * * *", "cd && /opt/backup")]
     assert jobs[0]["labels"] == {"imported-from": "tab"}
+
+
+def test_bytes_that_are_no_text_matter_in_entries_only(tmp_path: Path) -> None:
+    file = tmp_path / "tab"
+    file.write_bytes(b"# caf\xe9\n0 3 * * * /opt/caf\xe9\n0 4 * * * /opt/tea\r\n")
+    result = run("import", "crontab", str(file))
+    assert result.exit_code == 0, result.output
+    assert "1 changed, 1 refused" in result.output
+    assert "/opt/caf\\xe9" in result.output
+    assert "it is not UTF-8 text" in result.output
+
+
+def test_one_entry_that_the_api_would_refuse_does_not_stop_the_others(tmp_path: Path) -> None:
+    file = tmp_path / "tab"
+    file.write_text("0 3 * * * no/such/account x\n0 4 * * * root x\n")
+    result = run("import", "crontab", str(file), "--system")
+    assert result.exit_code == 0, result.output
+    assert "1 imported, 1 refused" in result.output
+    assert "run_as" in result.output
 
 
 def test_the_jobs_of_an_import_are_sound_for_the_api(tmp_path: Path) -> None:
