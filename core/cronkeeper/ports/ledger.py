@@ -108,7 +108,8 @@ class RunStore(Protocol):
     def claim(self, runs: Sequence[Run]) -> dict[RunKey, bool]:
         """Insert the rows; for each key say whether it is ours (by nonce). One statement when nobody else wants them.
 
-        A row of ours that was given up (lost) is not ours any more: a later attempt may be under way elsewhere.
+        A row of ours that was given up (lost) is not ours any more: a later attempt may be under way elsewhere. Nor is
+        anything new granted to a worker whose task was given to another one since, by a higher epoch than its fence.
 
         Raises UnavailableError: some, all or none may be ours. Calling again with the same nonces is safe.
         """

@@ -30,6 +30,11 @@ class SqlRunStore(RunReads, RunOutput):
     def claim(self, runs: Sequence[Run]) -> dict[RunKey, bool]:
         nonces = {run.key: run.nonce for run in runs}
         owners: dict[RunKey, str] = {}
+        outdated = self._outdated(runs)
+        if outdated:
+            kept = self._db.read(lambda conn: self._owners(conn, sorted(outdated)))
+            owners |= {key: kept.get(key, "") for key in outdated}
+            runs = [run for run in runs if run.key not in outdated]
         # All claimants go through the keys in the same order, or they would wait for each other in a circle.
         for rows in chunks([run_rows.to_row(run) for run in sorted(runs, key=lambda run: run.key)]):
             owners |= self._claim(rows)
@@ -141,6 +146,27 @@ class SqlRunStore(RunReads, RunOutput):
         self._db.transaction(lambda conn: self._purge_notes(conn, before_ms), repeatable=True)
         return removed
 
+    def _outdated(self, runs: Sequence[Run]) -> set[RunKey]:
+        """Return the claims of workers whose task was given to another one since.
+
+        Not a fence, as the row may be older on another member of a Galera cluster; but a worker that comes back late
+        is stopped by it even where the present owner cannot reach MySQL, and was granted the fire by ZooKeeper.
+        """
+        tasks = {(run.key.task.job_id, run.key.task.shard) for run in runs}
+        found: dict[Row, tuple[str, int]] = {}
+        for some in slices(sorted(tasks)):
+            among = self._flavour.among(("job_id", "shard"), len(some))
+            text = f"SELECT `job_id`, `shard`, `worker`, `epoch` FROM `assignments` WHERE {among}"
+            values = tuple(value for task in some for value in task)
+            for row in self._db.read(lambda conn: conn.exec_driver_sql(text, values).all()):  # noqa: B023
+                found[tuple(row[:2])] = (row[2], row[3])
+        outdated = set()
+        for run in runs:
+            worker, epoch = found.get((run.key.task.job_id, run.key.task.shard), ("", 0))
+            if worker not in ("", run.worker) and epoch > run.fence:
+                outdated.add(run.key)
+        return outdated
+
     def _claim(self, rows: Sequence[Row]) -> dict[RunKey, str]:
         """Insert rows that are missing; return the nonces of those that were there, or of all."""
         try:
@@ -164,9 +190,13 @@ class SqlRunStore(RunReads, RunOutput):
         if synced:
             self._db.synced(conn)
         self._flavour.insert(conn, schema.runs, run_rows.COLUMNS, rows, self._flavour.keep_old("nonce"))
-        columns, among = names((*run_rows.KEY, "nonce", "state")), self._flavour.among(run_rows.KEY, len(rows))
+        return self._owners(conn, [run_rows.key_of(row[:4]) for row in rows])
+
+    def _owners(self, conn: Connection, keys: Sequence[RunKey]) -> dict[RunKey, str]:
+        """Return whose rows these are, by nonce."""
+        columns, among = names((*run_rows.KEY, "nonce", "state")), self._flavour.among(run_rows.KEY, len(keys))
         text = f"SELECT {columns} FROM `runs` {self._flavour.by_key()} WHERE {among}"
-        found = conn.exec_driver_sql(text, tuple(value for row in rows for value in row[:4]))
+        found = conn.exec_driver_sql(text, tuple(value for key in keys for value in run_rows.key_row(key)))
         # A claim that the leader has given up is nobody's: a later attempt may be under way elsewhere.
         return {run_rows.key_of(row[:4]): "" if row[5] == RunState.LOST else row[4] for row in found}
 

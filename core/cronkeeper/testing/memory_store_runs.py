@@ -34,11 +34,18 @@ class MemoryRunStore:
 
     def claim(self, runs: Sequence[Run]) -> dict[RunKey, bool]:
         with self._memory.call("runs.claim"):
-            stored = {run.key: self._memory.runs.setdefault(run.key, run) for run in runs}
+            for run in runs:
+                if not self._is_outdated(run):
+                    self._memory.runs.setdefault(run.key, run)
+            stored = [(run, self._memory.runs.get(run.key)) for run in runs]
             return {
-                run.key: stored[run.key].nonce == run.nonce and stored[run.key].state is not RunState.LOST
-                for run in runs
+                run.key: row is not None and row.nonce == run.nonce and row.state is not RunState.LOST
+                for run, row in stored
             }
+
+    def _is_outdated(self, run: Run) -> bool:
+        given = self._memory.assignments.get(run.key.task)
+        return given is not None and given.worker not in ("", run.worker) and given.epoch > run.fence
 
     def record(self, runs: Sequence[Run]) -> list[RunKey]:
         with self._memory.call("runs.record"):

@@ -6,6 +6,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from cronkeeper.domain.ids import RunKey, TaskId
+from cronkeeper.domain.placement import Assignment, MoveReason
 from cronkeeper.domain.run import Run, RunState, Trigger
 from cronkeeper.ports import Store
 from tests.contract.test_store.builders import MINUTE_MS, nonce, recorded, run
@@ -43,6 +44,25 @@ def test_claiming_again_with_the_same_nonces_is_safe(store: Store) -> None:
     runs = [run(shard=shard) for shard in range(5)]
     store.runs.claim(runs[:3])
     assert store.runs.claim(runs) == {mine.key: True for mine in runs}
+
+
+def test_who_had_the_task_before_its_present_owner_is_granted_nothing_new(store: Store) -> None:
+    early = run(worker="w1", fence=5)
+    assert store.runs.claim([early]) == {early.key: True}
+    given = Assignment(early.key.task, "w2", 1, 6, MoveReason.WORKER_LOST, 1000)
+    store.assignments.save([given], term=store.terms.take("m1"))
+    late = [run(worker="w1", fence=5, fire_ms=(2 + number) * MINUTE_MS) for number in range(3)]
+    assert store.runs.claim([early, *late]) == {early.key: True, **{item.key: False for item in late}}
+    theirs = run(worker="w2", fence=6, fire_ms=late[0].key.fire_ms)
+    assert store.runs.claim([theirs]) == {theirs.key: True}
+
+
+def test_the_task_given_anew_to_its_owner_or_to_nobody_takes_nothing_away(store: Store) -> None:
+    term = store.terms.take("m1")
+    for number, worker in enumerate(("w1", "")):
+        store.assignments.save([Assignment(TaskId(1, 0), worker, 1, 9, MoveReason.RESTORE, 1000)], term=term)
+        mine = run(worker="w1", fence=5, fire_ms=(2 + number) * MINUTE_MS)
+        assert store.runs.claim([mine]) == {mine.key: True}
 
 
 def test_in_a_mixed_batch_each_key_is_judged_alone(store: Store) -> None:
