@@ -110,10 +110,10 @@ def test_no_task_is_no_file() -> None:
     assert rendered([]) == ()
 
 
-def test_a_large_group_names_twenty_and_counts_the_rest() -> None:
+def test_a_large_group_names_forty_and_counts_the_rest() -> None:
     (text,) = rendered([task(number) for number in range(1, 1001)])
     comment = text.splitlines()[3]
-    assert comment.startswith("# tasks 1/0 2/0 ") and comment.endswith(" 20/0 and 980 more")
+    assert comment.startswith("# tasks 1/0 2/0 ") and comment.endswith(" 40/0 and 960 more")
     assert len(text.splitlines()) == 5
 
 

@@ -25,7 +25,7 @@ from cronkeeper.domain.schedule import Dst, Kind, Schedule, clock_changes, load_
 
 MAX_LINES = 5000
 MAX_LINE_LENGTH = 900
-NAMED_TASKS = 20
+NAMED_TASKS = 40
 EVERY_MINUTE = "* * * * *"
 HEADER = "# Written by Cronkeeper, which overwrites every change.\n"
 NO_TASKS = "# no task: the sign that cron lives and reads this file\n"
