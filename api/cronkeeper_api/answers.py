@@ -87,6 +87,23 @@ class Run(Shape):
     cancel_requested: bool
 
 
+class ExistingRun(Shape):
+    run_id: str = Field(description="The newest attempt.")
+    fire_time: Instant
+    shard: int
+    state: RunState
+    reason: Reason | None
+
+
+class Backfill(Shape):
+    """What was (or would be) done to make up for the past."""
+
+    dry_run: bool
+    created: list[Run] = Field(description="The new runs, oldest first.")
+    existing: list[ExistingRun] = Field(description="What has a row already, and is left alone.")
+    unsettled: list[Instant] = Field(description="Fires whose grace is not over: they are left to the schedule.")
+
+
 class Forecast(Shape):
     next: list[Instant]
     words: str
@@ -219,6 +236,7 @@ class Problem(Shape):
 COMPONENTS: tuple[type[BaseModel], ...] = (
     Job,
     Run,
+    Backfill,
     Forecast,
     Why,
     Missed,

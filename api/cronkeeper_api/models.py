@@ -28,6 +28,7 @@ from cronkeeper.domain.labels import KEY, VALUE
 from cronkeeper.domain.schedule import MAX_SCHEDULE_LENGTH, MAX_SCHEDULES, Fold, Gap
 from cronkeeper.ports import Role
 from cronkeeper_manager.service import rules
+from cronkeeper_manager.service.backfill import MAX_PARALLEL
 
 DAY_S = 86_400
 MAX_JOBS = 10_000
@@ -269,6 +270,21 @@ class RunInput(Model):
     """A run on demand."""
 
     shard: int | None = Field(default=None, ge=0, lt=MAX_SHARDS, description="Only this shard; all unless given.")
+
+
+class BackfillInput(Model):
+    """A wish to make up for the past."""
+
+    begin: Instant = Field(alias="from", description="The first instant of the range.")
+    end: Instant = Field(alias="to", description="The first instant after the range.")
+    max_parallel: int = Field(
+        default=1,
+        ge=1,
+        le=MAX_PARALLEL,
+        description="How many runs of each shard may go at once; more than 1 takes a job whose concurrency is allow.",
+    )
+    rerun_skipped: bool = Field(default=False, description="Run what was skipped, too, as the next attempt.")
+    dry_run: bool = Field(default=False, description="Only show what would be created.")
 
 
 class ReassignInput(Model):

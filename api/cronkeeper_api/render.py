@@ -8,13 +8,14 @@ from typing import Any
 
 from flask import Response
 
+from cronkeeper.domain.ids import RunKey
 from cronkeeper.domain.instants import rfc3339
 from cronkeeper.domain.job import Job, JobState, LastRun, next_fire, spec_to_dict, status_of
 from cronkeeper.domain.run import UNSUCCESSFUL, Run
 from cronkeeper.ports import Event, Missed, Token
 from cronkeeper_manager.fleet import MoveView, PlanView, WorkerView
 from cronkeeper_manager.service import Answer as WhyAnswer
-from cronkeeper_manager.service import Applied, Change, Forecast
+from cronkeeper_manager.service import Applied, Backfill, Change, Forecast
 
 
 def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -70,6 +71,25 @@ def run_json(run: Run) -> dict[str, Any]:
         "output_tail": run.output_tail,
         "output_bytes": run.output_bytes,
         "cancel_requested": run.cancel_requested,
+    }
+
+
+def backfill_json(found: Backfill) -> dict[str, Any]:
+    """Return what a backfill created and what it left alone."""
+    return {
+        "dry_run": found.dry_run,
+        "created": [run_json(run) for run in found.created],
+        "existing": [
+            {
+                "run_id": str(RunKey(fate.fire.task, fate.fire.fire_ms, fate.attempt)),
+                "fire_time": rfc3339(fate.fire.fire_ms),
+                "shard": fate.fire.task.shard,
+                "state": fate.state.value,
+                "reason": None if fate.reason is None else fate.reason.value,
+            }
+            for fate in found.existing
+        ],
+        "unsettled": [rfc3339(ms) for ms in found.unsettled],
     }
 
 

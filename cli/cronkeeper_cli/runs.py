@@ -81,6 +81,51 @@ def run(session: Session, job: str, wait: bool, timeout_s: float, shard: int | N
         raise CommandError("\n".join(_how_it_ended(item) for item in failed), EXIT_ERROR)
 
 
+@click.command(
+    epilog="""\b
+Examples:
+  cronkeeper backfill listing --from 2026-11-01T00:00:00Z --to 2026-11-02T00:00:00Z --dry-run
+  cronkeeper backfill 17 --from 2026-11-01T00:00:00Z --to 2026-11-02T00:00:00Z --rerun-skipped
+  cronkeeper backfill listing --from 2026-11-01T00:00:00Z --to 2026-11-02T00:00:00Z --max-parallel 4"""
+)
+@click.argument("job")
+@click.option("--from", "begin", metavar="INSTANT", required=True, help="The first instant of the range (RFC 3339).")
+@click.option("--to", "end", metavar="INSTANT", required=True, help="The first instant after the range.")
+@click.option("--max-parallel", type=click.IntRange(1), default=1, show_default=True, help="So many at once.")
+@click.option("--rerun-skipped", is_flag=True, help="Run what was skipped, too.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be created.")
+@namespace_option
+@output_option
+@pass_session
+def backfill(
+    session: Session,
+    job: str,
+    begin: str,
+    end: str,
+    max_parallel: int,
+    rerun_skipped: bool,
+    dry_run: bool,
+    namespace: str,
+    form: str,
+) -> None:
+    """Make up for the past: create the runs of a range that have no row. Asking again creates nothing twice."""
+    body = {
+        "from": begin,
+        "to": end,
+        "max_parallel": max_parallel,
+        "rerun_skipped": rerun_skipped,
+        "dry_run": dry_run,
+    }
+    found = session.client.post(f"{session.job_path(job, namespace)}/backfill", body)
+    created = found["created"]
+    show_items(created, RUNS, form, nothing="no run is missing")
+    if form == "table":
+        says = "would be created" if dry_run else "created"
+        click.echo(
+            f"{len(created)} {says}, {len(found['existing'])} existing, {len(found['unsettled'])} left to the schedule"
+        )
+
+
 def _wait_for(session: Session, run_id: str, patience: Patience) -> Any:
     while True:
         item = session.client.get(f"/runs/{run_id}")
@@ -180,4 +225,4 @@ def cancel(session: Session, run_ids: tuple[str, ...], form: str) -> None:
     show_items(ended, RUNS, form)
 
 
-COMMANDS: list[click.Command] = [runs, logs, cancel]
+COMMANDS: list[click.Command] = [runs, logs, cancel, backfill]

@@ -23,6 +23,7 @@ MATRIX = {
     "POST /jobs/{job_id}/pause": "operator",
     "POST /jobs/{job_id}/resume": "operator",
     "POST /jobs/{job_id}/run": "operator",
+    "POST /jobs/{job_id}/backfill": "operator",
     "POST /jobs/{job_id}/reassign": "admin",
     "GET /jobs/{job_id}/next": "viewer",
     "GET /jobs/{job_id}/runs": "viewer",

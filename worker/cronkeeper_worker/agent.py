@@ -96,8 +96,8 @@ class Agent:
             self._to_take_over |= self._node.have().keys()
         self._take_over(tasks)
         self._publish(assigned)
-        self._on_demand(list(assigned))
-        return SOON_S if len(tasks) < len(assigned) else LOOK_S
+        waits = self._on_demand(list(assigned))
+        return SOON_S if waits or len(tasks) < len(assigned) else LOOK_S
 
     # -- inside
 
@@ -242,12 +242,16 @@ class Agent:
             self._coordinator.disown(self.info.id, stale)
         self._published, self._published_session = wanted, session
 
-    def _on_demand(self, tasks: Sequence[TaskId]) -> None:
-        """Run what people asked for: told by the queue at once, and found in the ledger if the news was lost."""
+    def _on_demand(self, tasks: Sequence[TaskId]) -> bool:
+        """Run what people asked for: told by the queue at once, and found in the ledger if the news was lost.
+
+        Returns whether anything is pending still: of a backfill, more will follow.
+        """
         self._coordinator.queued(tasks, watch=True)
         try:
             keys = [run.key for run in self._store.runs.pending(tasks)] if tasks else []
         except UnavailableError:
             # Nobody can claim it without MySQL; the queue keeps it.
-            return
+            return False
         self._node.demand([key for key in keys if self._journal.entry(key) is None], Trigger.MANUAL)
+        return bool(keys)

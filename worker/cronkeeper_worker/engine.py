@@ -284,7 +284,8 @@ class Engine:
         for entry in map(released, entries):
             item = self._board.tasks[entry.run.key.task]
             occupied = item.busy() or any(key.task == item.id for key in fresh)
-            if self._too_late(item, entry.run.key, self._parts.clock.now_ms()):
+            late = self._too_late(item, entry.run.key, self._parts.clock.now_ms())
+            if late and entry.run.trigger is not Trigger.MANUAL:
                 self._skip(entry, Reason.LATE)
             elif occupied and item.view.spec.concurrency is not Concurrency.ALLOW:
                 item.waiting[entry.run.key] = replace(entry, phase=Phase.WAITING)

@@ -118,7 +118,7 @@ def claim_runs(parts: Parts, able: Sequence[tuple[Installed, Entry]]) -> dict[Ru
     scheduled: list[Run] = []
     for _, entry in able:
         run = entry.run.evolve(state=advance(RunState.PENDING, RunEvent.CLAIM), claimed_ms=now_ms)
-        if run.trigger is Trigger.MANUAL and run.key.attempt == 1:
+        if run.trigger is Trigger.MANUAL:
             answers[run.key] = _claim_on_demand(parts, run)
         else:
             scheduled.append(run)

@@ -117,6 +117,21 @@ PENDING_RUN: dict[str, Any] = {
     "output_bytes": 0,
 }
 
+BACKFILL: dict[str, Any] = {
+    "dry_run": False,
+    "created": [{**PENDING_RUN, "id": "1-0-1772190300000-1", "fire_time": "2026-02-27T11:05:00Z"}],
+    "existing": [
+        {
+            "run_id": "1-0-1772193900000-1",
+            "fire_time": "2026-02-27T12:05:00Z",
+            "shard": 0,
+            "state": "succeeded",
+            "reason": None,
+        }
+    ],
+    "unsettled": [],
+}
+
 FORECAST = {
     "next": ["2026-03-29T00:05:00Z", "2026-03-29T01:05:00Z"],
     "words": "At 5 minutes past every hour (Europe/Berlin)",

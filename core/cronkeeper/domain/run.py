@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -125,6 +127,7 @@ class Run:
     #: 128 random bits in hex, made where the claim is made: whose row is it, when an answer was lost?
     nonce: str = ""
     generation: int = 0
+    #: The fencing number it was claimed with. Of a pending run of a backfill, which has none yet: see `at_once`.
     fence: int = 0
     reason: Reason | None = None
     claimed_ms: int | None = None
@@ -141,6 +144,12 @@ class Run:
     def id(self) -> str:
         return str(self.key)
 
+    @property
+    def at_once(self) -> int:
+        """Of a pending run of a backfill: how many such runs of its task may go at once. 0 for all other runs."""
+        nobodys = self.state is RunState.PENDING and self.trigger is Trigger.MANUAL and not self.worker
+        return self.fence if nobodys else 0
+
     def evolve(self, **changes: Any) -> Run:
         """Return a copy with these fields changed."""
         return replace(self, **changes)
@@ -152,3 +161,20 @@ def outweighs(reported: Run, stored: Run) -> bool:
     It happens when a worker that was cut off fires on by itself while another one takes its task over.
     """
     return stored.state is RunState.SKIPPED and reported.started_ms is not None and reported.nonce != stored.nonce
+
+
+def may_go(pending: Iterable[Run], active: Iterable[Run]) -> list[Run]:
+    """Return which pending runs on demand may be started now, by key.
+
+    Runs of a backfill go oldest first, as many of a task as it allows at once; the task's runs on demand that are
+    `active` count. All others may go.
+    """
+    busy = Counter(run.key.task for run in active if run.trigger is Trigger.MANUAL)
+    found = []
+    for run in sorted(pending, key=lambda run: run.key):
+        if run.at_once:
+            if busy[run.key.task] >= run.at_once:
+                continue
+            busy[run.key.task] += 1
+        found.append(run)
+    return found

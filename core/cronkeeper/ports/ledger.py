@@ -154,7 +154,11 @@ class RunStore(Protocol):
         ...
 
     def pending(self, tasks: Sequence[TaskId]) -> list[Run]:
-        """Return the tasks' pending runs on demand."""
+        """Return the tasks' pending runs on demand; of those of backfills only what may go now, by `may_go`."""
+        ...
+
+    def last_durations(self) -> dict[int, int]:
+        """Return how long each job's last run took, in ms, by the job's id; of those whose last run has ended."""
         ...
 
     def claim_pending(self, run: Run) -> bool:

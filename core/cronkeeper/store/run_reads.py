@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, and_, select, tuple_
 
 from cronkeeper.domain.ids import RunKey, TaskId
-from cronkeeper.domain.run import Run, RunState, Trigger
+from cronkeeper.domain.run import Run, RunState, Trigger, may_go
 from cronkeeper.errors import NotFoundError, WireFormatError
 from cronkeeper.store import run_rows, schema
 from cronkeeper.store.flavour import Row, names, slices
@@ -87,7 +87,15 @@ class RunReads:
         return self._db.read(lambda conn: self._of_tasks(conn, tasks, (RunState.LOST.value,), latest, (since_ms,)))
 
     def pending(self, tasks: Sequence[TaskId]) -> list[Run]:
-        return self._db.read(lambda conn: self._of_tasks(conn, tasks, (RunState.PENDING.value,)))
+        return self._db.read(lambda conn: self._may_go(conn, tasks))
+
+    def last_durations(self) -> dict[int, int]:
+        text = (
+            "SELECT h.`job_id`, r.`ended_ms` - r.`started_ms` FROM `job_heads` AS h JOIN `runs` AS r"
+            " ON r.`job_id` = h.`job_id` AND r.`shard` = h.`shard` AND r.`fire_ms` = h.`fire_ms`"
+            " AND r.`attempt` = h.`attempt` WHERE r.`started_ms` IS NOT NULL AND r.`ended_ms` IS NOT NULL"
+        )
+        return self._db.read(lambda conn: {int(job_id): int(took) for job_id, took in conn.exec_driver_sql(text)})
 
     def cancellations(self, worker: str) -> list[RunKey]:
         asked = self._db.read(lambda conn: self._of_worker(conn, worker, run_rows.ACTIVE_STATES, cancel_requested=True))
@@ -107,6 +115,28 @@ class RunReads:
             )
             found += self._runs(conn.exec_driver_sql(text, (*states, *some, *values)))
         return sorted((run for run in found if run.key.task in wanted), key=lambda run: run.key)
+
+    def _may_go(self, conn: Connection, tasks: Sequence[TaskId]) -> list[Run]:
+        """Return the tasks' pending runs; a backfill of thousands costs no more rows than may go at once."""
+        wanted = set(tasks)
+        found: list[Run] = []
+        of_backfill = f"(r.`fence` > 0 AND r.`worker` = '' AND r.`trigger` = '{Trigger.MANUAL}')"
+        for some in slices(sorted({task.job_id for task in wanted})):
+            ranked = (
+                f"SELECT {_columns_of('r')}, {of_backfill} AS `of_backfill`,"
+                f" ROW_NUMBER() OVER (PARTITION BY r.`job_id`, r.`shard`, {of_backfill} ORDER BY r.`fire_ms`, r.`attempt`) AS `place`"
+                f" FROM `runs` AS r {self._flavour.using('runs_by_state')}"
+                f" WHERE r.`state` = '{RunState.PENDING}' AND r.`job_id` IN ({self._flavour.marks(len(some))})"
+            )
+            text = (
+                f"SELECT {_columns_of('ranked')} FROM ({ranked}) AS ranked"
+                " WHERE ranked.`of_backfill` = 0 OR ranked.`place` <= ranked.`fence`"
+            )
+            found += self._runs(conn.exec_driver_sql(text, tuple(some)))
+        pending = [run for run in found if run.key.task in wanted]
+        queued = sorted({run.key.task for run in pending if run.at_once})
+        active = self._of_tasks(conn, queued, run_rows.ACTIVE_STATES) if queued else []
+        return may_go(pending, active)
 
     def _of_worker(
         self,

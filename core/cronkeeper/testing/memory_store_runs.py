@@ -15,6 +15,7 @@ from cronkeeper.domain.run import (
     RunState,
     Trigger,
     advance,
+    may_go,
     outweighs,
     reachable_from,
 )
@@ -92,7 +93,16 @@ class MemoryRunStore:
 
     def pending(self, tasks: Sequence[TaskId]) -> list[Run]:
         with self._memory.call("runs.pending"):
-            return self._of(tasks, {RunState.PENDING})
+            return may_go(self._of(tasks, {RunState.PENDING}), self._of(tasks, ACTIVE))
+
+    def last_durations(self) -> dict[int, int]:
+        with self._memory.call("runs.last_durations"):
+            heads = ((job_id, self._memory.runs.get(head.key)) for job_id, head in self._memory.heads.items())
+            return {
+                job_id: run.ended_ms - run.started_ms
+                for job_id, run in heads
+                if run is not None and run.started_ms is not None and run.ended_ms is not None
+            }
 
     def claim_pending(self, run: Run) -> bool:
         with self._memory.call("runs.claim_pending"):

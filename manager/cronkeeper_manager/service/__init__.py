@@ -6,6 +6,7 @@ is there, because the leader heals whatever it was not told. So a request is sav
 
 from cronkeeper_manager.service.apply import Applied, Change
 from cronkeeper_manager.service.artifacts import Artifacts, TooLargeError
+from cronkeeper_manager.service.backfill import Backfill, Backfills, Wish
 from cronkeeper_manager.service.jobs import Jobs, NameTakenError, StaleJobError
 from cronkeeper_manager.service.news import News
 from cronkeeper_manager.service.preview import Forecast, forecast
@@ -19,6 +20,8 @@ __all__ = [
     "Answers",
     "Applied",
     "Artifacts",
+    "Backfill",
+    "Backfills",
     "Caller",
     "Change",
     "Draft",
@@ -32,5 +35,6 @@ __all__ = [
     "Tokens",
     "TooLargeError",
     "Upload",
+    "Wish",
     "forecast",
 ]
