@@ -124,7 +124,8 @@ class RunReads:
         for some in slices(sorted({task.job_id for task in wanted})):
             ranked = (
                 f"SELECT {_columns_of('r')}, {of_backfill} AS `of_backfill`,"
-                f" ROW_NUMBER() OVER (PARTITION BY r.`job_id`, r.`shard`, {of_backfill} ORDER BY r.`fire_ms`, r.`attempt`) AS `place`"
+                f" ROW_NUMBER() OVER (PARTITION BY r.`job_id`, r.`shard`, {of_backfill}"
+                " ORDER BY r.`fire_ms`, r.`attempt`) AS `place`"
                 f" FROM `runs` AS r {self._flavour.using('runs_by_state')}"
                 f" WHERE r.`state` = '{RunState.PENDING}' AND r.`job_id` IN ({self._flavour.marks(len(some))})"
             )
