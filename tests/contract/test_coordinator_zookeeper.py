@@ -211,6 +211,26 @@ def test_a_session_survives_the_servers_restart(fleet: RealFleet, zookeeper_serv
     assert process.leadership() == leadership
 
 
+def test_servers_that_have_lost_their_data_are_gone_back_to() -> None:
+    """They refuse whoever has seen a later transaction than they have; after a while it does not insist on that."""
+    with ZooKeeper() as server:
+        fleet = RealFleet(server.create_chroot())
+        try:
+            process = fleet.process("one")
+            use_everything(process)
+            session_id = process.session_id
+            server.kill_member(0)
+            server.forget()
+            server.start_member(0)
+            eventually(lambda: process.connected and process.session_id not in (0, session_id), "a new session", 60)
+            eventually(lambda: process.silence_s() < 2.0, "heard")
+            process.ensure_layout()
+            process.announce(WorkerInfo("w1", "node-1"))
+            assert set(process.workers()) == {"w1"}
+        finally:
+            fleet.stop()
+
+
 def test_a_silent_server_is_left_for_another_with_the_same_session(
     behind: Callable[[int], Coordinator], links: list[Link]
 ) -> None:

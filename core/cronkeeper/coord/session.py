@@ -4,6 +4,9 @@ kazoo says CONNECTED for as long as it has not noticed anything else, which can 
 thread of ours asks the ensemble's leader once a second, and `silence_s` counts from the sending of the last question
 that was answered. What has stayed silent for a third of the session's time is cut off, so that kazoo tries another
 server while the session still lives.
+
+Servers that have lost their data, or were given an older copy, refuse whoever has seen a later transaction than they
+have. kazoo would insist for ever; ours does so for twice the session's time and then takes what it is given.
 """
 
 from __future__ import annotations
@@ -237,6 +240,10 @@ class KazooSession:
             self._heard_s = max(self._heard_s, sent_s)
 
     def _mend(self) -> None:
+        if not self._client.connected and self.silence_s() > 2 * self.timeout_s:
+            # What we saw last was so long ago that every server that still belongs to the ensemble has it by now. If
+            # the ensemble still knows the session, it goes on with it; if not, it says so, and we get another one.
+            self._client.last_zxid = 0
         # Probes are counted, not seconds: after this process was paused, the answers may be waiting to be read.
         if self._client.connected and self._unanswered * PROBE_EVERY_S > max(self.timeout_s / 3, PROBE_EVERY_S):
             log.warning("ZooKeeper is silent; trying another server", extra={"event": "zookeeper.silent"})
