@@ -228,11 +228,28 @@ def test_large_payloads_are_spread_over_several_operations(process: Coordinator)
     assert process.read_tasks(TASKS) == tasks
 
 
-def test_a_payload_that_the_server_would_choke_on_is_refused_before(process: Coordinator) -> None:
+@pytest.mark.parametrize("size", [300_000, 1_100_000])
+def test_t26_zk_node_limit(process: Coordinator, size: int) -> None:
+    """A payload beyond a megabyte would have the server break the connection, and each repetition would again."""
+    session_id = process.session_id
     with pytest.raises(WireFormatError):
-        process.put_tasks({TASKS[0]: b"x" * 300_000})
+        process.put_tasks({TASKS[0]: b"x" * size})
     assert process.connected
     assert process.task_names() == set()
+    assert process.session_id == session_id
+
+
+def test_t26_zk_node_limit_of_a_multi(process: Coordinator) -> None:
+    """1.2 MB in payloads that are each fine go in several operations; one too large among them, and nothing goes."""
+    session_id = process.session_id
+    tasks = dict.fromkeys(TASKS[:6], b"x" * 200_000)
+    process.put_tasks(tasks)
+    assert process.read_tasks(TASKS) == tasks
+    with pytest.raises(WireFormatError):
+        process.put_tasks({**dict.fromkeys(TASKS[6:12], b"x" * 200_000), TASKS[12]: b"x" * 1_100_000})
+    assert process.task_names() == set(tasks)
+    assert process.connected
+    assert process.session_id == session_id
 
 
 def test_foreign_names_and_payloads_do_not_hide_the_others(fleet: Fleet, process: Coordinator) -> None:

@@ -1,10 +1,14 @@
-"""What the store does when MariaDB, or the way to it, fails in the middle of things."""
+"""What the store does when MariaDB, or the way to it, fails in the middle of things.
+
+All that loses the answer to a COMMIT is T32 of the fault catalogue; connections that the server has ended are T31.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy.engine import make_url
@@ -108,6 +112,7 @@ def test_a_server_that_says_nothing_more_is_not_waited_for_for_long(store: Store
 def test_a_job_whose_commit_was_not_confirmed_is_found_to_be_saved(
     store: Store, truth: Store, proxy: LossyProxy
 ) -> None:
+    """T32: it is read back, and answered as if nothing had happened."""
     proxy.lose(Lose.ANSWER, COMMIT)
     job = store.jobs.create(new_job("a"))
     assert proxy.pending_faults() == 0
@@ -117,6 +122,7 @@ def test_a_job_whose_commit_was_not_confirmed_is_found_to_be_saved(
 def test_a_job_whose_commit_never_arrived_is_found_not_to_be_saved(
     store: Store, truth: Store, proxy: LossyProxy
 ) -> None:
+    """T32: it is read back, and safe to repeat."""
     proxy.lose(Lose.QUESTION, COMMIT)
     with pytest.raises(UnavailableError):
         store.jobs.create(new_job("a"))
@@ -125,6 +131,7 @@ def test_a_job_whose_commit_never_arrived_is_found_not_to_be_saved(
 
 
 def test_when_nobody_can_tell_whether_a_job_was_saved_we_say_so(store: Store, truth: Store, proxy: LossyProxy) -> None:
+    """T32: neither the COMMIT nor the reading back was answered."""
     proxy.lose(Lose.ANSWER, COMMIT)
     proxy.lose(Lose.QUESTION, "FOR UPDATE", count=9)
     with pytest.raises(UnknownOutcomeError):
@@ -276,6 +283,33 @@ def test_connections_that_died_while_idle_are_not_noticed_by_callers(
         _kill_connections(mariadb_server, mariadb_store_url)
         mine = run(fire_ms=time.time_ns())
         assert store.runs.claim([mine]) == {mine.key: True}
+
+
+def test_t31_mysql_wait_timeout(mariadb_server: MariaDB, mariadb_store_url: str) -> None:
+    """A server that ends idle connections after two seconds is not noticed by callers who come every three."""
+    ((_, usual),) = mariadb_server.execute("SHOW GLOBAL VARIABLES LIKE 'wait_timeout'")
+    mariadb_server.execute("SET GLOBAL wait_timeout = 2")
+    store = open_store(mariadb_store_url, pool_size=4)
+    try:
+        job = store.jobs.create(new_job("a"))
+        with ThreadPoolExecutor(4) as pool:
+            for turn in range(2):
+                # Four connections are open now, and idle.
+                assert all(pool.map(lambda _: store.jobs.get(job.id) == job, range(8)))
+                time.sleep(3.0)
+                assert _connections(mariadb_server, mariadb_store_url) == 0, "they were not ended"
+                mine = run(fire_ms=(turn + 1) * MINUTE_MS)
+                assert store.runs.claim([mine]) == {mine.key: True}
+                assert store.jobs.create(new_job(f"b{turn}")).id > job.id
+    finally:
+        mariadb_server.execute(f"SET GLOBAL wait_timeout = {usual}")
+        store.close()
+
+
+def _connections(server: MariaDB, url: str) -> int:
+    name = make_url(url).database
+    ((count,),) = server.execute(f"SELECT COUNT(*) FROM information_schema.processlist WHERE db = '{name}'")
+    return int(str(count))
 
 
 def test_a_connection_that_leads_nowhere_after_a_rest_is_replaced(store: Store, proxy: LossyProxy) -> None:
