@@ -45,6 +45,7 @@ from cronkeeper_worker.journal import Entry, Phase, TaskRow
 from cronkeeper_worker.lease import Lease
 from cronkeeper_worker.order_maker import NodeOrders
 from cronkeeper_worker.orders import Ended, RunnerEvent, RunnerLost, SpawnFailed
+from cronkeeper_worker.pause_guard import PauseGuard
 from cronkeeper_worker.reporter import Reporter, poison_proof
 from cronkeeper_worker.runner_client import RunnerClient
 from cronkeeper_worker.sound_journal import open_journal
@@ -134,7 +135,8 @@ class Daemon:
                 metrics=self._metrics,
             )
         )
-        self._thread = EngineThread(self._engine, self._clock, timers=config.timers)
+        self._guard = PauseGuard(self._clock, lambda: self._clock.boot_s() - stores.coordinator.silence_s())
+        self._thread = EngineThread(self._engine, self._clock, self._guard, timers=config.timers)
         self._runner_loop = Loop("runner", self._runner_step, max_backoff_s=1.0)
         self._crontab = CrontabKeeper(
             choose_target(config),
@@ -280,13 +282,15 @@ class Daemon:
             refresh_foreign=agent.refresh_foreign,
             reborn=reborn,
         )
-        agent_loop = Loop("agent", poison_proof(agent.step), max_backoff_s=2.0)
+        agent_loop = Loop("agent", poison_proof(self._guard.around(agent.step)), max_backoff_s=2.0)
         stores.coordinator.on_change(agent_loop.wake)
+        self._guard.on_pause = agent_loop.wake
         return [
             agent_loop,
             Loop("reporter", poison_proof(reporter.step), max_backoff_s=2.0),
             Loop("lease", poison_proof(self._lease.step), max_backoff_s=self._config.lease_every_s),
             Loop("crontab", self._crontab_step),
+            Loop("pulse", self._guard.beat),
             Loop("cron", self._cron.step),
             self._runner_loop,
         ]

@@ -14,6 +14,7 @@ from cronkeeper.domain.run import Trigger
 from cronkeeper.runtime.clock import Clock
 from cronkeeper_worker.engine import Engine
 from cronkeeper_worker.orders import Ended, Expired, RunnerEvent, SpawnFailed, Started
+from cronkeeper_worker.pause_guard import LOOK_AGAIN_S, PauseGuard
 from cronkeeper_worker.sound_journal import is_damage
 
 log = logging.getLogger(__name__)
@@ -28,9 +29,10 @@ FAULT_REST_S = 1.0
 class EngineThread:
     """Runs what others ask for on the engine, in order; and looks whenever something is due."""
 
-    def __init__(self, engine: Engine, clock: Clock, *, timers: bool) -> None:
+    def __init__(self, engine: Engine, clock: Clock, guard: PauseGuard, *, timers: bool) -> None:
         self._engine = engine
         self._clock = clock
+        self._guard = guard
         self._timers = timers
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._started: list[tuple[RunKey, int]] = []
@@ -110,24 +112,36 @@ class EngineThread:
             ended, self._ended = self._ended, []
             expired, self._expired = self._expired, []
             looks, self._looks = self._looks, 0
-        if started:
-            self._engine.on_started(started)
-        if ended:
-            self._engine.on_ended(ended)
-        if expired:
-            self._engine.on_expired(expired)
+        try:
+            if started:
+                self._engine.on_started(started)
+            if ended:
+                self._engine.on_ended(ended)
+            if expired:
+                self._engine.on_expired(expired)
+        except sqlite3.Error:
+            # The runner says it once: it is heard when it can be written down. Hearing it twice does no harm.
+            with self._lock:
+                self._started, self._ended = started + self._started, ended + self._ended
+                self._expired = expired + self._expired
+            raise
         while True:
             try:
                 action = self._inbox.get_nowait()
             except queue.Empty:
                 break
             action()
-        if looks:
+        if self._guard.holds():
+            with self._lock:
+                self._looks += looks
+        elif looks:
             self._engine.look(Trigger.CRON)
         elif self._timers:
             self._engine.look(Trigger.TIMER)
 
     def _wait_s(self) -> float:
+        if self._guard.holds():
+            return LOOK_AGAIN_S
         next_ms = self._engine.next_look_ms() if self._timers else None
         if next_ms is None:
             return LONGEST_WAIT_S
