@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from cronkeeper.runtime.clock import Clock
 from cronkeeper.runtime.metrics import WorkerMetrics
 from cronkeeper_worker.fences import Fence
 from cronkeeper_worker.journal import Entry, Journal, Phase
+from cronkeeper_worker.sound_journal import is_damage
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +23,8 @@ BATCH = 500
 CHUNK = 65_536
 #: Reported runs stay in the journal for so long, for `cronkeeper-fire` and for people.
 KEEP_MS = 3_600_000
+#: After a journal that could not be written, a loop rests for so long.
+JOURNAL_REST_S = 2.0
 
 
 class Reporter:
@@ -138,7 +142,10 @@ class Reporter:
 
 
 def poison_proof(step: Callable[[], float]) -> Callable[[], float]:
-    """Wrap a step so that an error which is not retryable is told, and the loop goes on slowly instead of dying."""
+    """Wrap a step so that an error which is not retryable is told, and the loop goes on slowly instead of dying.
+
+    A journal that cannot be written may be so for a while, as its disk is full. A damaged one takes the daemon with it.
+    """
 
     def guarded() -> float:
         try:
@@ -148,5 +155,10 @@ def poison_proof(step: Callable[[], float]) -> Callable[[], float]:
                 raise
             log.exception("a step failed for a reason that does not pass by itself", extra={"event": "loop.fault"})
             return 5.0
+        except sqlite3.Error as exc:
+            if is_damage(exc):
+                raise
+            log.error("the journal cannot be written", extra={"event": "journal.fault", "error": str(exc)})
+            return JOURNAL_REST_S
 
     return guarded
