@@ -27,8 +27,36 @@ _NO_COMMAND = re.compile(r"([*?]|\*/\d+)(?=[ \t])|(root|www-data|nobody)(?=[ \t]
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _SHELLS = ("/bin/sh", "sh", "/usr/bin/sh", "/bin/dash", "/usr/bin/dash")
 _RESERVED = "CRONKEEPER_"
-_BEFORE_PROGRAMS = frozenset(["nice", "ionice", "sudo", "exec", "env", "command", "time", "nohup", "chronic", "root"])
-_NO_PROGRAMS = frozenset(["cd", "test", "[", "[[", "if", "then", "sleep", "export", ".", "source", "umask", "{"])
+#: After these, `cd &&` before the command would not hold for all of it.
+_SEVERAL = re.compile(r";|\|\||(?<![&<>])&(?![&>])")
+#: What says nothing about the program: substitutions, redirections, variables before it.
+_NO_WORDS = re.compile(
+    r"""\$\([^()]*\)|`[^`]*`|\d*[<>]+&?\s*[^\s;|&()]+|(?<![^\s;&|(])\w+=('[^']*'|"[^"]*"|[^\s;&|]*)"""
+)
+_BARE = re.compile(r"\$\w+;?")
+_BEFORE_PROGRAMS = frozenset(
+    ["nice", "ionice", "sudo", "exec", "env", "command", "time", "nohup", "chronic", "root", "then", "do", "else", "{"]
+)
+_NO_PROGRAMS = frozenset(
+    [
+        "cd",
+        "test",
+        "[",
+        "[[",
+        "if",
+        "elif",
+        "fi",
+        "for",
+        "while",
+        "done",
+        "sleep",
+        "export",
+        ".",
+        "source",
+        "umask",
+        "}",
+    ]
+)
 _MAX_NAME = 100
 
 
@@ -93,7 +121,7 @@ def read_crontab(text: str, settings: Settings, *, now: datetime.datetime) -> li
         if stripped.startswith("#"):
             if _is_disabled_entry(stripped.lstrip("# \t"), settings):
                 note = "it is commented out; cron does not run it either"
-                found.append(Line(number, stripped.rstrip(), Fate.DISABLED, (note,)))
+                found.append(Line(number, stripped.rstrip(" \t\r"), Fate.DISABLED, (note,)))
             continue
         # To cron, a NUL ends a line.
         for part in (one.lstrip(" \t") for one in stripped.split("\0")):
@@ -122,17 +150,19 @@ def _line(number: int, text: str, settings: Settings, state: _State, now: dateti
     if parts is None:
         if (named := _NO_VALUE.fullmatch(text)) is not None:
             state.env[named[1]] = ""
-        return Line(number, text.rstrip(), Fate.REFUSED, (_no_entry(text, settings),), spoils=True)
+        return Line(number, text.rstrip(" \t"), Fate.REFUSED, (_no_entry(text, settings),), spoils=True)
     expression, user, command = parts
     if expression != "@reboot":
         try:
             vixie.read(expression)
         except vixie.VixieError as exc:
-            return Line(number, text.rstrip(), Fate.REFUSED, (f"cron refuses it: {exc}", *_hints(text)), spoils=True)
+            return Line(
+                number, text.rstrip(" \t"), Fate.REFUSED, (f"cron refuses it: {exc}", *_hints(text)), spoils=True
+            )
     if len(command.encode(errors="surrogateescape")) > vixie.MAX_COMMAND:
         note = f"its command is longer than the {vixie.MAX_COMMAND} bytes that cron reads"
-        return Line(number, text.rstrip(), Fate.REFUSED, (note,), spoils=True)
-    return _entry(number, text.rstrip(), (expression, user, command), settings, state, now)
+        return Line(number, text.rstrip(" \t"), Fate.REFUSED, (note,), spoils=True)
+    return _entry(number, text.rstrip(" \t"), (expression, user, command), settings, state, now)
 
 
 def _no_entry(text: str, settings: Settings) -> str:
@@ -156,6 +186,8 @@ def _hints(text: str) -> list[str]:
         return ["a '-' before an entry keeps other crons from logging it; take it out"]
     if word in ("@every_minute", "@every_second") or re.fullmatch(r"@\d+", word):
         return [f"{word} is for other crons; write '* * * * *' or make a job with @every"]
+    if word.startswith("@") and text.endswith("\r"):
+        return ["it ends with a carriage return"]
     if word.startswith("@") and word.lower() in (*vixie.NICKNAMES, "@reboot"):
         return [f"cron knows it in small letters only: {word.lower()}"]
     if word in ("export", "set", "setenv"):
@@ -175,7 +207,7 @@ def _entry(
     if expression == "@reboot":
         return Line(number, line, Fate.REFUSED, ("@reboot is not supported; start it from a unit of the system",))
     if not command.strip():
-        return Line(number, line, Fate.REFUSED, ("it has no command: cron does nothing, in the user's name",))
+        return Line(number, line, Fate.REFUSED, ("it has no command: cron runs nothing for it",))
     if not _is_text(line):
         return Line(number, line, Fate.REFUSED, ("it is not UTF-8 text; convert the file first, with iconv(1)",))
     zone, hints = _zone(settings, state.env)
@@ -296,7 +328,7 @@ def _executable(command: str, env: dict[str, str]) -> str:
         lines = stdin.removesuffix("\n").split("\n")
         line = f"printf '%s\\n' {' '.join(map(shlex.quote, lines))} | {line}"
     # Under cron a command begins in its user's home; under us in a fresh folder of its own.
-    return f"cd && {line}"
+    return f"cd || exit; {line}" if _SEVERAL.search(line) else f"cd && {line}"
 
 
 def _environment(env: dict[str, str], notes: list[str]) -> dict[str, str]:
@@ -304,8 +336,10 @@ def _environment(env: dict[str, str], notes: list[str]) -> dict[str, str]:
     for name, value in env.items():
         if name in ("SHELL", "MAILTO", "MAILFROM", "CRON_TZ", "CONTENT_TYPE", "CONTENT_TRANSFER_ENCODING", "LOGNAME"):
             continue
-        if not _VARIABLE.fullmatch(name) or name.startswith(_RESERVED) or not _is_text(value):
+        if not _VARIABLE.fullmatch(name) or name.startswith(_RESERVED):
             notes.append(f"the variable {name!r} cannot be set for a job")
+        elif not _is_text(value):
+            notes.append(f"the variable {name!r} is left out: it is not UTF-8 text")
         else:
             kept[name] = value
     return kept
@@ -334,8 +368,10 @@ def _name(command: str) -> str:
 
 def _program(command: str) -> str:
     """Return the first program worth naming a job after."""
-    for part in re.split(r"&&|\|\||[;|&()<>]", command):
-        words = [word for word in part.split() if "=" not in word and not word.startswith(("-", "!"))]
+    for part in re.split(r"&&|\|\||[;|&()]", _NO_WORDS.sub(" ", command)):
+        words = [
+            word for word in part.split() if word[0] not in "-!" and not word.isdigit() and not _BARE.fullmatch(word)
+        ]
         while words and words[0].rsplit("/", 1)[-1] in _BEFORE_PROGRAMS:
             words.pop(0)
         if words and words[0] not in _NO_PROGRAMS:

@@ -150,7 +150,8 @@ def read_file(data: bytes, settings: Settings, *, now: datetime.datetime) -> tup
 
 
 def _sound(line: Line) -> Line:
-    faults = job_faults(line.job) if line.job is not None else []
+    # Which accounts are allowed is known to the API only: that hint would name the one that is refused.
+    faults = [fault.partition(" (hint: allowed are ")[0] for fault in job_faults(line.job)] if line.job else []
     return replace(line, fate=Fate.REFUSED, job=None, notes=tuple(faults)) if faults else line
 
 
