@@ -11,6 +11,7 @@ from cronkeeper.domain.run import Reason, RunState, Trigger
 from cronkeeper.ports import Role
 from cronkeeper_api.models import Day, Instant, JobInput
 from cronkeeper_manager.auditor import MissReason, Outcome
+from cronkeeper_manager.service import By
 
 SelectorText = Annotated[str | None, WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "null"}]})]
 
@@ -108,6 +109,43 @@ class Forecast(Shape):
     next: list[Instant]
     words: str
     notes: list[str]
+
+
+class BucketAnswer(Shape):
+    at: Instant
+    fires: float = Field(description="Expected starts; a fire with jitter counts in parts.")
+    load: float = Field(description="How many runs are in progress on average.")
+
+
+class HerdSchedule(Shape):
+    schedule: str
+    timezone: str
+    tasks: int
+
+
+class HerdAnswer(Shape):
+    at: Instant
+    fires: float
+    schedules: list[HerdSchedule] = Field(description="What fires then, most tasks first; five at most.")
+
+
+class FleetForecast(Shape):
+    """What the fleet is expected to do."""
+
+    model_config = ConfigDict(extra="allow", populate_by_name=True)
+
+    begin: Instant = Field(alias="from")
+    end: Instant = Field(alias="to")
+    by: By
+    jobs: int
+    tasks: int
+    unmeasured: int = Field(description="Tasks without a load, as their job's last run has no known duration.")
+    buckets: list[BucketAnswer] = Field(description="Each minute or hour (UTC).")
+    herds: list[HerdAnswer] = Field(
+        description="Minutes with three times the mean or more, fullest first; five at most."
+    )
+    quietest: list[BucketAnswer] = Field(description="The minutes or hours with the fewest starts.")
+    quiet_minutes: list[int] = Field(description="The minutes of the hour with the fewest starts: for new jobs.")
 
 
 class Why(Shape):
@@ -238,6 +276,7 @@ COMPONENTS: tuple[type[BaseModel], ...] = (
     Run,
     Backfill,
     Forecast,
+    FleetForecast,
     Why,
     Missed,
     Event,

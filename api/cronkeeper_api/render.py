@@ -15,7 +15,8 @@ from cronkeeper.domain.run import UNSUCCESSFUL, Run
 from cronkeeper.ports import Event, Missed, Token
 from cronkeeper_manager.fleet import MoveView, PlanView, WorkerView
 from cronkeeper_manager.service import Answer as WhyAnswer
-from cronkeeper_manager.service import Applied, Backfill, Change, Forecast
+from cronkeeper_manager.service import Applied, Backfill, Change, FleetForecast, Forecast
+from cronkeeper_manager.service.outlook import Bucket
 
 
 def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -127,6 +128,36 @@ def event_json(event: Event) -> dict[str, Any]:
 def forecast_json(found: Forecast) -> dict[str, Any]:
     """Return the answer of `next` and `preview`."""
     return {"next": [rfc3339(ms) for ms in found.fire_times], "words": found.words, "notes": list(found.notes)}
+
+
+def fleet_forecast_json(found: FleetForecast) -> dict[str, Any]:
+    """Return what the fleet is expected to do."""
+    return {
+        "from": rfc3339(found.from_ms),
+        "to": rfc3339(found.to_ms),
+        "by": found.by.value,
+        "jobs": found.jobs,
+        "tasks": found.tasks,
+        "unmeasured": found.unmeasured,
+        "buckets": [_bucket(bucket) for bucket in found.buckets],
+        "herds": [
+            {
+                "at": rfc3339(herd.at_ms),
+                "fires": herd.fires,
+                "schedules": [
+                    {"schedule": schedule, "timezone": timezone, "tasks": tasks}
+                    for schedule, timezone, tasks in herd.schedules
+                ],
+            }
+            for herd in found.herds
+        ],
+        "quietest": [_bucket(bucket) for bucket in found.quietest],
+        "quiet_minutes": list(found.quiet_minutes),
+    }
+
+
+def _bucket(bucket: Bucket) -> dict[str, Any]:
+    return {"at": rfc3339(bucket.at_ms), "fires": bucket.fires, "load": bucket.load}
 
 
 def worker_json(view: WorkerView) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from cronkeeper.wire.task import Signer
 from cronkeeper_api.config import ApiConfig, read_signing_key
 from cronkeeper_api.metrics import ApiMetrics
 from cronkeeper_manager.fleet import Fleet
-from cronkeeper_manager.service import Answers, Artifacts, Backfills, Jobs, News, Policy, Runs, Tokens
+from cronkeeper_manager.service import Answers, Artifacts, Backfills, Forecasts, Jobs, News, Policy, Runs, Tokens
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +66,7 @@ class Services:
     jobs: Jobs
     runs: Runs
     backfills: Backfills
+    forecasts: Forecasts
     answers: Answers
     tokens: Tokens
     fleet: Fleet
@@ -110,6 +111,7 @@ def assemble(
         jobs=Jobs(store, artifacts, signer, news, clock, policy),
         runs=Runs(store, news, clock),
         backfills=Backfills(store, news, clock),
+        forecasts=Forecasts(store, clock),
         answers=Answers(store, clock),
         tokens=Tokens(store.tokens, clock),
         fleet=fleet,

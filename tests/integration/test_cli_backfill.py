@@ -51,3 +51,15 @@ def test_a_wrong_wish_ends_with_the_status_of_its_kind(api: Api) -> None:
     assert api.run("backfill", "nobody", *RANGE).exit_code == 3
     refused = api.run("backfill", "listing", *RANGE, "--max-parallel", "2")
     assert refused.exit_code != 0 and "max_parallel" in refused.output
+
+
+def test_the_forecast_is_for_people_and_for_programs(api: Api) -> None:
+    for number in range(12):
+        api.ok("create", *FIELDS, "--name", f"listing-{number}")
+    hour = ["--from", "2026-12-01T08:00:00Z", "--to", "2026-12-01T09:00:00Z"]
+    shown = api.ok("forecast", *hour)
+    assert shown.splitlines()[1].split() == ["2026-12-01T08:00:00Z", "12", "0"]
+    assert "crowded: 2026-12-01T08:05:00Z 12 fires: 5 * * * * UTC (12)" in shown
+    assert "quietest minutes of the hour: 0 1 2 3 4" in shown
+    assert api.json("forecast", *hour, "--by", "minute")["buckets"][5]["fires"] == 12
+    assert api.run("forecast", "--from", "2026-12-01T08:00:00Z", "--to", "2026-12-01T07:00:00Z").exit_code != 0

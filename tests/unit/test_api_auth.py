@@ -30,6 +30,7 @@ MATRIX = {
     "GET /jobs/{job_id}/why": "viewer",
     "GET /jobs/{job_id}/missed": "viewer",
     "GET /events": "viewer",
+    "GET /forecast": "viewer",
     "POST /preview": "viewer",
     "POST /apply": "operator",
     "GET /runs/{run_id}": "viewer",

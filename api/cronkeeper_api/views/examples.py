@@ -138,6 +138,28 @@ FORECAST = {
     "notes": ["The clock in Europe/Berlin goes forward by 1 hour at 2026-03-29T01:00:00Z."],
 }
 
+FLEET_FORECAST = {
+    "from": "2026-03-01T12:00:00Z",
+    "to": "2026-03-01T14:00:00Z",
+    "by": "hour",
+    "jobs": 210,
+    "tasks": 212,
+    "unmeasured": 3,
+    "buckets": [
+        {"at": "2026-03-01T12:00:00Z", "fires": 204.0, "load": 1.7},
+        {"at": "2026-03-01T13:00:00Z", "fires": 212.0, "load": 2.1},
+    ],
+    "herds": [
+        {
+            "at": "2026-03-01T13:00:00Z",
+            "fires": 120.0,
+            "schedules": [{"schedule": "0 * * * *", "timezone": "UTC", "tasks": 120}],
+        }
+    ],
+    "quietest": [{"at": "2026-03-01T12:00:00Z", "fires": 204.0, "load": 1.7}],
+    "quiet_minutes": [7, 13, 22, 38, 51],
+}
+
 WORKER = {
     "id": "node-3",
     "host": "node-3.example.net",

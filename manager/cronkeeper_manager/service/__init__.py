@@ -9,6 +9,7 @@ from cronkeeper_manager.service.artifacts import Artifacts, TooLargeError
 from cronkeeper_manager.service.backfill import Backfill, Backfills, Wish
 from cronkeeper_manager.service.jobs import Jobs, NameTakenError, StaleJobError
 from cronkeeper_manager.service.news import News
+from cronkeeper_manager.service.outlook import By, FleetForecast, Forecasts
 from cronkeeper_manager.service.preview import Forecast, forecast
 from cronkeeper_manager.service.runs import Runs
 from cronkeeper_manager.service.tokens import Tokens
@@ -22,10 +23,13 @@ __all__ = [
     "Artifacts",
     "Backfill",
     "Backfills",
+    "By",
     "Caller",
     "Change",
     "Draft",
+    "FleetForecast",
     "Forecast",
+    "Forecasts",
     "Jobs",
     "NameTakenError",
     "News",
