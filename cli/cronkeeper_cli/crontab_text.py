@@ -123,8 +123,9 @@ def read_crontab(text: str, settings: Settings, *, now: datetime.datetime) -> li
                 note = "it is commented out; cron does not run it either"
                 found.append(Line(number, stripped.rstrip(" \t\r"), Fate.DISABLED, (note,)))
             continue
-        # To cron, a NUL ends a line.
-        for part in (one.lstrip(" \t") for one in stripped.split("\0")):
+        # To cron, a NUL ends a line too; but such a line is not blank, even if there is nothing before the NUL.
+        *before, last = (part.lstrip(" \t") for part in stripped.split("\0"))
+        for part in (*(one or "\0" for one in before), last):
             if not part or part.startswith("#"):
                 continue
             if (assigned := vixie.variable(part)) is not None:
@@ -169,8 +170,8 @@ def _no_entry(text: str, settings: Settings) -> str:
     """Say why a line is no entry."""
     if (named := _NO_VALUE.fullmatch(text)) is not None:
         return f'cron refuses a variable without a value; write {named[1]}=""'
-    if text.strip() == "":
-        return "it is not blank to cron: it holds a carriage return or another odd space"
+    if text.strip(" \t\r\v\f\0") == "":
+        return "it is not blank to cron: it holds a carriage return or the like"
     found = _split(text, replace(settings, user_column=False))
     if found is not None and settings.user_column:
         return "it has no command; each entry of a system crontab names its user before the command"

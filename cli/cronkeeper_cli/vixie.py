@@ -141,7 +141,7 @@ def variable(line: str) -> tuple[str, str] | None:
     if not (opened or quote):
         return name, value.rstrip(_SPACES)
     value, closed, left = value.partition(opened or quote)
-    return (name, value) if closed and not left.strip(_SPACES) else None
+    return (name, value.rstrip(_SPACES)) if closed and not left.strip(_SPACES) else None
 
 
 def _opened(text: str) -> tuple[str, str]:

@@ -85,6 +85,7 @@ def test_a_nul_ends_a_line() -> None:
         (2, Fate.IMPORTED, False),
         (2, Fate.REFUSED, True),
     ]
+    assert [line.spoils for line in read("0 0 * * * x\0\0\n")] == [False, True]
 
 
 def test_only_a_line_feed_ends_a_line() -> None:

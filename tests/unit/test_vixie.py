@@ -41,7 +41,7 @@ def test_cron_drops_garbage_and_wraps_sunday(said: str, meant: str) -> None:
     [
         ("A=b", ("A", "b")),
         (" A = b c \t\r", ("A", "b c")),
-        ("A='b c '  ", ("A", "b c ")),
+        ("A=' b c '  ", ("A", " b c")),
         ('"A b"="c"', ("A b", "c")),
         ('A=b "c"', ("A", 'b "c"')),
         ("A=b=c#d", ("A", "b=c#d")),
