@@ -17,7 +17,7 @@ from functools import partial
 
 from tests.faults.checker.history import FaultKind
 from tests.faults.fleet import Fleet
-from tests.faults.nemesis_nodes import fill_disk, slow_disk, step_clock, use_up_inodes
+from tests.faults.nemesis_nodes import exhaust_files, fill_disk, slow_disk, step_clock, use_up_inodes
 from tests.faults.operation import Healing, Operation
 from tests.faults.parts import Part, galera_of, machine, part, runner_pids
 from tests.harness.network import Fault
@@ -291,6 +291,7 @@ STRIKES: dict[FaultKind, Callable[[Fleet, Operation], Fault]] = {
     FaultKind.DISK_FULL: fill_disk,
     FaultKind.INODES_FULL: use_up_inodes,
     FaultKind.SLOW_DISK: slow_disk,
+    FaultKind.FILES_EXHAUSTED: exhaust_files,
 }
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -57,6 +59,29 @@ def _trace(fleet: Fleet, name: str, delay_us: int) -> Process:
     argv += ["-e", f"inject=fsync,fdatasync:delay_exit={delay_us}"]
     argv += [word for pid in pids for word in ("-p", str(pid))]
     return Process(f"strace-{name}", argv, log_path=fleet.cluster.folder / f"strace-{name}.log").start()
+
+
+def exhaust_files(fleet: Fleet, operation: Operation) -> Fault:
+    """Let the targets' `worker` or `runner` (unless told: both) open no file more than it has open."""
+    steps = []
+    for name in operation.targets:
+        pids = {"worker": [fleet.cluster.workers[name].pid], "runner": runner_pids(fleet.cluster.nodes[name])}
+        for pid in pids[operation.how] if operation.how else [*pids["worker"], *pids["runner"]]:
+            limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+            # The limit is one of numbers: a free one below the highest that is in use would be given out still.
+            used = {int(fd.name) for fd in Path(f"/proc/{pid}/fd").iterdir()}
+            lowest_free = next(number for number in range(limits[1]) if number not in used)
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (lowest_free, limits[1]))
+            steps.append(_limiter(pid, limits))
+    return Healing(*steps)
+
+
+def _limiter(pid: int, limits: tuple[int, int]) -> Callable[[], None]:
+    def limit() -> None:
+        with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+
+    return limit
 
 
 def _filled(fleet: Fleet, operation: Operation, use: Callable[[Path], None]) -> Fault:

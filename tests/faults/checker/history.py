@@ -48,6 +48,7 @@ class FaultKind(StrEnum):
     CRON_DEAD = "cron_dead"
     CRON_PAUSED = "cron_paused"
     SLOW_DISK = "slow_disk"
+    FILES_EXHAUSTED = "files_exhausted"
     EVERYTHING_KILLED = "everything_killed"
 
 

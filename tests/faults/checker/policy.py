@@ -76,6 +76,8 @@ EXCUSES: dict[FaultKind, Excuse] = {
     FaultKind.S3_DOWN: Excuse(reasons=frozenset({"artifact_missing"})),
     FaultKind.DISK_FULL: _FULL,
     FaultKind.INODES_FULL: _FULL,
+    # No process can be made, and no connection.
+    FaultKind.FILES_EXHAUSTED: Excuse(late=True, reasons=_DISK | _ISOLATED, loses=True, severs=_BOTH),
 }
 
 

@@ -1,0 +1,113 @@
+"""Slow disks, memory, descriptors, and suspended nodes (T38, T44, T45, T46)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.faults import reading
+from tests.faults.checker.history import FaultKind
+from tests.faults.deaths import log_events, runs_of, wait_for, wait_starts
+from tests.faults.fixtures import MakeTrial
+from tests.faults.parts import part
+from tests.faults.trial import Bounds, Trial
+from tests.faults.workload import std
+
+SUSPENDED_S = 60.0
+SLOW_S = 30.0
+STARVED_S = 15.0
+
+
+def test_t38_suspend_resume(trial: Trial) -> None:
+    """A whole node stands still for longer than the leader waits: its tasks go to others; on waking it starts nothing
+    that they have started. (A minute instead of ten: all that counts is over after some ten seconds.)"""
+    std(trial, jobs=12)
+    trial.post("tick", schedule="*/2 * * * * *")
+    owner = trial.owner("tick")
+    wait_starts(trial, "tick", 2)
+    with trial.fault(FaultKind.NODE_PAUSED, [owner]):
+        wait_for(lambda: trial.owner("tick") != owner, "another node has it", 30)
+        assert time.time() - trial.started_s < SUSPENDED_S
+        trial.wait(SUSPENDED_S)
+        assert not reading.assigned(trial.fleet)[owner]
+    trial.finish()
+
+
+@pytest.mark.parametrize("delay_s", ["0.3", "1.5"])
+def test_t44_slow_fsync(delay_s: str, trial: Trial) -> None:
+    """Every fsync of a worker takes long: its fires are late, its lease is not, and nothing is taken from it."""
+    std(trial, jobs=9)
+    trial.post("tick", schedule="*/2 * * * * *")
+    owner = trial.owner("tick")
+    wait_starts(trial, "tick", 2)
+    before = reading.assigned(trial.fleet)
+    with trial.fault(FaultKind.SLOW_DISK, [owner], delay_s):
+        trial.wait(SLOW_S)
+        assert reading.assigned(trial.fleet) == before
+    trial.finish()
+    assert reading.assigned(trial.fleet) == before
+    assert not log_events(trial.fleet.cluster.workers[owner], "worker.was_lost")
+
+
+def test_t45_oom_job(trial: Trial) -> None:
+    """A job that the kernel kills (by SIGKILL, as for want of memory) has failed by a signal; all else goes on."""
+    trial.post("tick", schedule="*/2 * * * * *")
+    trial.post("big", schedule="*/15 * * * * *", sleep_s=6)
+    owner = trial.owner("big")
+    wait_starts(trial, "big")
+    node = trial.fleet.cluster.nodes[owner]
+    (pid,) = [pid for pid in node.pids() if _argv(pid)[-3:-2] == ["big"] and _argv(pid)[0] == "/bin/sh"]
+    os.kill(pid, signal.SIGKILL)
+    run = wait_for(lambda: next((one for one in runs_of(trial, "big") if one["ended_at"]), None), "its end is told", 15)
+    assert run is not None
+    assert (run["state"], run["signal"], run["exit_code"]) == ("failed", 9, None), run
+    trial.finish(steady_s=15)
+
+
+def _argv(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1] or [""]
+    except OSError:
+        return [""]  # it ended meanwhile
+
+
+def test_t45_oom_daemon(make_trial: MakeTrial) -> None:
+    """The kernel kills daemon and runner at once, amid runs: each fire is there in the end, with its end."""
+    trial = make_trial(bounds=Bounds(recovery_s=15.0))
+    std(trial, jobs=9)
+    trial.post("long", schedule="*/15 * * * * *", sleep_s=6, exit_status=3, on_worker_loss="rerun")
+    owner = trial.owner("long")
+    for _ in range(3):
+        count = len(trial.starts("long"))
+        wait_starts(trial, "long", count + 1)
+        trial.wait(1)
+        trial.strike(FaultKind.RUNNER_KILLED, [owner])
+        with trial.fault(FaultKind.WORKER_KILLED, [owner]):
+            trial.wait(2)
+        assert part(trial.fleet, owner).running
+        trial.wait(5)
+    trial.finish(steady_s=20)
+
+
+@pytest.mark.parametrize("which", ["runner", "worker"])
+def test_t46_fd_exhaustion(which: str, trial: Trial) -> None:
+    """Who can open nothing starts nothing, says so, lives, and goes on when it can."""
+    std(trial, jobs=9)
+    trial.post("tick", schedule="*/2 * * * * *")
+    owner = trial.owner("tick")
+    wait_starts(trial, "tick", 2)
+    worker = trial.fleet.cluster.workers[owner]
+    pid = worker.pid
+    with trial.fault(FaultKind.FILES_EXHAUSTED, [owner], which):
+        trial.wait(STARVED_S)
+        if which == "runner":
+            failed = [one for one in runs_of(trial, "tick") if one["reason"] == "spawn_failed"]
+            assert failed, "no run says that it could not be started"
+            assert "open files" in failed[-1]["output_tail"], failed[-1]
+    trial.finish()
+    assert worker.running
+    assert worker.pid == pid, "the daemon did not live through it"
