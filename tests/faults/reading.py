@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from kazoo.exceptions import NoNodeError
 
 from cronkeeper.domain.instants import parse_rfc3339
 from tests.faults.fleet import Fleet
-from tests.harness.cluster import Cluster
+from tests.harness.cluster import Answer, Cluster
 
 _PAGE = 5000
+_PATIENCE_S = 30.0
 _TASK = re.compile(r" (\d+/\d+)(?= |$)", re.MULTILINE)
 
 
@@ -69,15 +71,26 @@ def missed(cluster: Cluster, job_ids: Iterable[str]) -> list[dict[str, Any]]:
 
 def jobs(cluster: Cluster, job_ids: Iterable[str]) -> list[dict[str, Any]]:
     """Return these jobs; one that is gone is left out."""
-    answers = [cluster.get(f"/jobs/{job_id}") for job_id in job_ids]
+    answers = [patiently(cluster, f"/jobs/{job_id}") for job_id in job_ids]
     return [answer.json() for answer in answers if answer.status == 200]
+
+
+def patiently(cluster: Cluster, path: str) -> Answer:
+    """Get something, and again for a while if nobody is there to ask: what is read is judged, not the reading.
+
+    A light fleet has one API server. HAProxy takes it for dead when two of its checks come late, on a busy machine.
+    """
+    deadline = time.monotonic() + _PATIENCE_S
+    while (answer := cluster.get(path)).status == 503 and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return answer
 
 
 def pages(cluster: Cluster, path: str) -> list[dict[str, Any]]:
     """Return all elements of a list of the API, page by page; a list that is not there is empty."""
     found: list[dict[str, Any]] = []
     while True:
-        answer = cluster.get(path)
+        answer = patiently(cluster, path)
         if answer.status == 404:
             return found
         assert answer.status == 200, (path, answer.body)
