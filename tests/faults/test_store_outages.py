@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from tests.faults.bonds import Bonds, assert_no_run_was_killed
+from tests.faults.bonds import assert_no_run_was_killed, loaded
 from tests.faults.checker.history import FaultKind
 from tests.faults.conftest import MakeTrial
-from tests.faults.deaths import assert_unbroken, spread, wait_starts
+from tests.faults.deaths import assert_unbroken, spread
 from tests.faults.fleet import Fleet, Sizes
 from tests.faults.trial import Bounds, Trial
-from tests.faults.workload import std
 
 QUORUM_LOST_S = 45.0
 MYSQL_LOST_S = 30.0
@@ -19,17 +18,6 @@ GALERA_S = 20.0
 #: Nobody has to be replaced: once the store is back, all is well after some seconds.
 QUICK = Bounds(recovery_s=10.0)
 STEADY_S = 10.0
-
-
-def _loaded(trial: Trial) -> None:
-    """Give the fleet runs that last, runs that fail, and one job each of whose fires must run.
-
-    A claim waits two seconds for a MySQL that is silent. With `forbid`, the next fire could be skipped for that.
-    """
-    trial.post("tick", schedule="*/2 * * * * *", misfire="all", concurrency="allow")
-    trial.owner("tick")
-    std(trial, jobs=10)
-    wait_starts(trial, "tick")
 
 
 def _fired_on(trial: Trial, since_s: float, until_s: float) -> None:
@@ -42,9 +30,7 @@ def _fired_on(trial: Trial, since_s: float, until_s: float) -> None:
 def test_t22_zk_quorum_loss(make_trial: MakeTrial) -> None:
     """No fire is missed, every session is the same afterwards, nothing has moved, and no run was killed."""
     trial = make_trial(bounds=QUICK)
-    _loaded(trial)
-    begun_s = time.time()
-    before = Bonds(trial.fleet, int(begun_s * 1000))
+    before, begun_s = loaded(trial), time.time()
     majority = trial.chance.sample(trial.fleet.zookeepers, 2)
     with trial.fault(FaultKind.ZOOKEEPER_QUORUM_LOST, majority):
         trial.wait(QUORUM_LOST_S)
@@ -58,9 +44,7 @@ def test_t22_zk_quorum_loss(make_trial: MakeTrial) -> None:
 def test_mysql_loss_moves_nothing_and_kills_nothing(make_trial: MakeTrial) -> None:
     """Without MySQL every fire runs by ZooKeeper's fence; its row follows. Nothing has moved, and no run was killed."""
     trial = make_trial(bounds=QUICK)
-    _loaded(trial)
-    begun_s = time.time()
-    before = Bonds(trial.fleet, int(begun_s * 1000))
+    before, begun_s = loaded(trial), time.time()
     with trial.fault(FaultKind.MYSQL_DOWN, ["mysql"]):
         trial.wait(MYSQL_LOST_S)
         since_s, until_s = begun_s, time.time()
@@ -74,9 +58,7 @@ def test_mysql_loss_moves_nothing_and_kills_nothing(make_trial: MakeTrial) -> No
 def test_t27_galera_node_kill(tmp_path: Path) -> None:
     """The member that everybody writes to dies: another one takes its place, nothing moves, every fire runs."""
     with Fleet(Sizes(databases=3)) as fleet, Trial(fleet, tmp_path / "history", bounds=QUICK) as trial:
-        _loaded(trial)
-        begun_s = time.time()
-        before = Bonds(fleet, int(begun_s * 1000))
+        before, begun_s = loaded(trial), time.time()
         # All statements go to the first member that may be used: see GaleraFront.
         with trial.fault(FaultKind.GALERA_MEMBER_DOWN, [fleet.members[0]]):
             trial.wait(GALERA_S)

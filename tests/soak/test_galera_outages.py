@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.bonds import Bonds, assert_no_run_was_killed
+from tests.faults.bonds import Bonds, assert_no_run_was_killed, loaded
 from tests.faults.checker.history import FaultKind
-from tests.faults.deaths import assert_unbroken, spread, wait_starts
+from tests.faults.deaths import assert_unbroken, spread
 from tests.faults.fleet import Fleet, Sizes
 from tests.faults.trial import Bounds, Trial
-from tests.faults.workload import std
 
 STOPPED_S = 20.0
 NO_PRIMARY_S = 60.0
@@ -33,16 +32,6 @@ def galera_trial(galera_fleet: Fleet, tmp_path: Path) -> Iterator[Trial]:
         yield begun
 
 
-def _loaded(trial: Trial) -> Bonds:
-    """Give the fleet work, one job of it with fires that must all run; return who has what."""
-    trial.post("tick", schedule="*/2 * * * * *", misfire="all", concurrency="allow")
-    trial.owner("tick")
-    std(trial, jobs=10)
-    wait_starts(trial, "tick")
-    trial.wait(5)
-    return Bonds(trial.fleet, int(time.time() * 1000))
-
-
 def _every_fire_ran(trial: Trial, before: Bonds, since_s: float, until_s: float) -> None:
     trial.finish()
     print(f"lateness meanwhile: {spread(assert_unbroken(trial, 'tick', 2, since_s=since_s, until_s=until_s))}")
@@ -55,7 +44,7 @@ def _every_fire_ran(trial: Trial, before: Bonds, since_s: float, until_s: float)
 def test_t28_galera_node_sigstop(galera_trial: Trial, member: int) -> None:
     """Every commit stalls until the others expel the member, about six seconds; the fires do not wait for that."""
     trial = galera_trial
-    before, since_s = _loaded(trial), time.time()
+    before, since_s = loaded(trial), time.time()
     with trial.fault(FaultKind.GALERA_MEMBER_DOWN, [trial.fleet.members[member]], "pause"):
         trial.wait(STOPPED_S)
         until_s = time.time()
@@ -68,7 +57,7 @@ def test_t29_galera_non_primary(galera_trial: Trial) -> None:
     One minute instead of two: connections, leases and grace times are shorter than that.
     """
     trial = galera_trial
-    before, since_s = _loaded(trial), time.time()
+    before, since_s = loaded(trial), time.time()
     with trial.fault(FaultKind.GALERA_NO_PRIMARY, trial.fleet.members):
         trial.wait(NO_PRIMARY_S)
         until_s = time.time()

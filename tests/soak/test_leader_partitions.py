@@ -6,10 +6,9 @@ The catalogue's minutes are shortened: what decides is whether a cut outlasts se
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
-import pytest
-
-from tests.faults.bonds import Bonds
+from tests.faults.bonds import Bonds, loaded
 from tests.faults.checker.history import FaultKind
 from tests.faults.conftest import MakeTrial
 from tests.faults.deaths import assert_unbroken, wait_starts
@@ -25,16 +24,6 @@ ROUNDS = 3
 PARTED = Bounds(recovery_s=45.0)
 
 
-def _loaded(trial: Trial) -> Bonds:
-    """Give the fleet work, one job of it with fires that must all run; return who has what."""
-    trial.post("tick", schedule="*/2 * * * * *", misfire="all", concurrency="allow")
-    trial.owner("tick")
-    std(trial, jobs=10)
-    wait_starts(trial, "tick")
-    trial.wait(5)
-    return Bonds(trial.fleet, int(time.time() * 1000))
-
-
 def _nothing_noticed(trial: Trial, before: Bonds, since_s: float) -> None:
     """All fires ran on time and nothing has moved, whoever led."""
     late = assert_unbroken(trial, "tick", 2, since_s=since_s, until_s=time.time())
@@ -46,7 +35,7 @@ def _nothing_noticed(trial: Trial, before: Bonds, since_s: float) -> None:
 
 def test_t16_manager_leader_cut_from_zk_only(trial: Trial) -> None:
     """Another one leads within ten seconds; the old one writes nothing more; no task moves and no fire is late."""
-    before = _loaded(trial)
+    before = loaded(trial)
     leader, since_s = trial.fleet.leader(), time.time()
     with trial.fault(FaultKind.CUT_ZOOKEEPER, [leader]):
         without_s = (next_election(trial, int(since_s * 1000)) - since_s * 1000) / 1000
@@ -63,7 +52,7 @@ def test_t16_manager_leader_cut_from_mysql_only(trial: Trial) -> None:
 
     It goes on leading: if MySQL were away for everybody, nobody else would know the jobs as it does.
     """
-    before = _loaded(trial)
+    before = loaded(trial)
     leader, since_s = trial.fleet.leader(), time.time()
     with trial.fault(FaultKind.CUT_MYSQL, [leader]):
         trial.wait(CUT_S)
@@ -76,7 +65,7 @@ def test_t16_manager_leader_cut_from_mysql_only(trial: Trial) -> None:
 
 def test_t16_manager_leader_cut_from_workers(trial: Trial) -> None:
     """Managers and workers meet in the stores only: nobody notices anything."""
-    before = _loaded(trial)
+    before = loaded(trial)
     leader, since_s = trial.fleet.leader(), time.time()
     cut = trial.fleet.network.cut([leader], trial.fleet.workers)
     fault = trial.note_fault(FaultKind.PARTITION, [leader], cut)
@@ -94,23 +83,42 @@ def _placed(trial: Trial, name: str) -> None:
     wait_starts(trial, name)
 
 
-@pytest.mark.parametrize(
-    "how", ["halves", "ring", "bridge"], ids=["t17_random_halves", "t18_majority_rings", "t19_bridge"]
-)
-def test_parted(make_trial: MakeTrial, how: str) -> None:
-    """Whoever still has a fence asks it; whoever has none does what the job's `delivery` says and reports it.
+def test_t17_random_halves(make_trial: MakeTrial) -> None:
+    """Two groups that do not see each other, drawn anew three times: whoever has a fence asks it, and all is told."""
+    trial = _parting(make_trial)
+    everybody = sorted(trial.fleet.network.hosts)
+    for _ in range(ROUNDS):
+        half = random_half(everybody, trial.chance)
+        print(f"cut from the others: {half}")
+        _part(trial, half, "")
+    trial.finish()
 
-    Halves: two groups that do not see each other. Ring: everybody sees a majority, no two the same. Bridge: two halves
-    with one host in common. Three rounds, drawn anew each time, and time to recover between them.
-    """
+
+def test_t18_majority_rings(make_trial: MakeTrial) -> None:
+    """Everybody sees a majority, no two the same one: nobody knows who is dead, and nothing is doubled in silence."""
+    trial = _parting(make_trial)
+    for _ in range(ROUNDS):
+        _part(trial, sorted(trial.fleet.network.hosts), "ring")
+    trial.finish()
+
+
+def test_t19_bridge(make_trial: MakeTrial) -> None:
+    """Two halves that have one host in common: the same."""
+    trial = _parting(make_trial)
+    for _ in range(ROUNDS):
+        _part(trial, sorted(trial.fleet.network.hosts), "bridge")
+    trial.finish()
+
+
+def _parting(make_trial: MakeTrial) -> Trial:
     trial = make_trial(bounds=PARTED)
     std(trial, jobs=12)
     trial.wait(5)
-    everybody = sorted(trial.fleet.network.hosts)
-    for _ in range(ROUNDS):
-        targets = random_half(everybody, trial.chance) if how == "halves" else everybody
-        print(f"parted: {how} {targets}")
-        with trial.fault(FaultKind.PARTITION, targets, "" if how == "halves" else how):
-            trial.wait(PART_S)
-        trial.wait(PART_S / 2)
-    trial.finish()
+    return trial
+
+
+def _part(trial: Trial, targets: Sequence[str], how: str) -> None:
+    """Part the network for a while, and then let it come together for half as long."""
+    with trial.fault(FaultKind.PARTITION, targets, how):
+        trial.wait(PART_S)
+    trial.wait(PART_S / 2)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from collections import Counter
 
-from tests.faults.bonds import Bonds, assert_no_run_was_killed, moves
+from tests.faults.bonds import assert_no_run_was_killed, loaded, moves
 from tests.faults.checker.history import FaultKind
 from tests.faults.conftest import MakeTrial
-from tests.faults.deaths import assert_unbroken, spread, wait_starts
+from tests.faults.deaths import assert_unbroken, spread
 from tests.faults.trial import Bounds, Trial
-from tests.faults.workload import std
 
 REPLIES_LOST_S = 60.0
 FLAPS, OFF_S, ON_S = 24, 3.0, 2.0
@@ -18,19 +17,9 @@ SLOW_S = 60.0
 SLACK = Bounds(recovery_s=30.0)
 
 
-def _loaded(trial: Trial) -> Bonds:
-    """Give the fleet work, one job of it with fires that must all run; return who has what."""
-    trial.post("tick", schedule="*/2 * * * * *", misfire="all", concurrency="allow")
-    trial.owner("tick")
-    std(trial, jobs=10)
-    wait_starts(trial, "tick")
-    trial.wait(5)
-    return Bonds(trial.fleet, int(time.time() * 1000))
-
-
 def test_t12_worker_zk_replies_lost(trial: Trial) -> None:
     """What it says arrives, so its session may live on; what it hears is nothing: nothing moves and nothing is late."""
-    before, since_s = _loaded(trial), time.time()
+    before, since_s = loaded(trial), time.time()
     owner = trial.owner("tick")
     with trial.fault(FaultKind.CUT_ZOOKEEPER, [owner], "replies"):
         trial.wait(REPLIES_LOST_S)
@@ -48,7 +37,7 @@ def test_t15_worker_flap(make_trial: MakeTrial) -> None:
     Two minutes instead of five: twenty times what any lease lasts.
     """
     trial = make_trial(bounds=SLACK)
-    before, since_ms = _loaded(trial), int(time.time() * 1000)
+    before, since_ms = loaded(trial), int(time.time() * 1000)
     worker = trial.owner("tick")
     for _ in range(FLAPS):
         with trial.fault(FaultKind.CUT_ALL, [worker]):
@@ -65,7 +54,7 @@ def test_t15_worker_flap(make_trial: MakeTrial) -> None:
 def test_t20_latency_200ms_jitter_loss5(make_trial: MakeTrial) -> None:
     """Every packet to a store is late, some get lost: fires may be a little late, nothing moves, nothing is doubled."""
     trial = make_trial(bounds=SLACK)
-    before, since_s = _loaded(trial), time.time()
+    before, since_s = loaded(trial), time.time()
     fleet = trial.fleet
     with trial.fault(FaultKind.LATENCY, [*fleet.workers, *fleet.managers, *fleet.apis], "loss"):
         trial.wait(SLOW_S)

@@ -10,15 +10,14 @@ from kazoo.client import KazooClient
 from kazoo.exceptions import NoNodeError
 
 from tests.faults import reading
-from tests.faults.bonds import Bonds, assert_no_run_was_killed, moves, sessions
+from tests.faults.bonds import Bonds, assert_no_run_was_killed, loaded, moves, sessions
 from tests.faults.checker.history import FaultKind
 from tests.faults.conftest import MakeTrial
-from tests.faults.deaths import assert_unbroken, wait_for, wait_starts
+from tests.faults.deaths import assert_unbroken, wait_for
 from tests.faults.leaders import REPLACED_S, leader_now, next_election
 from tests.faults.operation import Healing
 from tests.faults.sessions import expire
 from tests.faults.trial import Bounds, Trial
-from tests.faults.workload import std
 
 #: Many times a session, of six seconds.
 QUORUM_LOST_S = 120.0
@@ -27,16 +26,6 @@ STRAGGLE_S = 12.0
 WIPED_S = 10.0
 QUICK = Bounds(recovery_s=15.0)
 REBUILT = Bounds(recovery_s=30.0)
-
-
-def _loaded(trial: Trial) -> Bonds:
-    """Give the fleet work, one job of it with fires that must all run; return who has what."""
-    trial.post("tick", schedule="*/2 * * * * *", misfire="all", concurrency="allow")
-    trial.owner("tick")
-    std(trial, jobs=10)
-    wait_starts(trial, "tick")
-    trial.wait(5)
-    return Bonds(trial.fleet, int(time.time() * 1000))
 
 
 def _all_on_time(trial: Trial, since_s: float, until_s: float) -> None:
@@ -50,7 +39,7 @@ def test_t23_zk_quorum_loss_long(make_trial: MakeTrial) -> None:
     Two minutes instead of ten: nothing in the system counts longer than that while a quorum is away.
     """
     trial = make_trial(bounds=QUICK)
-    before, since_s = _loaded(trial), time.time()
+    before, since_s = loaded(trial), time.time()
     lost = trial.strike(FaultKind.ZOOKEEPER_QUORUM_LOST, trial.fleet.zookeepers[:2])
     trial.wait(QUORUM_LOST_S)
     with trial.fault(FaultKind.CUT_ZOOKEEPER, trial.fleet.workers[1:]):
@@ -68,7 +57,7 @@ def test_t23_zk_quorum_loss_long(make_trial: MakeTrial) -> None:
 def test_t24_zk_data_wiped(make_trial: MakeTrial) -> None:
     """All of ZooKeeper is lost: tasks and assignments are built anew from MySQL, each task where it was."""
     trial = make_trial(bounds=REBUILT)
-    before, since_s = _loaded(trial), time.time()
+    before, since_s = loaded(trial), time.time()
     with trial.fault(FaultKind.ZOOKEEPER_WIPED, trial.fleet.zookeepers):
         trial.wait(WIPED_S)
     wait_for(lambda: _rebuilt(trial, before), "everything is assigned again", 45, every_s=0.5)
@@ -88,7 +77,7 @@ def _rebuilt(trial: Trial, before: Bonds) -> bool:
 def test_t25_zk_session_expired_forced_on_a_worker(make_trial: MakeTrial) -> None:
     """A worker whose session is ended announces itself anew; its lease says that it lives, so nothing moves."""
     trial = make_trial(bounds=QUICK)
-    before, since_s = _loaded(trial), time.time()
+    before, since_s = loaded(trial), time.time()
     owner = trial.owner("tick")
     for _ in range(3):
         session_id = sessions(trial.fleet)[owner]
@@ -104,7 +93,7 @@ def test_t25_zk_session_expired_forced_on_a_worker(make_trial: MakeTrial) -> Non
 def test_t25_zk_session_expired_forced_on_the_leader(make_trial: MakeTrial) -> None:
     """A leader whose session is ended leads no more until it is elected anew; another one may come first."""
     trial = make_trial(bounds=QUICK)
-    before, since_s = _loaded(trial), time.time()
+    before, since_s = loaded(trial), time.time()
     for _ in range(3):
         leader = wait_for(lambda: leader_now(trial), "a manager leads", 20) or ""
         at_ms = time.time_ns() // 1_000_000
