@@ -10,6 +10,7 @@ import click
 from cronkeeper_cli.documents import SERVER_FIELDS, parse_jobs, read_text
 from cronkeeper_cli.failures import EXIT_USAGE, CommandError
 from cronkeeper_cli.output import cell_text, plain_table, yaml_text
+from cronkeeper_cli.session import DEFAULT_NAMESPACE
 
 if TYPE_CHECKING:
     from cronkeeper.domain.schedule import Schedule
@@ -22,10 +23,15 @@ _TIME = "%a %Y-%m-%d %H:%M:%S"
 Examples:
   cronkeeper explain '5 * * * *'
   cronkeeper explain '30 2 * * *' --timezone America/New_York --after 2027-03-13T00:00:00Z
+  cronkeeper explain 'H H(0-7) * * *' --name nightly-backup
   cronkeeper explain '@every 90s' -o json"""
 )
 @click.argument("expression")
 @click.option("--timezone", metavar="ZONE", default="UTC", show_default=True, help="The job's IANA zone.")
+@click.option("--name", default="", help="The job's name, which H is resolved for.")
+@click.option(
+    "-n", "--namespace", default=DEFAULT_NAMESPACE, show_default=True, help="The namespace of the job's name."
+)
 @click.option("--count", type=click.IntRange(1, 1000), default=10, show_default=True, help="How many fire times.")
 @click.option("--after", metavar="INSTANT", help="After this instant (RFC 3339); now unless told.")
 @click.option("--gap", type=click.Choice(["run_after", "skip"]), help="Rule for local times the clock jumps over.")
@@ -34,7 +40,15 @@ Examples:
     "-o", "--output", "form", type=click.Choice(["table", "json", "yaml"]), default="table", show_default=True
 )
 def explain(
-    expression: str, timezone: str, count: int, after: str | None, gap: str | None, fold: str | None, form: str
+    expression: str,
+    timezone: str,
+    name: str,
+    namespace: str,
+    count: int,
+    after: str | None,
+    gap: str | None,
+    fold: str | None,
+    form: str,
 ) -> None:
     """Say in words when a schedule fires, and show the next fire times. Needs no server."""
     import json
@@ -42,13 +56,16 @@ def explain(
     from cronkeeper.domain.instants import rfc3339
     from cronkeeper.domain.schedule import notes
 
-    schedule = _parse(expression, timezone, gap, fold)
+    schedule = _parse(expression, timezone, gap, fold, seed=f"{namespace}/{name}" if name else "")
     after_ms = _after_ms(after)
     fires = _fires(schedule, after_ms, count)
+    told = notes(schedule, after_ms)
+    if schedule.spread and not name:
+        told.append("These are the fire times of no job in particular: say whose with --name.")
     said: dict[str, Any] = {
         "next": [rfc3339(fire_ms) for fire_ms in fires],
         "words": schedule.words(),
-        "notes": notes(schedule, after_ms),
+        "notes": told,
     }
     if form == "json":
         click.echo(json.dumps(said, indent=2))
@@ -74,12 +91,13 @@ def fire_table(fires: list[int], timezone: str, local: str | None) -> str:
     return plain_table(titles, rows)
 
 
-def _parse(expression: str, timezone: str, gap: str | None, fold: str | None) -> Schedule:
+def _parse(expression: str, timezone: str, gap: str | None, fold: str | None, *, seed: str = "") -> Schedule:
     from cronkeeper.domain.cronfields import ScheduleError
     from cronkeeper.domain.schedule import Dst, Fold, Gap, parse_schedule
 
     try:
-        return parse_schedule(expression, timezone, Dst(Gap(gap) if gap else None, Fold(fold) if fold else None))
+        dst = Dst(Gap(gap) if gap else None, Fold(fold) if fold else None)
+        return parse_schedule(expression, timezone, dst, seed=seed)
     except ScheduleError as exc:
         lines = [exc.message, f"  {expression}", f"  {' ' * exc.position}^"]
         raise CommandError("\n".join([*lines, *([f"  hint: {exc.hint}"] if exc.hint else [])]), EXIT_USAGE) from exc

@@ -22,6 +22,8 @@ def api(tmp_path: Path) -> Iterator[Api]:
 
 def test_the_past_is_made_up_for_once_by_name(api: Api) -> None:
     api.ok("create", *FIELDS, "--name", "listing")
+    api.join("node-1")
+    api.give("node-1", "1")
     shown = api.json("backfill", "listing", *RANGE, "--dry-run")
     assert [run["fire_time"][11:16] for run in shown] == ["08:05", "09:05", "10:05", "11:05"]
     assert api.json("runs", "listing") == []

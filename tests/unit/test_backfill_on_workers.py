@@ -41,7 +41,7 @@ def wanted(minute: int, now_ms: int, *, at_once: int = 1, attempt: int = 1, task
 
 def backfill(world: World, *minutes: int, at_once: int = 1, attempt: int = 1) -> list[RunKey]:
     runs = [wanted(minute, world.clock.now_ms(), at_once=at_once, attempt=attempt) for minute in minutes]
-    assert all(world.store.runs.claim(runs).values())
+    assert all(world.store.runs.request_many(runs).values())
     return [run.key for run in runs]
 
 
@@ -126,7 +126,7 @@ def test_an_agent_looks_again_soon_while_a_backfill_has_more(tmp_path: Path) -> 
     world.ready()
     assert world.agent.step() == LOOK_S
     runs = [wanted(minute, world.clock.now_ms(), task=task) for minute in (1, 2)]
-    world.store.runs.claim(runs)
+    world.store.runs.request_many(runs)
     assert world.agent.step() == SOON_S
     assert world.demands == [test_agent.Demand([runs[0].key], Trigger.MANUAL)]
 

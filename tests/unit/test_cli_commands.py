@@ -11,6 +11,8 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from cronkeeper.domain.instants import parse_rfc3339, rfc3339
+from cronkeeper.domain.job import JobSpec, JobType, next_fire
 from cronkeeper_cli import doctor
 from cronkeeper_cli.main import cli
 from cronkeeper_cli.offline import fire_table
@@ -49,8 +51,8 @@ def test_the_help_lists_what_was_promised() -> None:
     services = {"standalone", "api", "manager", "worker", "db", "doctor"}
     jobs = {"create", "edit", "list", "show", "delete", "pause", "resume", "run", "next", "validate", "explain"}
     jobs |= {"apply", "diff", "export", "import"}
-    admin = {"workers", "reassign", "cordon", "uncordon", "drain", "token"}
-    assert services | jobs | {"runs", "logs", "cancel", "why", "missed", "events"} | admin == set(cli.commands)
+    admin = {"workers", "reassign", "cordon", "uncordon", "drain", "token", "forecast"}
+    assert services | jobs | {"runs", "logs", "cancel", "backfill", "why", "missed", "events"} | admin == set(cli.commands)
 
 
 def test_help_loads_nothing_heavy() -> None:
@@ -109,6 +111,16 @@ def test_explain_as_json_has_the_shape_of_next() -> None:
     said = json.loads(result.output)
     assert said["next"] == ["2027-01-01T00:01:30Z", "2027-01-01T00:03:00Z"]
     assert said["words"].startswith("Every 1 minute 30 seconds")
+
+
+def test_explain_resolves_h_for_a_job_s_name() -> None:
+    asked = ["explain", "H H(0-7) * * *", "--after", "2027-01-01T00:00:00Z", "--count", "1", "-o", "json"]
+    said = {who: json.loads(run(*asked, *who.split()).stdout) for who in ("", "--name a-1", "--name a-1 -n other")}
+    times = {who: one["next"] for who, one in said.items()}
+    job = JobSpec("true", "H H(0-7) * * *", JobType.COMMAND, name="a-1")
+    assert times["--name a-1"] == [rfc3339(next_fire(job, parse_rfc3339("2027-01-01T00:00:00Z")) or 0)]
+    assert times["--name a-1 -n other"] != times["--name a-1"]
+    assert [any("--name" in note for note in one["notes"]) for one in said.values()] == [True, False, False]
 
 
 def test_explain_points_at_the_fault() -> None:

@@ -153,6 +153,13 @@ class RunStore(Protocol):
         """Insert a pending run on demand. Raises ConflictError when the key exists."""
         ...
 
+    def request_many(self, runs: Sequence[Run]) -> dict[RunKey, bool]:
+        """Insert pending runs on demand; for each key say whether the row is this one, by nonce. Existing rows stay.
+
+        Raises UnavailableError: some, all or none may be there. Calling again with the same nonces is safe.
+        """
+        ...
+
     def pending(self, tasks: Sequence[TaskId]) -> list[Run]:
         """Return the tasks' pending runs on demand; of those of backfills only what may go now, by `may_go`."""
         ...

@@ -35,9 +35,7 @@ class SqlRunStore(RunReads, RunOutput):
             kept = self._db.read(lambda conn: self._owners(conn, sorted(outdated)))
             owners |= {key: kept.get(key, "") for key in outdated}
             runs = [run for run in runs if run.key not in outdated]
-        # All claimants go through the keys in the same order, or they would wait for each other in a circle.
-        for rows in chunks([run_rows.to_row(run) for run in sorted(runs, key=lambda run: run.key)]):
-            owners |= self._claim(rows)
+        owners |= self._take(runs)
         return {key: owners.get(key, nonce) == nonce for key, nonce in nonces.items()}
 
     def record(self, runs: Sequence[Run]) -> list[RunKey]:
@@ -62,6 +60,10 @@ class SqlRunStore(RunReads, RunOutput):
             self._db.statement(body)
         except UnknownOutcomeError as lost:
             self._request_again(run, row, lost)
+
+    def request_many(self, runs: Sequence[Run]) -> dict[RunKey, bool]:
+        owners = self._take(runs)
+        return {run.key: owners.get(run.key, run.nonce) == run.nonce for run in runs}
 
     def claim_pending(self, run: Run) -> bool:
         values = {
@@ -166,6 +168,14 @@ class SqlRunStore(RunReads, RunOutput):
             if worker not in ("", run.worker) and epoch > run.fence:
                 outdated.add(run.key)
         return outdated
+
+    def _take(self, runs: Sequence[Run]) -> dict[RunKey, str]:
+        """Insert rows that are missing; return the nonces of at least those that were there."""
+        owners: dict[RunKey, str] = {}
+        # All claimants go through the keys in the same order, or they would wait for each other in a circle.
+        for rows in chunks([run_rows.to_row(run) for run in sorted(runs, key=lambda run: run.key)]):
+            owners |= self._claim(rows)
+        return owners
 
     def _claim(self, rows: Sequence[Row]) -> dict[RunKey, str]:
         """Insert rows that are missing; return the nonces of those that were there, or of all."""

@@ -91,6 +91,11 @@ class MemoryRunStore:
                 raise ConflictError(f"there is a run {run.id} already")
             self._memory.runs[run.key] = run
 
+    def request_many(self, runs: Sequence[Run]) -> dict[RunKey, bool]:
+        with self._memory.call("runs.request_many"):
+            stored = {run.key: self._memory.runs.setdefault(run.key, run) for run in runs}
+            return {run.key: stored[run.key].nonce == run.nonce for run in runs}
+
     def pending(self, tasks: Sequence[TaskId]) -> list[Run]:
         with self._memory.call("runs.pending"):
             return may_go(self._of(tasks, {RunState.PENDING}), self._of(tasks, ACTIVE))

@@ -165,7 +165,7 @@ class Backfills:
 
     def _create(self, plan: Backfill) -> Backfill:
         """Insert the runs, so that none comes to be twice; what somebody else was first with exists."""
-        mine = self._store.runs.claim(plan.created) if plan.created else {}
+        mine = self._store.runs.request_many(plan.created) if plan.created else {}
         beaten = [Fire(run.key.task, run.key.fire_ms) for run in plan.created if not mine[run.key]]
         existing = sorted([*plan.existing, *self._fates(beaten).values()], key=lambda fate: _order(fate.fire))
         return Backfill(tuple(run for run in plan.created if mine[run.key]), tuple(existing), plan.unsettled)

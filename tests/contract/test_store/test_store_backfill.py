@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cronkeeper.domain.ids import RunKey, TaskId
+from cronkeeper.domain.placement import Assignment, MoveReason
 from cronkeeper.domain.run import Run, RunState, Trigger
 from cronkeeper.ports import Store
 from tests.contract.test_store.builders import MINUTE_MS, nonce, run
@@ -26,15 +27,18 @@ def minutes(store: Store, *tasks: TaskId) -> list[tuple[int, int]]:
 
 def test_a_backfill_is_inserted_at_once_and_never_twice(store: Store) -> None:
     runs = [wanted(minute, at_once=2) for minute in range(1, 6)]
+    # A worker has the task: whoever asks for a run is none, and needs no leave.
+    given = Assignment(TASK, "w1", 1, 40, MoveReason.NEW, 10)
+    store.assignments.save([given], term=store.terms.take("m1"))
     store.runs.claim([run(fire_ms=3 * MINUTE_MS)])
     again = [one.evolve(nonce=nonce()) for one in runs]
-    assert [minute for minute, one in enumerate(runs, 1) if store.runs.claim([one])[one.key]] == [1, 2, 4, 5]
-    assert not any(store.runs.claim(again).values())
+    assert [minute for minute, one in enumerate(runs, 1) if store.runs.request_many([one])[one.key]] == [1, 2, 4, 5]
+    assert not any(store.runs.request_many(again).values())
 
 
 def test_of_a_backfill_only_the_oldest_are_to_be_seen_and_plain_runs_on_demand_all(store: Store) -> None:
-    store.runs.claim([wanted(minute, at_once=2) for minute in (5, 3, 4, 6)])
-    store.runs.claim([wanted(minute, task=OTHER, at_once=1) for minute in (2, 1)])
+    store.runs.request_many([wanted(minute, at_once=2) for minute in (5, 3, 4, 6)])
+    store.runs.request_many([wanted(minute, task=OTHER, at_once=1) for minute in (2, 1)])
     for minute in (8, 9, 10):
         store.runs.request(wanted(minute))
     assert minutes(store, TASK) == [(0, 3), (0, 4), (0, 8), (0, 9), (0, 10)]
@@ -44,7 +48,7 @@ def test_of_a_backfill_only_the_oldest_are_to_be_seen_and_plain_runs_on_demand_a
 
 def test_the_next_of_a_backfill_is_seen_when_one_has_ended(store: Store) -> None:
     runs = [wanted(minute, at_once=2) for minute in (3, 4, 5)]
-    store.runs.claim(runs)
+    store.runs.request_many(runs)
     mine = claimed(runs[0])
     assert store.runs.claim_pending(mine)
     assert minutes(store, TASK) == [(0, 4)]
@@ -57,7 +61,8 @@ def test_the_next_of_a_backfill_is_seen_when_one_has_ended(store: Store) -> None
 
 
 def test_a_run_of_the_schedule_takes_no_place_of_a_backfill(store: Store) -> None:
-    store.runs.claim([run(fire_ms=9 * MINUTE_MS), wanted(3, at_once=1)])
+    store.runs.claim([run(fire_ms=9 * MINUTE_MS)])
+    store.runs.request_many([wanted(3, at_once=1)])
     assert minutes(store, TASK) == [(0, 3)]
 
 
