@@ -22,9 +22,14 @@ RECYCLE_S = 900
 PING_AFTER_S = 1.0
 
 MYSQL_NAMES = ("mysql", "mariadb")
+#: A client that says nothing for so long within a transaction is dead or cut off, and the server rolls back for it:
+#: a node that died without a word would keep its runs locked for hours, and nobody could take them over. MySQL has no
+#: such limit for transactions alone. There it holds for idle connections, too; the next use of one opens another.
+SILENT_S = 4
+_ROLL_BACK = f"/*M!100300 , idle_transaction_timeout = {SILENT_S} */ /*!80000 , wait_timeout = {SILENT_S} */"
 #: Lock waits end before our patience does, so that "waited for a lock" is never taken for "no answer".
 _MYSQL_SETTINGS = (
-    "SET SESSION time_zone = '+00:00', innodb_lock_wait_timeout = 5",
+    f"SET SESSION time_zone = '+00:00', innodb_lock_wait_timeout = 5 {_ROLL_BACK}",
     "SET SESSION sql_mode = 'STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'",
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
 )
