@@ -195,7 +195,7 @@ def _absences(memory: Memory, sighting: Sighting, settings: LivenessSettings) ->
 
 def _with_lease(absence: Absence, worker: str, sighting: Sighting, settings: LivenessSettings) -> Absence:
     lease = None if sighting.leases is None else sighting.leases.get(worker)
-    if lease is not None and lease.age_ms / 1000 > GOODBYE_S:
+    if lease is not None and _said_goodbye(lease):
         return replace(absence, fresh=False)
     if lease is None or lease.age_ms / 1000 > settings.brake_window_s:
         return absence
@@ -204,12 +204,20 @@ def _with_lease(absence: Absence, worker: str, sighting: Sighting, settings: Liv
     return Absence(absence.since_s, True, beat_s if known_s is None else max(known_s, beat_s))
 
 
+def _said_goodbye(lease: Lease) -> bool:
+    return lease.age_ms / 1000 > GOODBYE_S
+
+
 def _is_lost(worker: str, absence: Absence, sighting: Sighting, settings: LivenessSettings) -> bool:
+    lease = None if sighting.leases is None else sighting.leases.get(worker)
+    if lease is not None and _said_goodbye(lease) and settings.session_s >= START_WITHIN_S + 1:
+        # It had stopped before it said so. Should it have begun anew and died before its first beat, its session has
+        # outlived whatever it may have been about to start.
+        return True
     if sighting.now_s - absence.since_s < settings.grace_s:
         return False
     if sighting.leases is None:
         return sighting.now_s - sighting.mysql_ok_s >= settings.mysql_silent_s
-    lease = sighting.leases.get(worker)
     return lease is None or lease.lost or lease.age_ms >= settings.lease_stale_s * 1000
 
 

@@ -104,7 +104,6 @@ def test_session_that_comes_back_within_the_grace_starts_the_grace_anew() -> Non
     [
         ("has no lease", {}),
         ("has a lease that was declared lost", {"a": lease("a", 0.5, lost=True)}),
-        ("has a lease that it gave back", {"a": 1.7e9}),
     ],
 )
 def test_worker_that_is_gone_is_lost_after_the_grace_when_it(case: str, rows: Mapping[str, float | Lease]) -> None:
@@ -246,6 +245,13 @@ def test_new_leader_brakes_for_workers_that_were_alive_a_moment_ago() -> None:
     leader = Leader(settled=False)
 
     assert leader.look(_TEN[6:], dict.fromkeys(_TEN, 5.0)).braked
+
+
+def test_worker_that_said_goodbye_is_lost_without_a_grace() -> None:
+    leader = Leader(["a"])
+
+    assert leader.look(["a"], {"a": 1.7e9}, later_s=1).verdicts == {"a": Verdict.UP}
+    assert leader.look([], {"a": 1.7e9}, later_s=0.1).verdicts == {"a": Verdict.LOST}
 
 
 def test_workers_that_said_goodbye_do_not_brake() -> None:

@@ -179,6 +179,7 @@ class Daemon:
         self._stop.wait()
         if self._leaving():
             node_files.drop_settings(self._config.state_dir)
+            self._thread.retire(self._journal.dirty_count)
         listener.stop()
         self._thread.stop()
         for loop in loops:

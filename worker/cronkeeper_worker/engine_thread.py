@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import sqlite3
@@ -24,6 +25,9 @@ T = TypeVar("T")
 LONGEST_WAIT_S = 1.0
 #: After a journal that could not be written (disk full), the thread rests for so long.
 FAULT_REST_S = 1.0
+#: How long a goodbye waits for the runs that have begun: whatever is not told by then counts as lost.
+FINISH_S = 2.0
+_FINISH_LOOK_S = 0.02
 
 
 class EngineThread:
@@ -42,6 +46,7 @@ class EngineThread:
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._stopping = threading.Event()
+        self._retired = threading.Event()
 
     def post(self, action: Callable[[], None]) -> None:
         """Have `action` run on the engine's thread soon."""
@@ -88,6 +93,17 @@ class EngineThread:
                 self._expired.append(RunKey.parse(event.run_id))
         self._wake.set()
 
+    def retire(self, untold: Callable[[], int]) -> None:
+        """Decide nothing more, for good; return once what has begun is over and told, at the latest after FINISH_S.
+
+        `untold` counts what MySQL has not heard yet. The thread itself goes on until `stop`.
+        """
+        self._retired.set()
+        until_s = self._clock.boot_s() + FINISH_S
+        with contextlib.suppress(TimeoutError):
+            while self._clock.boot_s() < until_s and (self.ask(self._engine.running, FINISH_S) or untold()):
+                self._stopping.wait(_FINISH_LOOK_S)
+
     def stop(self) -> None:
         self._stopping.set()
         self._wake.set()
@@ -131,6 +147,8 @@ class EngineThread:
             except queue.Empty:
                 break
             action()
+        if self._retired.is_set():
+            return
         if self._guard.holds():
             with self._lock:
                 self._looks += looks
@@ -140,6 +158,8 @@ class EngineThread:
             self._engine.look(Trigger.TIMER)
 
     def _wait_s(self) -> float:
+        if self._retired.is_set():
+            return LONGEST_WAIT_S
         if self._guard.holds():
             return LOOK_AGAIN_S
         next_ms = self._engine.next_look_ms() if self._timers else None
