@@ -125,7 +125,6 @@ class Life:
                 self.excused.append((self.view.cursor_ms, now_ms))
         self.eras.append(Era(spec, state, now_ms + 1))
         self.generation += 1
-        self.view = replace(self.view, cursor_ms=max(self.view.cursor_ms, now_ms))
         self.restart()
 
 
