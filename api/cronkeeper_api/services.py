@@ -34,14 +34,17 @@ class Pulse:
         self._asking = threading.Lock()
         self._beats = False
         self._asked_s = float("-inf")
+        self._sent_s = float("-inf")
 
     def beats(self) -> bool:
         """Say whether the store answered just now; no, too, while an answer is overdue."""
         if self._age() < _PULSE_S:
             return self._beats
         if not self._asking.acquire(blocking=False):
-            return self._beats and self._age() < _OVERDUE_S
+            # Not counted from the last answer: that may be old only because nobody has asked since.
+            return self._beats and self._clock.boot_s() - self._sent_s < _OVERDUE_S
         try:
+            self._sent_s = self._clock.boot_s()
             self._ping()
             self._beats = True
         except CronkeeperError:
