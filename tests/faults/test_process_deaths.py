@@ -12,7 +12,6 @@ from tests.faults.deaths import (
     claimed_without_start,
     kill_runner,
     pause_runner,
-    runs_of,
     starts_of,
     wait_for,
     wait_starts,
@@ -96,13 +95,15 @@ def _states_of_a_claim_without_process(trial: Trial, name: str) -> list[str]:
 def test_t04_worker_kill9_between_exit_and_report(make_trial: MakeTrial) -> None:
     """A run that ended while nobody could report it: the runner's note brings the result home, nothing runs again."""
     trial = make_trial(bounds=QUICK)
-    trial.post("short", schedule="*/15 * * * * *", sleep_s=2, exit_status=5)
+    trial.post("short", schedule="*/15 * * * * *", sleep_s=3, exit_status=5)
     owner = trial.owner("short")
     trial.settle()
     wait_starts(trial, "short", len(trial.starts("short")) + 1)
     daemon = part(trial.fleet, owner)
-    wait_for(lambda: [one for one in runs_of(trial, "short") if one["state"] == "running"], "that is known", 2)
-    run = runs_of(trial, "short")[-1]
+    begun = trial.starts("short")[-1]
+    run = attempts_of(trial, "short", begun["fire_time"])[0]
+    # Shortly before its end: the leader's patience has to last until the next daemon is there.
+    trial.wait(max(0.0, begun["wall_s"] + 2.5 - time.time()))
     daemon.pause()
     note = trial.fleet.cluster.state_dir(owner) / "runs" / run["id"] / "exit.json"
     # An empty one lies in every folder that is used again.
