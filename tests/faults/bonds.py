@@ -78,6 +78,10 @@ def loaded(trial: Trial) -> Bonds:
     std(trial, jobs=10)
     wait_starts(trial, "tick")
     trial.wait(_QUIET_S)
+    # What was placed just now must be told, or nobody would see a move later either.
+    assert {line.get("task") for line in moves(trial.fleet, int(trial.started_s * 1000))} >= {
+        f"{posted.id}/0" for posted in trial.jobs.values()
+    }
     return Bonds(trial.fleet, int(time.time() * 1000))
 
 
