@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from tests.harness.cluster import Answer, Cluster
 
 _PAGE = 5000
 _PATIENCE_S = 30.0
+_MORE = re.compile(r"^# tasks .* and (\d+) more$", re.MULTILINE)
 _TASK = re.compile(r" (\d+/\d+)(?= |$)", re.MULTILINE)
 
 
@@ -132,9 +133,24 @@ def assigned(fleet: Fleet) -> dict[str, list[str]]:
         client.close()
 
 
-def crontabs(fleet: Fleet) -> dict[str, list[str]]:
-    """Return the tasks that the comments in each node's crontab files name."""
-    return {worker: sorted(set(tasks_named(fleet.cluster.crontab(worker)))) for worker in fleet.workers}
+def crontabs(fleet: Fleet, given: Mapping[str, Iterable[str]] | None = None) -> dict[str, list[str]]:
+    """Return the tasks that the comments in each node's crontab files name.
+
+    A comment names a few dozen and counts the rest: with `given` (see `assigned`) those count as named whose number is
+    just that of the rest.
+    """
+    found = {}
+    for worker in fleet.workers:
+        text = fleet.cluster.crontab(worker)
+        named = set(tasks_named(text))
+        rest = set((given or {}).get(worker, ())) - named
+        found[worker] = sorted(named | rest if len(rest) == tasks_counted(text) else named)
+    return found
+
+
+def tasks_counted(text: str) -> int:
+    """Return how many tasks the comments of a crontab leave unnamed."""
+    return sum(int(number) for number in _MORE.findall(text))
 
 
 def tasks_named(text: str) -> list[str]:

@@ -233,13 +233,9 @@ class Trial:
 
     def note_owners(self) -> None:
         """Write down who has which task, and which crontab names it; call it when nothing is on the move."""
-        self._owners.append(
-            {
-                "at_s": time.time(),
-                "assigned": reading.assigned(self.fleet),
-                "crontabs": reading.crontabs(self.fleet),
-            }
-        )
+        given = reading.assigned(self.fleet)
+        look = {"at_s": time.time(), "assigned": given, "crontabs": reading.crontabs(self.fleet, given)}
+        self._owners.append(look)
 
     # -- the end
 
