@@ -198,3 +198,11 @@ def test_nothing_starts_beyond_its_grace(late_ms: int, grace_s: int, misfire: Mi
         assert not decision.run or age_ms <= grace_s * 1000
         if misfire is Misfire.SKIP and decision.run:
             assert age_ms <= ON_TIME_MS
+
+
+def test_several_fires_at_one_look_run_one_after_the_other_if_all_are_wanted() -> None:
+    task = view("* * * * * *", misfire=Misfire.ALL, concurrency=Concurrency.FORBID)
+    verdict = decide(task, NOON + 5_000, trigger=Trigger.TIMER)
+    assert outcomes(verdict.decisions) == ["run", "wait", "wait", "wait", "wait"]
+    alone = decide(task, NOON + 1_000, trigger=Trigger.TIMER, active=[key(-1)])
+    assert outcomes(alone.decisions) == ["overlap"]

@@ -119,13 +119,14 @@ def _by_misfire(task: TaskView, due: list[int], now_ms: int, trigger: Trigger) -
     late = [fire_ms for fire_ms in due if min(ON_TIME_MS, grace_ms) < ages[fire_ms] <= grace_ms]
     catch_up: set[int] = set()
     if task.spec.misfire is Misfire.ALL:
-        catch_up = set(late[-MAX_CATCH_UP:])
+        # Whoever wants all of several wants them one after the other, those too that are hardly late.
+        catch_up = set(late[-MAX_CATCH_UP:]) | set(punctual if len(due) > 1 else ())
     elif task.spec.misfire is Misfire.LATEST and not punctual:
         catch_up = set(late[-1:])
     decisions = []
     for fire_ms in due:
         key = RunKey(task.id, fire_ms, 1)
-        if ages[fire_ms] <= min(ON_TIME_MS, grace_ms):
+        if fire_ms in punctual and fire_ms not in catch_up:
             decisions.append(Decision(key, trigger, run=True))
         elif fire_ms in catch_up:
             decisions.append(Decision(key, Trigger.CATCH_UP, run=True))
