@@ -429,6 +429,8 @@ def test_claims_are_carried_home_and_removed(fleet: Fleet, process: Coordinator)
         assert process.claim(key, mine)
     fleet.process("two").claim(RunKey(TASKS[9], FIRE_MS, 1), note("w2"))
     assert process.claims("w1") == notes
+    assert set(process.claims(tasks=[TASKS[0], TASKS[9]])) == {*keys[:2], RunKey(TASKS[9], FIRE_MS, 1)}
+    assert set(process.claims("w1", tasks=[TASKS[0], TASKS[9]])) == set(keys[:2])
     ended = ClaimNote(notes[keys[0]].nonce, "w1", RunState.SUCCEEDED)
     process.update_claim(keys[0], ended)
     assert process.claims("w1")[keys[0]] == ended

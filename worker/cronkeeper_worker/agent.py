@@ -168,9 +168,9 @@ class Agent:
         hints = {task: assigned[task].since_ms for task in taken}
         windows = {task: (body.spec.grace_s + body.spec.jitter_s) * 1000 for task, body in taken.items()}
         early = {task: min(hints[task], now_ms - windows[task]) for task in taken}
-        notes = self._coordinator.claims()
+        notes = self._coordinator.claims(tasks=taken)
         try:
-            self._carry_home({key: note for key, note in notes.items() if key.task in taken})
+            self._carry_home(notes)
             recorded = self._store.runs.last_fires(sorted(taken))
         except UnavailableError:
             by_mysql = {task for task, body in taken.items() if body.spec.delivery is Delivery.AT_MOST_ONCE}

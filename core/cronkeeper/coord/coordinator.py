@@ -239,8 +239,8 @@ class ZnodeCoordinator:
                 return
         raise UnavailableError(f"ZooKeeper: {path} changes under our hands")
 
-    def claims(self, worker: str | None = None) -> dict[RunKey, ClaimNote]:
-        where = self._keys_in(paths.CLAIMS, paths.BUCKETS, paths.claim_key, watch=False)
+    def claims(self, worker: str | None = None, *, tasks: Iterable[TaskId] | None = None) -> dict[RunKey, ClaimNote]:
+        where = self._keys_of(paths.CLAIMS, tasks, paths.claim_key, watch=False)
         notes = self._decoded(where, lambda raw, _key: znodes.decode_claim(raw), watch=False)
         return {key: note for key, note in notes.items() if worker in (None, note.worker)}
 
@@ -253,11 +253,7 @@ class ZnodeCoordinator:
         self._tree.create(paths.queued(item.key), znodes.encode_queued(item))
 
     def queued(self, tasks: Iterable[TaskId] | None = None, *, watch: bool = False) -> list[QueuedRun]:
-        wanted = None if tasks is None else set(tasks)
-        buckets = paths.BUCKETS if wanted is None else sorted({task.bucket for task in wanted})
-        where = self._keys_in(paths.QUEUE, buckets, RunKey.parse, watch=watch)
-        if wanted is not None:
-            where = {key: path for key, path in where.items() if key.task in wanted}
+        where = self._keys_of(paths.QUEUE, tasks, RunKey.parse, watch=watch)
         items = self._decoded(where, lambda raw, _key: znodes.decode_queued(raw), watch=watch)
         return [items[key] for key in sorted(items, key=lambda key: (key.fire_ms, key)) if items[key].key == key]
 
@@ -314,14 +310,17 @@ class ZnodeCoordinator:
             result[folder] |= self._parsed(paths.join(folder, bucket), names or (), TaskId.parse)
         return [result[folder] for folder in folders]
 
-    def _keys_in(
-        self, folder: str, buckets: Sequence[str], parse: Callable[[str], RunKey], *, watch: bool
+    def _keys_of(
+        self, folder: str, tasks: Iterable[TaskId] | None, parse: Callable[[str], RunKey], *, watch: bool
     ) -> dict[RunKey, str]:
+        """Return the paths of the runs' znodes below a folder of buckets: of these tasks, or of all (None)."""
+        wanted = None if tasks is None else set(tasks)
+        buckets = paths.BUCKETS if wanted is None else sorted({task.bucket for task in wanted})
         folders = [paths.join(folder, bucket) for bucket in buckets]
         result: dict[RunKey, str] = {}
         for path, names in zip(folders, self._reads.children(folders, watch=watch), strict=True):
             result |= self._parsed(path, names or (), parse)
-        return result
+        return result if wanted is None else {key: path for key, path in result.items() if key.task in wanted}
 
     def _parsed(self, folder: str, names: Iterable[str], parse: Callable[[str], K]) -> dict[K, str]:
         result = {}

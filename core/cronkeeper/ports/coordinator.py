@@ -130,8 +130,8 @@ class Coordinator(Protocol):
 
     def update_claim(self, key: RunKey, note: ClaimNote) -> None: ...
 
-    def claims(self, worker: str | None = None) -> dict[RunKey, ClaimNote]:
-        """Return the worker's claims (everybody's) that it has not carried home to MySQL itself."""
+    def claims(self, worker: str | None = None, *, tasks: Iterable[TaskId] | None = None) -> dict[RunKey, ClaimNote]:
+        """Return the claims (of this worker, of these tasks) that nobody has carried home to MySQL and removed."""
         ...
 
     def drop_claim(self, key: RunKey) -> None: ...
