@@ -321,21 +321,3 @@ class TokenInput(Model):
     name: str = Field(min_length=1, max_length=128, description="Whom or what it is for.")
     role: Annotated[Role, Field(strict=False)] = Field(description="What it may do.")
     expires_at: Instant | None = Field(default=None, description="When it ends; never unless given.")
-
-
-#: Fields of a job's JSON that the server sets: worth a better hint than "unknown".
-READ_ONLY = frozenset(
-    {
-        "id",
-        "generation",
-        "status",
-        "created_at",
-        "updated_at",
-        "next_fire",
-        "last_run",
-        "workers",
-        "artifact",
-        "holiday_dates",
-        "spread",
-    }
-)

@@ -18,9 +18,10 @@ from cronkeeper.domain.instants import parse_rfc3339
 from cronkeeper.domain.job import JobSpec, JobType, Limits, default_on_worker_loss, spec_to_dict
 from cronkeeper.domain.retry import Retry
 from cronkeeper.domain.schedule import Dst
+from cronkeeper.domain.server_fields import SERVER_FIELDS
 from cronkeeper.errors import FieldError, ValidationFailedError
 from cronkeeper_api.body import Body
-from cronkeeper_api.models import READ_ONLY, JobInput
+from cronkeeper_api.models import JobInput
 from cronkeeper_manager.service import Draft, Upload, rules
 
 M = TypeVar("M", bound=BaseModel)
@@ -226,7 +227,7 @@ def _fault(model: type[BaseModel], error: ErrorDetails) -> FieldError:
 
 def _unknown(model: type[BaseModel], loc: tuple[int | str, ...], field: str) -> FieldError:
     name = str(loc[-1])
-    if len(loc) == 1 and model is JobInput and name in READ_ONLY:
+    if len(loc) == 1 and model is JobInput and name in SERVER_FIELDS:
         return FieldError(field, "is set by the server", "leave it out")
     known = [info.alias or name for name, info in _model_at(model, loc[:-1]).model_fields.items()]
     close = difflib.get_close_matches(name[:64].lower(), known, n=1)

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from cronkeeper_cli.crontab_export import export_crontab
-from cronkeeper_cli.documents import SERVER_FIELDS, editable, parse_jobs, read_text
+from cronkeeper_cli.documents import editable, parse_jobs, read_text, without_server_fields
 from cronkeeper_cli.failures import EXIT_ERROR, EXIT_USAGE, CommandError
 from cronkeeper_cli.offline import local_zone
 from cronkeeper_cli.output import cell_text, yaml_text
@@ -133,11 +133,7 @@ def export(
 def _answers(
     session: Session, files: tuple[str, ...], namespace: str | None, prune: str | None, *, dry_run: bool
 ) -> list[Applied]:
-    jobs = [
-        {key: value for key, value in job.items() if key not in SERVER_FIELDS}
-        for file in files
-        for job in parse_jobs(read_text(file), file)
-    ]
+    jobs = [without_server_fields(job) for file in files for job in parse_jobs(read_text(file), file)]
     spaces = by_namespace(jobs, namespace or DEFAULT_NAMESPACE)
     if prune and len(spaces) > 1:
         raise CommandError(f"--prune: the files name {len(spaces)} namespaces; apply them one by one", EXIT_USAGE)

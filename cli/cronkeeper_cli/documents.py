@@ -8,24 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from cronkeeper.domain.server_fields import SERVER_FIELDS
 from cronkeeper_cli.failures import EXIT_USAGE, CommandError
 
-#: What the API adds to a job: of no use in a file that is sent back.
-SERVER_FIELDS = frozenset(
-    {
-        "id",
-        "status",
-        "generation",
-        "created_at",
-        "updated_at",
-        "next_fire",
-        "last_run",
-        "workers",
-        "artifact",
-        "holiday_dates",
-        "spread",
-    }
-)
 _TRUE_FALSE = re.compile(r"^(?:true|false)$")
 
 
@@ -73,7 +58,12 @@ def parse_job(text: str, source: str) -> dict[str, Any]:
 
 def editable(job: dict[str, Any]) -> dict[str, Any]:
     """Return what of a job's JSON its user may change: what is set, without the fields that the API adds."""
-    return {key: value for key, value in job.items() if key not in SERVER_FIELDS and value not in (None, "", [], {})}
+    return {key: value for key, value in without_server_fields(job).items() if value not in (None, "", [], {})}
+
+
+def without_server_fields(job: dict[str, Any]) -> dict[str, Any]:
+    """Return the job as it may be sent: what the API adds is of no use to it."""
+    return {key: value for key, value in job.items() if key not in SERVER_FIELDS}
 
 
 def _documents(text: str, source: str) -> list[Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cronkeeper_cli.documents import SERVER_FIELDS, parse_jobs, read_text
+from cronkeeper_cli.documents import parse_jobs, read_text, without_server_fields
 from cronkeeper_cli.failures import EXIT_USAGE, CommandError
 from cronkeeper_cli.output import cell_text, plain_table, yaml_text
 from cronkeeper_cli.session import DEFAULT_NAMESPACE
@@ -157,7 +157,7 @@ def validate(sources: tuple[str, ...]) -> None:
     for source in sources:
         for index, job in enumerate(parse_jobs(read_text(source), source)):
             count += 1
-            faults = job_faults({key: value for key, value in job.items() if key not in SERVER_FIELDS})
+            faults = job_faults(without_server_fields(job))
             name = f" ({cell_text(job['name'])})" if isinstance(job.get("name"), str) else ""
             lines += [f"{source}: job {index + 1}{name}: {line}" for line in faults]
     if lines:
