@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cronkeeper.domain.calendars import Blackout, Calendar, OnExcluded, Weekday
+from cronkeeper.domain.exclusion import excluded
 from cronkeeper.domain.instants import from_ms, parse_rfc3339, rfc3339, to_ms
-from cronkeeper.domain.job import JobSpec, JobType, excluded, next_fire
+from cronkeeper.domain.job import JobSpec, JobType, next_fire
 from cronkeeper.domain.schedule import Schedule, parse_schedule
 
 NOW = parse_rfc3339("2026-12-01T00:00:30Z")

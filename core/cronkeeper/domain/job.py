@@ -10,17 +10,14 @@ from enum import StrEnum
 from typing import Any
 
 from cronkeeper.domain.calendars import (
-    EPOCH_DAY,
     Blackout,
     Calendar,
     Closures,
-    OnExcluded,
     blackout_from_dict,
     blackout_to_dict,
     calendar_from_dict,
     calendar_to_dict,
     closures,
-    why_closed,
 )
 from cronkeeper.domain.ids import TaskId
 from cronkeeper.domain.instants import parse_rfc3339, rfc3339
@@ -252,29 +249,6 @@ def next_fire(spec: JobSpec, after_ms: int) -> int | None:
     if found is None or (spec.ends_at_ms is not None and found >= spec.ends_at_ms):
         return None
     return found
-
-
-def excluded(spec: JobSpec, fire_ms: int) -> str | None:
-    """Say why a fire that the schedule alone would have at this instant is not due: the calendar or a blackout.
-
-    None when the schedule has no fire then, or when it is due. The window from starts_at to ends_at is not looked at.
-    Raises as `parsed_schedule` does.
-    """
-    schedule = spec.parsed_schedule()
-    # What cannot be moved (`@every`) is refused together with a calendar that moves; without one, it can be read.
-    plain = parse_schedule(spec.schedule, spec.timezone, spec.dst, seed=spec.seed)
-    if not plain.fire_times(fire_ms - 1, fire_ms) or schedule.fire_times(fire_ms - 1, fire_ms):
-        return None
-    for blackout in spec.blackouts:
-        if blackout.from_ms <= fire_ms < blackout.to_ms:
-            return f"it lies in the blackout from {rfc3339(blackout.from_ms)} to {rfc3339(blackout.to_ms)}"
-    if spec.calendar is None:
-        return None
-    day = date.fromordinal(plain.day_of(fire_ms) + EPOCH_DAY)
-    why = why_closed(spec.calendar, spec.holiday_dates, day)
-    if spec.calendar.on_excluded is OnExcluded.SKIP or not why:
-        return why or None
-    return f"{why}; its fire moves to the {spec.calendar.on_excluded} allowed day"
 
 
 def spec_to_dict(spec: JobSpec) -> dict[str, Any]:

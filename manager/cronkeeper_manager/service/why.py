@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cronkeeper.domain.exclusion import excluded
 from cronkeeper.domain.instants import rfc3339
-from cronkeeper.domain.job import JobState, excluded
+from cronkeeper.domain.job import JobState
 from cronkeeper.domain.run import Run, Trigger
 from cronkeeper.ports import AuditMark, Event, Fate, Fire, JobVersion, Missed, Store
 from cronkeeper.runtime.clock import Clock
