@@ -6,43 +6,38 @@ import logging
 import os
 import secrets
 import socket
-import sys
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
 import cronkeeper
-from cronkeeper.blob import open_blobs
-from cronkeeper.coord import connect
 from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.placement import WorkerInfo
 from cronkeeper.domain.run import Run, RunState, Trigger
 from cronkeeper.errors import ConfigError, UnavailableError
-from cronkeeper.ports import BlobStore, Coordinator, Store
 from cronkeeper.runtime.clock import SystemClock
 from cronkeeper.runtime.logs import setup_logs
 from cronkeeper.runtime.loop import Loop, spawn_thread
 from cronkeeper.runtime.metrics import WorkerMetrics, serve_metrics
 from cronkeeper.runtime.signals import on_terminate
-from cronkeeper.store import open_store
 from cronkeeper.wire.task import Verifier
 from cronkeeper_worker import node_files, run_files
 from cronkeeper_worker.agent import Agent, Node
 from cronkeeper_worker.artifacts import ArtifactCache
 from cronkeeper_worker.assignments import Have
 from cronkeeper_worker.config import WorkerConfig
-from cronkeeper_worker.cron_sentry import CronSentry
-from cronkeeper_worker.crontab_keeper import CrontabKeeper, choose_target, system_timezone
 from cronkeeper_worker.engine import Engine
 from cronkeeper_worker.engine_parts import Parts
 from cronkeeper_worker.engine_thread import EngineThread
 from cronkeeper_worker.fences import Fence, Fences
-from cronkeeper_worker.fire_listener import FireListener, install_fire
+from cronkeeper_worker.fire_listener import FireListener
 from cronkeeper_worker.journal import Entry, Phase, TaskRow
 from cronkeeper_worker.lease import Lease
+from cronkeeper_worker.node_crontab import NodeCrontab
+from cronkeeper_worker.node_stores import Stores, open_stores
 from cronkeeper_worker.order_maker import NodeOrders
 from cronkeeper_worker.orders import Ended, RunnerEvent, RunnerLost, SpawnFailed
 from cronkeeper_worker.pause_guard import PauseGuard
@@ -57,17 +52,6 @@ log = logging.getLogger(__name__)
 #: How long a start waits for a `cronkeeper-fire` that decides in the daemon's place.
 LOCK_WAIT_S = 15.0
 CONNECT_WAIT_S = 3.0
-#: Crontab and tasks are compared at least this often.
-CRONTAB_LOOK_S = 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Stores:
-    """The three stores, as this process sees them. None of them needs to be up for a node to fire."""
-
-    store: Store
-    coordinator: Coordinator
-    blobs: BlobStore
 
 
 def run(config: WorkerConfig) -> int:
@@ -78,22 +62,7 @@ def run(config: WorkerConfig) -> int:
     lock = node_files.NodeLock(config.state_dir)
     if not lock.acquire(LOCK_WAIT_S):
         raise ConfigError(f"state_dir: {config.state_dir} is in use by another worker daemon")
-    stores = Stores(
-        open_store(config.database_url, pool_size=4),
-        connect(
-            config.zookeeper,
-            auth=config.zookeeper_auth,
-            session_timeout_s=config.session_timeout_s,
-            name=f"worker-{name}",
-        ),
-        open_blobs(
-            config.blob_url,
-            endpoint_url=config.s3_endpoint,
-            access_key=config.s3_access_key,
-            secret_key=config.s3_secret_key,
-        ),
-    )
-    return Daemon(config, name, stores).run()
+    return Daemon(config, name, open_stores(config, name)).run()
 
 
 class Daemon:
@@ -138,23 +107,7 @@ class Daemon:
         self._guard = PauseGuard(self._clock, lambda: self._clock.boot_s() - stores.coordinator.silence_s())
         self._thread = EngineThread(self._engine, self._clock, self._guard, timers=config.timers)
         self._runner_loop = Loop("runner", self._runner_step, max_backoff_s=1.0)
-        self._crontab = CrontabKeeper(
-            choose_target(config),
-            install_fire(config.state_dir, sys.executable),
-            config.cron_timezone or system_timezone(),
-            self._clock,
-        )
-        self._crontab_lock = threading.Lock()
-        self._crontab_stale = threading.Event()
-        self._crontab_looked_s = self._clock.boot_s()
-        self._cron = CronSentry(
-            name,
-            self._journal,
-            self._clock,
-            self._metrics,
-            silent_s=config.cron_silent_s,
-            mend=self._mend_crontab,
-        )
+        self._crontab = NodeCrontab(config, name, self._journal, self._clock, self._metrics, self._installed)
         self._stop = threading.Event()
         self._fault: BaseException | None = None
 
@@ -199,7 +152,7 @@ class Daemon:
         self._engine.install(items)
         self._cache.want(artifact for item in items if (artifact := item.view.spec.artifact) is not None)
         # Whatever else stands in the crontab under our name is unscheduled before anything fires.
-        self._install_crontab(items)
+        self._crontab.install(items)
         self._engine.resume(self._journal.open_entries(), lambda key: os.path.isdir(self._run_folder(key)))
         try:
             self._stores.coordinator.start(CONNECT_WAIT_S)
@@ -218,7 +171,7 @@ class Daemon:
         if moved:
             self._engine.uninstall(moved)
             self._journal.save_tasks([], moved)
-            self._install_crontab(list(self._engine.tasks.values()))
+            self._crontab.install(list(self._engine.tasks.values()))
             coordinator.disown(self._info.id, moved)
             log.info("tasks went to others meanwhile", extra={"event": "tasks.moved", "dropped": len(moved)})
 
@@ -290,23 +243,15 @@ class Daemon:
             agent_loop,
             Loop("reporter", poison_proof(reporter.step), max_backoff_s=2.0),
             Loop("lease", poison_proof(self._lease.step), max_backoff_s=self._config.lease_every_s),
-            Loop("crontab", self._crontab_step),
+            Loop("crontab", self._crontab.step),
             Loop("pulse", self._guard.beat),
-            Loop("cron", self._cron.step),
+            Loop("cron", self._crontab.sentry.step),
             self._runner_loop,
         ]
 
     def _runner_step(self) -> float:
         """Have a runner, always: a new one tells what an old one left."""
         self._runner.ensure()
-        return 5.0
-
-    def _crontab_step(self) -> float:
-        """Write again what could not be written; and look now and then, as patterns are made for the next 400 days."""
-        now_s = self._clock.boot_s()
-        if self._crontab_stale.is_set() or now_s - self._crontab_looked_s > CRONTAB_LOOK_S:
-            self._crontab_looked_s = now_s
-            self._write_crontab()
         return 5.0
 
     # -- what the agent asks of the node
@@ -326,25 +271,10 @@ class Daemon:
 
         now = self._thread.ask(change)
         self._cache.want(artifact for item in now if (artifact := item.view.spec.artifact) is not None)
-        self._write_crontab()
+        self._crontab.write()
 
-    def _write_crontab(self) -> None:
-        """Bring the crontab up to date: asked under the lock, so that no older answer is written over a newer one."""
-        with self._crontab_lock:
-            self._install_crontab(self._thread.ask(lambda: list(self._engine.tasks.values())))
-
-    def _install_crontab(self, items: Sequence[Installed]) -> None:
-        if self._crontab.install(items):
-            self._crontab_stale.clear()
-            self._cron.installed(self._crontab.ticks)
-        else:
-            self._crontab_stale.set()
-
-    def _mend_crontab(self) -> None:
-        """Cron is silent: put right what somebody may have done to our files, and have cron read them again."""
-        self._write_crontab()
-        with self._crontab_lock:
-            self._crontab.renew()
+    def _installed(self) -> list[Installed]:
+        return self._thread.ask(lambda: list(self._engine.tasks.values()))
 
     def _have(self) -> Mapping[TaskId, Have]:
         return self._thread.ask(
@@ -382,7 +312,7 @@ class Daemon:
 
     def _on_look(self, number: int) -> None:
         self._metrics.looks.inc()
-        self._cron.called(number)
+        self._crontab.sentry.called(number)
         self._thread.look(number)
 
     def _on_runner_event(self, event: RunnerEvent) -> None:
