@@ -15,6 +15,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from cronkeeper_worker import launch, run_files
+from cronkeeper_worker.capture import Capture
 from cronkeeper_worker.orders import (
     Ended,
     Expired,
@@ -26,6 +27,7 @@ from cronkeeper_worker.orders import (
     check,
     is_run_id,
 )
+from cronkeeper_worker.remains import Remains, boot_s, signal_group
 from cronkeeper_worker.timers import Timer, Timers
 
 if TYPE_CHECKING:
@@ -35,16 +37,14 @@ if TYPE_CHECKING:
 _STARTS_PER_TURN = 8
 #: How long a stray child may hold a run's output open after the main process has ended.
 _DRAIN_S = 2.0
-_READ_BYTES = 65_536
-_LEFTOVER_LOOK_S = 0.1
 
 
 class _Run:
     """A run that we are the parent of."""
 
     __slots__ = (
-        "cancelled", "ended_ms", "exit_code", "file", "folder", "head_left", "kill_after_s", "output", "output_bytes",
-        "over", "pid", "pidfd", "run_id", "signal", "started_ms", "status", "tail", "timed_out", "timeout_s", "timer",
+        "cancelled", "ended_ms", "exit_code", "folder", "kill_after_s", "output", "over", "pid", "pidfd", "run_id",
+        "signal", "started_ms", "status", "timed_out", "timeout_s", "timer",
     )  # fmt: skip
 
     def __init__(self, order: Order, launched: launch.Launched, folder: str) -> None:
@@ -53,11 +53,9 @@ class _Run:
         self.timeout_s = order.timeout_s
         self.kill_after_s = order.kill_after_s
         self.pid = launched.pid
-        #: Descriptors; -1 once closed. `file` is opened by the first byte of output.
-        self.pidfd, self.output, self.status, self.file = launched.pidfd, launched.output_fd, launched.status_fd, -1
-        self.head_left = order.output_kb * 1024
-        self.output_bytes = 0
-        self.tail = b""
+        #: Descriptors; -1 once closed.
+        self.pidfd, self.status = launched.pidfd, launched.status_fd
+        self.output = Capture(launched.output_fd, folder, order.output_kb * 1024)
         self.started_ms = 0
         self.ended_ms = 0
         self.exit_code: int | None = None
@@ -89,8 +87,7 @@ class Executor:
         self._events: list[RunEvent] = []
         #: Notes that could not be written (the disk is full), until they are acknowledged.
         self.unwritten: dict[str, RunEvent] = {}
-        #: Children and strays of ended runs that are still to go.
-        self._chores = 0
+        self._remains = Remains(self.timers)
 
     # ------------------------------------------------------------------------------------------------------- orders
 
@@ -126,14 +123,13 @@ class Executor:
     @property
     def idle(self) -> bool:
         """Nothing is queued, running or being cleared away."""
-        return not (self._queue or self._runs or self._chores)
+        return not (self._queue or self._runs or self._remains.busy)
 
     def forget(self, run_id: str) -> None:
         """Remove an ended run's folder with all it holds. Safe to repeat."""
         self.unwritten.pop(run_id, None)
         if is_run_id(run_id) and run_id not in self._runs and not self._launcher.folders.remove(run_id):
-            self._chores += 1
-            self._reap(launch.remove_tree(run_files.run_folder(self.state_dir, run_id)))
+            self._remains.reap(launch.remove_tree(run_files.run_folder(self.state_dir, run_id)))
 
     # --------------------------------------------------------------------------------------------------------- loop
 
@@ -196,7 +192,7 @@ class Executor:
                 self._on_started(run)
             else:
                 self.watch(run.status, lambda: self._on_status(run))
-            self.watch(run.output, lambda: self._on_output(run))
+            self.watch(run.output.fd, lambda: self._on_output(run))
             self.watch(run.pidfd, lambda: self._on_exit(run))
 
     def _answer_again(self, order: Order, folder: str) -> None:
@@ -241,34 +237,10 @@ class Executor:
     # ----------------------------------------------------------------------------------------------------- watching
 
     def _on_output(self, run: _Run) -> None:
-        if not self._take_output(run):
+        if not run.output.take():
             self._close_output(run)
             if run.over:
                 self._finish(run)
-
-    def _take_output(self, run: _Run) -> bool:
-        """Read once. False at the end of the output."""
-        try:
-            data = os.read(run.output, _READ_BYTES)
-        except BlockingIOError:
-            return True
-        if not data:
-            return False
-        run.output_bytes += len(data)
-        run.tail = (run.tail + data)[-run_files.TAIL_BYTES :]
-        if run.head_left > 0:
-            head = data[: run.head_left]
-            run.head_left -= len(head)
-            try:
-                if run.file < 0:
-                    path = os.path.join(run.folder, run_files.OUTPUT)
-                    run.file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-                if os.write(run.file, head) < len(head):
-                    run.head_left = 0
-            except OSError:
-                # No space left: the job matters more than its log, whose tail is kept in memory.
-                run.head_left = 0
-        return True
 
     def _on_exit(self, run: _Run) -> None:
         if run.status >= 0:
@@ -286,23 +258,21 @@ class Executor:
         run.over = True
         self.timers.cancel(run.timer)
         # Until it is reaped its number cannot belong to anybody else, so this reaches nobody but its own group.
-        _signal_group(run.pid, signal.SIGTERM)
+        signal_group(run.pid, signal.SIGTERM)
         os.waitpid(run.pid, 0)
         self.unwatch(run.pidfd)
         os.close(run.pidfd)
         run.pidfd = -1
-        if _signal_group(run.pid, 0):
-            self._chores += 1
-            self._clear_group(run.pid, _boot_s() + run.kill_after_s)
-        if run.output < 0:
+        self._remains.clear_group(run.pid, run.kill_after_s)
+        if run.output.fd < 0:
             self._finish(run)
         else:
             self.timers.after(_DRAIN_S, lambda: self._on_drained(run))
 
     def _on_drained(self, run: _Run) -> None:
         """A process that left the group still holds the output: the run is over without it."""
-        if run.output >= 0:
-            self._take_output(run)
+        if run.output.fd >= 0:
+            run.output.take()
             self._close_output(run)
             self._finish(run)
 
@@ -310,8 +280,8 @@ class Executor:
         self._close_run(run)
         del self._runs[run.run_id]
         event = Ended(
-            run.run_id, run.ended_ms, run.exit_code, run.signal, run.timed_out, run.cancelled, run.output_bytes,
-            run_files.tail_text(run.tail),
+            run.run_id, run.ended_ms, run.exit_code, run.signal, run.timed_out, run.cancelled, run.output.size,
+            run.output.tail(),
         )  # fmt: skip
         self.note(run.folder, event)
 
@@ -332,67 +302,29 @@ class Executor:
             self._terminate(run)
 
     def _terminate(self, run: _Run) -> None:
-        _signal_group(run.pid, signal.SIGTERM)
-        _signal_group(run.pid, signal.SIGCONT)  # a stopped process would sleep on it
+        signal_group(run.pid, signal.SIGTERM)
+        signal_group(run.pid, signal.SIGCONT)  # a stopped process would sleep on it
 
         self.timers.cancel(run.timer)
-        run.timer = self.timers.after(run.kill_after_s, lambda: _signal_group(run.pid, signal.SIGKILL))
-
-    def _clear_group(self, group: int, kill_at: float) -> None:
-        """The main process left children behind: they got SIGTERM, and SIGKILL if they are still here at `kill_at`.
-
-        The group's number stays taken while a member lives, and looking ten times a second leaves no time for the
-        kernel to hand it out again.
-        """
-        if not _signal_group(group, 0):
-            self._chores -= 1
-            return
-        if _boot_s() >= kill_at:
-            _signal_group(group, signal.SIGKILL)
-            if _boot_s() >= kill_at + _DRAIN_S:
-                # Nobody survives SIGKILL: these are zombies that their new parent does not collect.
-                self._chores -= 1
-                return
-        self.timers.after(_LEFTOVER_LOOK_S, lambda: self._clear_group(group, kill_at))
-
-    def _reap(self, pid: int) -> None:
-        if os.waitpid(pid, os.WNOHANG)[0]:
-            self._chores -= 1
-        else:
-            self.timers.after(_LEFTOVER_LOOK_S, lambda: self._reap(pid))
+        run.timer = self.timers.after(run.kill_after_s, lambda: signal_group(run.pid, signal.SIGKILL))
 
     def _close_output(self, run: _Run) -> None:
-        self.unwatch(run.output)
-        os.close(run.output)
-        run.output = -1
+        self.unwatch(run.output.fd)
+        run.output.close()
 
     def _close_run(self, run: _Run) -> None:
-        for fd in (run.pidfd, run.output, run.status):
+        for fd in (run.pidfd, run.status):
             if fd >= 0:
                 self.unwatch(fd)
                 os.close(fd)
-        if run.file >= 0:
-            os.close(run.file)
-        run.pidfd = run.output = run.status = run.file = -1
-
-
-def _signal_group(group: int, number: int) -> bool:
-    """Send a signal to a process group; say whether there was anybody left to get it."""
-    try:
-        os.killpg(group, number)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # a member changed its account: it is there, and not ours to end
-        return True
-    return True
+        run.pidfd = run.status = -1
+        if run.output.fd >= 0:
+            self._close_output(run)
+        run.output.finish()
 
 
 def _has_expired(order: Order) -> bool:
-    return order.expires_boot_s is not None and _boot_s() > order.expires_boot_s
-
-
-def _boot_s() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return order.expires_boot_s is not None and boot_s() > order.expires_boot_s
 
 
 def _now_ms() -> int:
