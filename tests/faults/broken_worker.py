@@ -21,7 +21,7 @@ from cronkeeper.domain.run import Run
 from cronkeeper.runtime.config import load
 from cronkeeper.store import run_rows
 from cronkeeper.store.runs import SqlRunStore
-from cronkeeper_worker import daemon, engine, node_files
+from cronkeeper_worker import daemon, engine_start, node_files
 from cronkeeper_worker.agent import Agent
 from cronkeeper_worker.config import WorkerConfig
 from cronkeeper_worker.fences import Answer, Fences, Outcome
@@ -48,7 +48,7 @@ def no_catch_up() -> None:
 
 def no_order_expires() -> None:
     """The runner carries out an order however old the claim behind it is."""
-    engine.order_expiry_s = lambda _parts, _fence: None  # type: ignore[attr-defined,assignment]
+    engine_start.order_expiry_s = lambda _parts, _fence: None  # type: ignore[attr-defined,assignment]
 
 
 def given_up_claims_count() -> None:

@@ -12,32 +12,18 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from cronkeeper.domain.ids import RunKey, TaskId
-from cronkeeper.domain.job import Concurrency
 from cronkeeper.domain.run import Reason, Run, RunEvent, RunState, Trigger, advance
 from cronkeeper.errors import UnavailableError
 from cronkeeper_worker import gate
 from cronkeeper_worker.board import Board
-from cronkeeper_worker.engine_parts import (
-    Parts,
-    begun,
-    claim_runs,
-    ended_run,
-    failed_run,
-    new_entry,
-    order_expiry_s,
-    released,
-    retry_entry,
-)
-from cronkeeper_worker.fences import Fence, Outcome
+from cronkeeper_worker.engine_parts import Parts, begun, ended_run, failed_run, new_entry, retry_entry
+from cronkeeper_worker.engine_start import Starter
 from cronkeeper_worker.gate import Decision, Verdict
 from cronkeeper_worker.journal import Entry, Phase
-from cronkeeper_worker.orders import Ended, Order
+from cronkeeper_worker.orders import Ended
 from cronkeeper_worker.tasks import Installed
 
 log = logging.getLogger(__name__)
-
-#: A run that waits for a fence or an artifact is looked at again after so long.
-ASK_AGAIN_MS = 1000
 
 
 class Engine:
@@ -46,6 +32,7 @@ class Engine:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._board = Board()
+        self._starter = Starter(parts, self._board, self._fail)
         self._cancel_reasons: dict[RunKey, Reason] = {}
 
     @property
@@ -83,7 +70,7 @@ class Engine:
         finally:
             for item in due:
                 self._board.arm(item)
-        self._launch(start)
+        self._starter.launch(start)
         for item in due:
             self._board.arm(item)
 
@@ -115,7 +102,7 @@ class Engine:
             for other in cancel:
                 self.cancel(other, Reason.REPLACED)
         self._parts.journal.decide(decided, [])
-        self._launch([entry for entry in decided if entry.phase is Phase.DECIDED])
+        self._starter.launch([entry for entry in decided if entry.phase is Phase.DECIDED])
 
     def cancel(self, key: RunKey, reason: Reason = Reason.REQUESTED) -> None:
         """End a run: a process by signals, a waiting one at once."""
@@ -147,12 +134,7 @@ class Engine:
 
     def on_spawn_failed(self, key: RunKey, message: str) -> None:
         """No process came to be."""
-        entry = self._board.find(key)
-        if entry is None:
-            return
-        run = failed_run(entry.run, Reason.SPAWN_FAILED, self._parts.clock.now_ms(), message)
-        log.warning("a run could not be started", extra={"event": "run.spawn_failed", "run": run.id, "error": message})
-        self._end([(entry, run)])
+        self._fail(key, Reason.SPAWN_FAILED, message)
 
     def on_expired(self, keys: Sequence[RunKey]) -> None:
         """Orders reached the runner too late, nothing was started: if the claims still stand, order again."""
@@ -167,7 +149,7 @@ class Engine:
                 again.append(entry)
             else:
                 self.on_spawn_failed(key, "the task had left this node before the run could be started")
-        self._launch_again(again)
+        self._starter.launch_again(again)
 
     def on_ended(self, ended: Sequence[Ended]) -> None:
         """Processes have ended."""
@@ -206,7 +188,7 @@ class Engine:
             else:
                 claimed.append(entry)
         # Before anything that waits: these had their turn already.
-        self._launch_again(claimed)
+        self._starter.launch_again(claimed)
         self.on_ended(lost)
 
     # -- inside
@@ -230,7 +212,7 @@ class Engine:
             start += [entry for entry in entries if entry.phase is Phase.DECIDED]
         begun = {entry.run.key.task for entry in start}
         for item in due:
-            start += self._take_ready(item, now_ms, begun=item.id in begun)
+            start += self._starter.take_ready(item, now_ms, begun=item.id in begun)
         return start
 
     def _believe(self, item: Installed, verdict: Verdict, entries: Sequence[Entry]) -> None:
@@ -243,7 +225,7 @@ class Engine:
             )
         if verdict.cancel:
             for key in list(item.waiting):
-                self._skip(item.waiting.pop(key), Reason.SUPERSEDED)
+                self._starter.skip(item.waiting.pop(key), Reason.SUPERSEDED)
             for key in verdict.cancel:
                 self.cancel(key, Reason.REPLACED)
         for entry in entries:
@@ -252,122 +234,22 @@ class Engine:
             if entry.phase is Phase.WAITING:
                 item.waiting[entry.run.key] = entry
 
-    def _take_ready(self, item: Installed, now_ms: int, *, begun: bool = False) -> list[Entry]:
-        """Take the waiting runs that may go now: one if they go one by one, none if one has just `begun`."""
-        one_by_one = item.view.spec.concurrency is not Concurrency.ALLOW
-        ready: list[Entry] = []
-        for key, entry in sorted(item.waiting.items()):
-            if entry.not_before_ms > now_ms or (one_by_one and (begun or item.busy() or ready)):
-                continue
-            del item.waiting[key]
-            of_schedule = key.attempt == 1 and entry.run.trigger is not Trigger.MANUAL
-            if of_schedule and self._too_late(item, key, now_ms):
-                self._skip(entry, item.obstacle or Reason.LATE)
-            else:
-                ready.append(replace(entry, phase=Phase.DECIDED))
-        return ready
-
-    def _too_late(self, item: Installed, key: RunKey, now_ms: int) -> bool:
-        spec = item.view.spec
-        return now_ms - key.fire_ms - spec.jitter_ms(item.id, key.fire_ms) > spec.grace_s * 1000
-
     def _release_waiting(self, items: Iterable[Installed]) -> None:
         now_ms = self._parts.clock.now_ms()
         found = list(items)
-        self._launch([entry for item in found for entry in self._take_ready(item, now_ms)])
+        self._starter.launch([entry for item in found for entry in self._starter.take_ready(item, now_ms)])
         for item in found:
             self._board.arm(item)
 
-    def _launch_again(self, entries: Sequence[Entry]) -> None:
-        """Claim once more, by the same nonces, and start what was decided or claimed but has no process."""
-        fresh: dict[RunKey, Entry] = {}
-        for entry in map(released, entries):
-            item = self._board.tasks[entry.run.key.task]
-            occupied = item.busy() or any(key.task == item.id for key in fresh)
-            late = self._too_late(item, entry.run.key, self._parts.clock.now_ms())
-            if late and entry.run.trigger is not Trigger.MANUAL:
-                self._skip(entry, Reason.LATE)
-            elif occupied and item.view.spec.concurrency is not Concurrency.ALLOW:
-                item.waiting[entry.run.key] = replace(entry, phase=Phase.WAITING)
-            else:
-                fresh[entry.run.key] = entry
-        self._launch(list(fresh.values()))
-
-    def _launch(self, entries: Sequence[Entry]) -> None:
-        """Claim and start decided runs: one claim for all of them."""
-        able: list[tuple[Installed, Entry]] = []
-        for entry in entries:
-            item = self._board.tasks.get(entry.run.key.task)
-            if item is None:
-                continue
-            item.obstacle = self._parts.orders.obstacle(item)
-            late = self._too_late(item, entry.run.key, self._parts.clock.now_ms())
-            if item.obstacle is Reason.ARTIFACT_MISSING and not late:
-                self._wait_more(item, entry)
-            elif item.obstacle is not None and entry.run.trigger is not Trigger.MANUAL:
-                self._skip(entry, item.obstacle)
-            else:
-                # A run on demand has its row already: it is claimed, and then ends as failed with the reason.
-                able.append((item, entry))
-        answers = claim_runs(self._parts, able)
-        orders = [self._on_answer(item, entry, *answers[entry.run.key]) for item, entry in able]
-        self._order([order for order in orders if order is not None])
-
-    def _order(self, orders: Sequence[Order]) -> None:
-        if not orders:
+    def _fail(self, key: RunKey, reason: Reason, message: str) -> None:
+        entry = self._board.find(key)
+        if entry is None:
             return
-        try:
-            self._parts.runner.start(orders)
-        except UnavailableError as exc:
-            # The client keeps the orders, and hands them over with the next connection.
-            log.warning("the runner is away for a moment", extra={"event": "runner.away", "error": str(exc)})
-        self._parts.metrics.running.set(self.running())
-
-    def _on_answer(self, item: Installed, entry: Entry, outcome: Outcome, fence: Fence) -> Order | None:
-        self._parts.metrics.claims.labels(fence.value, outcome.value).inc()
-        run = entry.run
-        if outcome is Outcome.REFUSED:
-            # The row is another's: there is nothing to report, and nothing more to do here.
-            skipped = run.evolve(state=advance(run.state, RunEvent.SKIP), reason=Reason.FENCE_REFUSED)
-            self._parts.journal.update([replace(entry, run=skipped, phase=Phase.OVER)], report=False)
-            log.info("another worker has this fire", extra={"event": "claim.refused", "run": run.id})
-            return None
-        if outcome is Outcome.UNDECIDED:
-            item.obstacle = Reason.ISOLATED
-            self._wait_more(item, entry)
-            return None
-        run = run.evolve(
-            state=advance(run.state, RunEvent.CLAIM),
-            claimed_ms=self._parts.clock.now_ms(),
-            autonomous=fence is Fence.NONE,
-        )
-        granted = Entry(run, Phase.CLAIMED, claim_fence=fence.value)
-        if fence is not Fence.MYSQL:
-            self._parts.journal.update([granted])
-        self._board.keep(granted)
-        obstacle = item.obstacle
-        if obstacle is not None and obstacle is not Reason.ISOLATED:
-            self._end([(granted, failed_run(granted.run, obstacle, self._parts.clock.now_ms()))])
-            return None
-        try:
-            order = self._parts.orders.make(item, run)
-            return order._replace(expires_boot_s=order_expiry_s(self._parts, fence))
-        except ValueError as exc:
-            self.on_spawn_failed(run.key, str(exc))
-            return None
-
-    def _wait_more(self, item: Installed, entry: Entry) -> None:
-        """Have a run wait for a fence or its artifact, until its grace is over."""
-        now_ms = self._parts.clock.now_ms()
-        later = replace(entry, phase=Phase.WAITING, not_before_ms=now_ms + ASK_AGAIN_MS)
-        item.waiting[entry.run.key] = later
-        self._parts.journal.update([later], report=False)
-        self._board.arm(item)
-
-    def _skip(self, entry: Entry, reason: Reason) -> None:
-        run = entry.run.evolve(state=advance(RunState.PENDING, RunEvent.SKIP), reason=reason)
-        log.warning("a fire was skipped", extra={"event": "run.skipped", "run": run.id, "reason": reason.value})
-        self._parts.journal.update([replace(entry, run=run, phase=Phase.OVER)])
+        run = failed_run(entry.run, reason, self._parts.clock.now_ms(), message)
+        if reason is Reason.SPAWN_FAILED:
+            facts = {"event": "run.spawn_failed", "run": run.id, "error": message}
+            log.warning("a run could not be started", extra=facts)
+        self._end([(entry, run)])
 
     def _end(self, pairs: Sequence[tuple[Entry, Run]]) -> None:
         """Write down how runs ended, plan retries, and let go what waited for them."""
