@@ -18,6 +18,10 @@ from cronkeeper.domain.placement import LEASE_EVERY_S, START_WITHIN_S, Lease
 
 #: A lease of this age was never renewed so long ago: the worker has said goodbye (`LeaseStore.release`).
 GOODBYE_S = 365 * 86_400.0
+#: ZooKeeper ends a session up to one tick after its timeout; this is its default tick, and the longest in use.
+TICK_S = 2.0
+#: What a worker left undecided when it died, because a store was just going away, is not older than this.
+UNDECIDED_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,7 @@ class Absence:
     since_s: float
     #: It was alive a moment before: its disappearance is news, and counts for the brake.
     fresh: bool
-    #: The last instant at which it surely was alive; None when this leader cannot tell.
+    #: An instant at which it surely was alive, the latest known; None when this leader cannot tell.
     alive_until_s: float | None
 
 
@@ -111,6 +115,12 @@ class Memory:
     """What a leader remembers from turn to turn. It begins anew with every leader, with a hold-off."""
 
     hold_off_until_s: float
+    #: The last look before ZooKeeper was away. When it is back it gives every session its whole timeout anew.
+    break_s: float
+    #: The last look of all.
+    looked_s: float
+    #: When each worker last beat, by the last leases that were read.
+    beats: Mapping[str, float] = field(default_factory=dict)
     present: frozenset[str] = frozenset()
     absent: Mapping[str, Absence] = field(default_factory=dict)
     lost: frozenset[str] = frozenset()
@@ -133,13 +143,19 @@ class Judgement:
 
 
 def begin(now_s: float, settings: LivenessSettings) -> Memory:
-    """Return the memory of a leader that has just been elected, or whose tree was wiped under it."""
-    return Memory(hold_off_until_s=now_s + settings.hold_off_s)
+    """Return the memory of a leader that has just been elected.
+
+    It may owe its office to the very break that gave all sessions their timeouts anew, so one is taken for granted.
+    """
+    return Memory(now_s + settings.hold_off_s, break_s=now_s - settings.hold_off_s, looked_s=now_s)
 
 
 def hold_off(memory: Memory, now_s: float, settings: LivenessSettings) -> Memory:
     """Return the memory after a break in this leader's own view of ZooKeeper: nobody is lost for a while."""
-    return replace(memory, hold_off_until_s=max(memory.hold_off_until_s, now_s + settings.hold_off_s))
+    # A break in a hold-off prolongs sessions that the last one has prolonged already.
+    break_s = memory.break_s if _is_prolonged(memory, memory.looked_s) else memory.looked_s
+    until_s = max(memory.hold_off_until_s, now_s + settings.hold_off_s)
+    return replace(memory, hold_off_until_s=until_s, break_s=break_s)
 
 
 def judge(memory: Memory, sighting: Sighting, settings: LivenessSettings) -> Judgement:
@@ -148,7 +164,8 @@ def judge(memory: Memory, sighting: Sighting, settings: LivenessSettings) -> Jud
     `lost` is this function's proposal: before acting on one that is newly lost, move its lease by compare-and-set
     (`LeaseStore.declare_lost`) where MySQL answers, and tell `spare` when that fails.
     """
-    absent = _absences(memory, sighting, settings)
+    beats = _beats(memory, sighting)
+    absent = _absences(memory, sighting, beats, settings)
     paused_until_s = memory.paused_until_s if memory.paused_until_s > sighting.now_s else 0.0
     braked = not paused_until_s and _is_mass_loss(absent, sighting, settings, memory.lost)
     if braked:
@@ -159,7 +176,16 @@ def judge(memory: Memory, sighting: Sighting, settings: LivenessSettings) -> Jud
     lost = frozenset(still_lost | newly)
     verdicts = dict.fromkeys(sighting.sessions, Verdict.UP)
     verdicts |= {worker: Verdict.LOST if worker in lost else Verdict.UNDECIDED for worker in absent}
-    after = Memory(memory.hold_off_until_s, frozenset(sighting.sessions), absent, lost, paused_until_s)
+    after = Memory(
+        memory.hold_off_until_s,
+        memory.break_s,
+        sighting.now_s,
+        beats,
+        frozenset(sighting.sessions),
+        absent,
+        lost,
+        paused_until_s,
+    )
     return Judgement(verdicts, after, braked)
 
 
@@ -180,26 +206,45 @@ def next_look_s(judgement: Judgement, now_s: float, settings: LivenessSettings) 
     return min(later) if later else None
 
 
-def _absences(memory: Memory, sighting: Sighting, settings: LivenessSettings) -> dict[str, Absence]:
+def _beats(memory: Memory, sighting: Sighting) -> Mapping[str, float]:
+    if sighting.leases is None:
+        return memory.beats
+    return {w: sighting.now_s - lease.age_ms / 1000 for w, lease in sighting.leases.items()}
+
+
+def _absences(
+    memory: Memory, sighting: Sighting, beats: Mapping[str, float], settings: LivenessSettings
+) -> dict[str, Absence]:
     found = {}
     for worker in (sighting.known | memory.absent.keys() | memory.present) - sighting.sessions:
         before = memory.absent.get(worker)
         if before is None:
-            # The session may have lived on for its whole timeout after the worker's last word.
             seen = worker in memory.present
-            alive_s = sighting.now_s - settings.session_s if seen else None
-            before = Absence(sighting.now_s, seen, alive_s)
-        found[worker] = _with_lease(before, worker, sighting, settings)
+            before = Absence(sighting.now_s, seen, _heard_s(memory, sighting, settings) if seen else None)
+        found[worker] = _with_beat(before, beats.get(worker), sighting, settings)
     return found
 
 
-def _with_lease(absence: Absence, worker: str, sighting: Sighting, settings: LivenessSettings) -> Absence:
-    lease = None if sighting.leases is None else sighting.leases.get(worker)
-    if lease is not None and _said_goodbye(lease):
-        return replace(absence, fresh=False)
-    if lease is None or lease.age_ms / 1000 > settings.brake_window_s:
-        return absence
-    beat_s = sighting.now_s - lease.age_ms / 1000
+def _heard_s(memory: Memory, sighting: Sighting, settings: LivenessSettings) -> float:
+    """Return when ZooKeeper surely had heard of a worker whose session has ended since the last look.
+
+    If MySQL was away by then, the last moments are left out: what the worker decided in them, ZooKeeper's claims tell,
+    and what it was about to decide, nobody does.
+    """
+    last_s = memory.break_s if _is_prolonged(memory, memory.looked_s) else memory.looked_s
+    heard_s = last_s - settings.session_s - TICK_S
+    return min(heard_s, max(sighting.mysql_ok_s, heard_s - UNDECIDED_S))
+
+
+def _is_prolonged(memory: Memory, at_s: float) -> bool:
+    """Say whether a session that lived at this instant may owe it to a break."""
+    return at_s < memory.hold_off_until_s + TICK_S
+
+
+def _with_beat(absence: Absence, beat_s: float | None, sighting: Sighting, settings: LivenessSettings) -> Absence:
+    if beat_s is None or sighting.now_s - beat_s > settings.brake_window_s:
+        gone = beat_s is not None and sighting.now_s - beat_s > GOODBYE_S
+        return replace(absence, fresh=False) if gone else absence
     known_s = absence.alive_until_s
     return Absence(absence.since_s, True, beat_s if known_s is None else max(known_s, beat_s))
 

@@ -9,6 +9,8 @@ import pytest
 
 from cronkeeper.domain.placement import Lease
 from cronkeeper_manager.liveness import (
+    TICK_S,
+    UNDECIDED_S,
     Judgement,
     LivenessSettings,
     Memory,
@@ -172,6 +174,66 @@ def test_last_sign_of_life_is_what_surely_was_one() -> None:
     # Its lease was renewed 3 s ago; the session alone would only say that it lived 6 s ago.
     assert gone.alive_until_s == pytest.approx(gone.since_s - 3.0)
     assert by_session.alive_until_s == gone.alive_until_s
+
+
+def test_session_alone_tells_of_its_time_out_and_a_tick_before_the_last_look_that_saw_it() -> None:
+    leader = Leader(["a"])
+    seen_s = leader.now_s
+    gone = leader.look([], {}, later_s=4).memory.absent["a"]
+
+    assert gone.alive_until_s == seen_s - _SETTINGS.session_s - TICK_S
+
+
+def test_last_beat_that_was_read_counts_after_mysql_is_gone() -> None:
+    leader = Leader(["a"])
+    leader.look(["a"], {"a": 1.5}, later_s=1)
+    beat_s = leader.now_s - 1.5
+    gone = leader.look([], None, later_s=3).memory.absent["a"]
+
+    assert gone.alive_until_s == beat_s
+
+
+def test_break_of_zookeeper_prolongs_sessions_and_proves_no_life() -> None:
+    leader = Leader(["a"])
+    leader.mysql_ok_s = leader.now_s + 60
+    broken_s = leader.now_s
+    for _ in range(13):
+        leader.now_s += 1
+        leader.memory = hold_off(leader.memory, leader.now_s, _SETTINGS)
+    leader.memory = replace(leader.memory, beats={})
+    for _ in range(6):
+        leader.look(["a"], None, later_s=1)
+    # A second break in the hold-off of the first.
+    leader.memory = hold_off(leader.memory, leader.now_s, _SETTINGS)
+    for _ in range(7):
+        leader.look(["a"], None, later_s=1)
+    gone = leader.look([], None, later_s=1).memory.absent["a"]
+
+    assert gone.alive_until_s == broken_s - _SETTINGS.session_s - TICK_S
+
+
+def test_break_of_long_ago_prolongs_nothing() -> None:
+    leader = Leader(["a"])
+    leader.memory = replace(hold_off(leader.memory, leader.now_s, _SETTINGS), beats={})
+    leader.mysql_ok_s = leader.now_s + 60
+    for _ in range(12):
+        leader.look(["a"], None, later_s=1)
+    seen_s = leader.now_s
+    gone = leader.look([], None, later_s=1).memory.absent["a"]
+
+    assert gone.alive_until_s == seen_s - _SETTINGS.session_s - TICK_S
+
+
+@pytest.mark.parametrize(("silent_s", "before_s"), [(0.0, 0.0), (10.0, 2.0), (60.0, UNDECIDED_S)])
+def test_what_was_due_after_mysql_went_away_is_looked_at_again(silent_s: float, before_s: float) -> None:
+    leader = Leader(["a"])
+    leader.memory = replace(leader.memory, beats={})
+    leader.look(["a"], None, later_s=60)
+    seen_s = leader.now_s
+    leader.mysql_ok_s = seen_s - silent_s
+    gone = leader.look([], None, later_s=1).memory.absent["a"]
+
+    assert gone.alive_until_s == seen_s - _SETTINGS.session_s - TICK_S - before_s
 
 
 def test_nothing_is_known_of_somebody_whom_this_leader_never_saw() -> None:
