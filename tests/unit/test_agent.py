@@ -349,3 +349,22 @@ def test_a_worker_that_was_given_up_looks_for_its_lost_runs_though_it_kept_the_t
     world.agent.reborn("again")
     world.agent.step()
     assert Demand([RunKey(T1, lost.fire_ms, 2)], Trigger.CATCH_UP) in world.demands
+
+
+def test_a_task_whose_body_is_missing_is_looked_after_when_it_is_back(make: Callable[[], World]) -> None:
+    world = make()
+    world.put(T1)
+    world.put(T2)
+    world.assign(T1, T2)
+    world.ready()
+    world.agent.step()
+    lost = RunKey(T1, world.clock.now_ms() - 60_000, 1)
+    world.store.runs.record([Run(lost, Trigger.TIMER, RunState.RUNNING, "w1", "n")])
+    world.store.runs.lose("w1", term=world.store.terms.take("m1"), reason="worker_lost")
+    world.leader.drop_tasks([T1])
+    world.agent.reborn("again")
+    world.agent.step()
+    assert world.demands == []
+    world.put(T1)
+    world.agent.step()
+    assert world.demands == [Demand([RunKey(T1, lost.fire_ms, 2)], Trigger.CATCH_UP)]

@@ -197,7 +197,9 @@ class Agent:
             lost = self._store.runs.lost_runs(taken, since_ms=self._clock.now_ms() - widest_s * 1000)
         except UnavailableError:
             return
-        self._to_take_over.clear()
+        # A task whose body could not be read at this look waits for the next; one that has left us is no concern.
+        self._to_take_over.difference_update(taken)
+        self._to_take_over &= self._node.have().keys()
         again = []
         for run in lost:
             spec = tasks[run.key.task].spec
