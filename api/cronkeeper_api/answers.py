@@ -43,6 +43,11 @@ class RetryAnswer(Shape):
     max_backoff_s: int
 
 
+class DatesAnswer(Shape):
+    exclude: list[str]
+    include: list[str]
+
+
 class Job(JobInput):
     """A job: its spec as given or defaulted, and what the server knows of it."""
 
@@ -54,6 +59,7 @@ class Job(JobInput):
     type: JobType
     schedule: str = Field(description="As given; of several, the one text in which they are saved.")
     holiday_dates: dict[str, list[Day]] = Field(description="The days of the calendar's holidays, by region.")
+    named_dates: dict[str, DatesAnswer] = Field(description="The days of the calendars that it names, as copied.")
     spread: str = Field(description="What H is resolved for in a job without a name; empty in all others.")
     selector: SelectorText = None
     artifact: ArtifactAnswer | None = Field(default=None, description="The file, pinned by content.")

@@ -83,10 +83,7 @@ def read_patch(spec: JobSpec, body: Body, *, run_as_allowed: Iterable[str]) -> D
 
 def input_of(spec: JobSpec) -> dict[str, Any]:
     """Return the spec as its user could have posted it."""
-    data = spec_to_dict(spec)
-    for field in ("artifact", "holiday_dates", "spread"):
-        del data[field]
-    return data
+    return {field: value for field, value in spec_to_dict(spec).items() if field not in SERVER_FIELDS}
 
 
 def merge(target: Any, patch: Any) -> Any:

@@ -69,7 +69,7 @@ def test_unknown_regions_are_refused_with_a_hint(region: str, hint: str) -> None
 
 def test_a_calendar_comes_back_with_its_dates(world: World) -> None:
     body = world.post_job(name="a", schedule="0 9 1 * *", timezone="Europe/Berlin", calendar=BAVARIA)
-    assert body["calendar"] == {**BAVARIA, "exclude": [], "exclude_weekdays": [], "include": []}
+    assert body["calendar"] == {**BAVARIA, "exclude": [], "exclude_weekdays": [], "include": [], "named": []}
     assert "2027-01-06" in body["holiday_dates"]["DE-BY"]
     again = world.call("PATCH", "/jobs/1", json={"description": "x"}).get_json()
     assert again["holiday_dates"] == body["holiday_dates"]
@@ -103,7 +103,11 @@ def test_a_list_of_schedules_is_saved_as_one_text(world: World) -> None:
 def test_what_get_shows_may_be_put_back(world: World) -> None:
     body = world.post_job(name="a", schedule="H 9 1 * *", calendar=BAVARIA)
     read_only = ("id", "status", "generation", "created_at", "updated_at", "next_fire", "last_run", "workers")
-    back = {key: value for key, value in body.items() if key not in (*read_only, "artifact", "holiday_dates", "spread")}
+    back = {
+        key: value
+        for key, value in body.items()
+        if key not in (*read_only, "artifact", "holiday_dates", "named_dates", "spread")
+    }
     assert world.call("PUT", "/jobs/1", json=back).get_json()["generation"] == 1
 
 

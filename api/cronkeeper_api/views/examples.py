@@ -39,6 +39,7 @@ JOB: dict[str, Any] = {
     "calendar": None,
     "blackouts": [],
     "holiday_dates": {},
+    "named_dates": {},
     "spread": "",
     "selector": None,
     "shards": 1,

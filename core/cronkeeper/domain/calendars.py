@@ -7,13 +7,14 @@ every node sees the same days, and no upgrade of a library moves a job.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
 from typing import Any
 
 from cronkeeper.domain.instants import parse_rfc3339, rfc3339
+from cronkeeper.domain.named_calendars import Dates, days_of
 
 MAX_DATES = 1000
 MAX_REGIONS = 10
@@ -44,7 +45,11 @@ class OnExcluded(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Calendar:
-    """The days on which a job does not fire, in its own zone. `include` wins over everything else."""
+    """The days on which a job does not fire, in its own zone.
+
+    The job's own `include` wins over everything else, its own `exclude` over all that named calendars include, and
+    what they include over all that is left.
+    """
 
     #: Countries and regions whose public holidays are excluded, such as `DE-BY`.
     holidays: tuple[str, ...] = ()
@@ -52,6 +57,8 @@ class Calendar:
     exclude_weekdays: tuple[Weekday, ...] = ()
     include: tuple[date, ...] = ()
     on_excluded: OnExcluded = OnExcluded.SKIP
+    #: Calendars of the job's namespace, by name.
+    named: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,32 +115,42 @@ class Closures:
 
 
 def closures(
-    calendar: Calendar | None, holiday_dates: Mapping[str, Sequence[date]], blackouts: Sequence[Blackout]
+    calendar: Calendar | None,
+    holiday_dates: Mapping[str, Sequence[date]],
+    blackouts: Sequence[Blackout],
+    named_dates: Mapping[str, Dates],
 ) -> Closures | None:
-    """Return what the search needs, None when nothing is closed."""
+    """Return what the search needs, None when nothing is closed. What was not copied closes nothing."""
     windows = _apart(blackouts)
     if calendar is None:
         return Closures(blackouts=windows) if windows else None
-    dates = [*calendar.exclude, *(found for region in calendar.holidays for found in holiday_dates.get(region, ()))]
-    order = list(Weekday)
+    holidays = (found for region in calendar.holidays for found in holiday_dates.get(region, ()))
+    named = [named_dates[name] for name in calendar.named if name in named_dates]
+    own, order = _days(calendar.exclude), list(Weekday)
     return Closures(
-        frozenset(found.toordinal() - EPOCH_DAY for found in dates),
+        own.union(_days(holidays), *(days_of(one.exclude) for one in named)),
         frozenset(order.index(weekday) for weekday in calendar.exclude_weekdays),
-        frozenset(found.toordinal() - EPOCH_DAY for found in calendar.include),
+        _days(calendar.include).union(*(days_of(one.include) - own for one in named)),
         calendar.on_excluded,
         windows,
     )
 
 
-def why_closed(calendar: Calendar, holiday_dates: Mapping[str, Sequence[date]], day: date) -> str:
+def why_closed(
+    calendar: Calendar, holiday_dates: Mapping[str, Sequence[date]], named_dates: Mapping[str, Dates], day: date
+) -> str:
     """Say in words why the calendar excludes a day; an empty text for one that it allows."""
-    if day in calendar.include:
+    number, own = day.toordinal() - EPOCH_DAY, day in calendar.exclude
+    named = {name: named_dates[name] for name in calendar.named if name in named_dates}
+    if day in calendar.include or (not own and any(number in days_of(one.include) for one in named.values())):
         return ""
     regions = [region for region in calendar.holidays if day in holiday_dates.get(region, ())]
     if regions:
         return f"{day} is a holiday of {', '.join(regions)}"
-    if day in calendar.exclude:
+    if own:
         return f"{day} is excluded by the job's calendar"
+    if names := [name for name, one in named.items() if number in days_of(one.exclude)]:
+        return f"{day} is excluded by the calendar {', '.join(names)}"
     weekday = list(Weekday)[day.isoweekday() % 7]
     return f"{day} is a {day:%A}, which the job's calendar excludes" if weekday in calendar.exclude_weekdays else ""
 
@@ -152,6 +169,7 @@ def calendar_to_dict(calendar: Calendar) -> dict[str, Any]:
         "exclude_weekdays": [weekday.value for weekday in calendar.exclude_weekdays],
         "include": [found.isoformat() for found in calendar.include],
         "on_excluded": calendar.on_excluded.value,
+        "named": list(calendar.named),
     }
 
 
@@ -163,6 +181,7 @@ def calendar_from_dict(data: Mapping[str, Any]) -> Calendar:
         tuple(Weekday(text) for text in data["exclude_weekdays"]),
         tuple(date.fromisoformat(text) for text in data["include"]),
         OnExcluded(data["on_excluded"]),
+        tuple(str(name) for name in data.get("named", ())),
     )
 
 
@@ -174,6 +193,10 @@ def blackout_to_dict(blackout: Blackout) -> dict[str, str]:
 def blackout_from_dict(data: Mapping[str, Any]) -> Blackout:
     """Read what `blackout_to_dict` wrote. Raises KeyError, TypeError or ValueError for anything else."""
     return Blackout(parse_rfc3339(data["from"]), parse_rfc3339(data["to"]))
+
+
+def _days(dates: Iterable[date]) -> frozenset[int]:
+    return frozenset(found.toordinal() - EPOCH_DAY for found in dates)
 
 
 def _apart(blackouts: Sequence[Blackout]) -> tuple[tuple[int, int], ...]:

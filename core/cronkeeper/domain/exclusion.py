@@ -27,7 +27,7 @@ def excluded(spec: JobSpec, fire_ms: int) -> str | None:
     if spec.calendar is None:
         return None
     day = date.fromordinal(plain.day_of(fire_ms) + EPOCH_DAY)
-    why = why_closed(spec.calendar, spec.holiday_dates, day)
+    why = why_closed(spec.calendar, spec.holiday_dates, spec.named_dates, day)
     if spec.calendar.on_excluded is OnExcluded.SKIP or not why:
         return why or None
     return f"{why}; its fire moves to the {spec.calendar.on_excluded} allowed day"

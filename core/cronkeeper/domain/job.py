@@ -22,6 +22,7 @@ from cronkeeper.domain.calendars import (
 from cronkeeper.domain.ids import TaskId
 from cronkeeper.domain.instants import parse_rfc3339, rfc3339
 from cronkeeper.domain.labels import Selector, parse_selector
+from cronkeeper.domain.named_calendars import Dates, dates_from_dict, dates_to_dict
 from cronkeeper.domain.retry import Retry
 from cronkeeper.domain.run import RunState
 from cronkeeper.domain.schedule import Dst, Fold, Gap, Schedule, parse_schedule
@@ -147,6 +148,8 @@ class JobSpec:
     blackouts: tuple[Blackout, ...] = ()
     #: The dates of the calendar's holidays, by region: copied when the job is saved, so that they stay what they are.
     holiday_dates: Mapping[str, tuple[date, ...]] = field(default_factory=dict)
+    #: The days of the calendars that it names, by name: copied each time the job is saved.
+    named_dates: Mapping[str, Dates] = field(default_factory=dict)
     #: What `H` in the schedule of a job without a name is resolved for: its id.
     spread: str = ""
 
@@ -162,7 +165,16 @@ class JobSpec:
         """Return what its calendar and blackouts close, None for nothing."""
         if self.calendar is None and not self.blackouts:
             return None
-        return closures(self.calendar, self.holiday_dates, self.blackouts)
+        return closures(self.calendar, self.holiday_dates, self.blackouts, self.named_dates)
+
+    @property
+    def at_reboot(self) -> bool:
+        """Whether it runs at each start of each node that fits, so that each node has a task of its own."""
+        return is_reboot(self.schedule)
+
+    def has_shard(self, shard: int, worker: str) -> bool:
+        """Say whether the worker may have this shard of the job."""
+        return shard == node_shard(worker) if self.at_reboot else shard < self.shards
 
     @property
     def seed(self) -> str:
@@ -175,7 +187,8 @@ class JobSpec:
         # Many jobs share a schedule; a name makes a difference only where there is an H.
         seed = self.seed if "h" in self.schedule.lower() else ""
         when = (self.schedule, self.timezone, self.dst, self.starts_at_ms, self.ends_at_ms)
-        return (*when, seed, self.calendar, tuple(sorted(self.holiday_dates.items())), self.blackouts)
+        named = tuple((name, self.named_dates[name].digest) for name in sorted(self.named_dates))
+        return (*when, seed, self.calendar, tuple(sorted(self.holiday_dates.items())), named, self.blackouts)
 
     def parsed_selector(self) -> Selector | None:
         """Return the selector as a value; None allows every worker."""
@@ -227,8 +240,8 @@ class Job:
     last_run: LastRun | None = None
 
     def tasks(self) -> list[TaskId]:
-        """Return the job's tasks, one for each shard."""
-        return [TaskId(self.id, shard) for shard in range(self.spec.shards)]
+        """Return the job's tasks, one for each shard. Those that nodes have of `@reboot` are not known to the job."""
+        return [TaskId(self.id, shard) for shard in range(0 if self.spec.at_reboot else self.spec.shards)]
 
 
 def status_of(state: JobState, last_run: LastRun | None, *, unsuccessful: frozenset[RunState]) -> JobStatus:
@@ -289,6 +302,7 @@ def spec_to_dict(spec: JobSpec) -> dict[str, Any]:
         "calendar": None if spec.calendar is None else calendar_to_dict(spec.calendar),
         "blackouts": [blackout_to_dict(blackout) for blackout in spec.blackouts],
         "holiday_dates": {key: [day.isoformat() for day in days] for key, days in spec.holiday_dates.items()},
+        "named_dates": dates_to_dict(spec.named_dates),
         "spread": spec.spread,
     }
 
@@ -333,6 +347,7 @@ def spec_from_dict(data: Mapping[str, Any]) -> JobSpec:
         calendar=None if calendar is None else calendar_from_dict(calendar),
         blackouts=tuple(blackout_from_dict(blackout) for blackout in data.get("blackouts", ())),
         holiday_dates={str(key): tuple(map(date.fromisoformat, days)) for key, days in holiday_dates.items()},
+        named_dates=dates_from_dict(data.get("named_dates", {})),
         spread=str(data.get("spread", "")),
     )
 

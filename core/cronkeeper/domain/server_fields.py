@@ -13,6 +13,7 @@ SERVER_FIELDS = frozenset(
         "workers",
         "artifact",
         "holiday_dates",
+        "named_dates",
         "spread",
     }
 )

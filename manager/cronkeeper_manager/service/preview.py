@@ -56,6 +56,8 @@ def _closures_told(spec: JobSpec) -> list[str]:
         told.append(f"A fire on a day that the calendar excludes {what}.")
         if (until := known_until(spec.holiday_dates)) is not None:
             told.append(f"Holidays of {', '.join(spec.calendar.holidays)} are known until {until}.")
+        if spec.calendar.named:
+            told.append(f"Days of the calendars {', '.join(spec.calendar.named)} count as they are now.")
     told += [f"Nothing fires from {rfc3339(one.from_ms)} until {rfc3339(one.to_ms)}." for one in spec.blackouts[:10]]
     return told
 
