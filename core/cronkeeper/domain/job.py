@@ -168,15 +168,6 @@ class JobSpec:
         return closures(self.calendar, self.holiday_dates, self.blackouts, self.named_dates)
 
     @property
-    def at_reboot(self) -> bool:
-        """Whether it runs at each start of each node that fits, so that each node has a task of its own."""
-        return is_reboot(self.schedule)
-
-    def has_shard(self, shard: int, worker: str) -> bool:
-        """Say whether the worker may have this shard of the job."""
-        return shard == node_shard(worker) if self.at_reboot else shard < self.shards
-
-    @property
     def seed(self) -> str:
         """What `H` is resolved for."""
         return f"{self.namespace}/{self.name}" if self.name is not None else self.spread
@@ -240,8 +231,8 @@ class Job:
     last_run: LastRun | None = None
 
     def tasks(self) -> list[TaskId]:
-        """Return the job's tasks, one for each shard. Those that nodes have of `@reboot` are not known to the job."""
-        return [TaskId(self.id, shard) for shard in range(0 if self.spec.at_reboot else self.spec.shards)]
+        """Return the job's tasks, one for each shard."""
+        return [TaskId(self.id, shard) for shard in range(self.spec.shards)]
 
 
 def status_of(state: JobState, last_run: LastRun | None, *, unsuccessful: frozenset[RunState]) -> JobStatus:
