@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cronkeeper.domain.ids import is_worker_id
 from cronkeeper.domain.labels import check_labels
+from cronkeeper.domain.placement import START_WITHIN_S
 from cronkeeper.runtime.config import StoreConfig, setting
 
 CRON_MODES = ("auto", "system", "user", "none")
@@ -57,8 +58,12 @@ class WorkerConfig(StoreConfig):
             faults.append("cron_silent_s: use at least 10, and 90 or more in earnest: cron calls once a minute")
         if self.on_stop not in ("leave", "stay"):
             faults.append(f"on_stop: {self.on_stop!r} is neither leave nor stay")
-        if not 0.2 <= self.lease_every_s <= self.session_timeout_s / 2:
-            faults.append("lease_every_s: use at least 0.2 and at most half of session_timeout_s")
+        longest_s = min(self.session_timeout_s / 2, START_WITHIN_S - 1)
+        if not 0.2 <= self.lease_every_s <= longest_s:
+            faults.append(
+                f"lease_every_s: use at least 0.2 and at most {longest_s:g}: half of session_timeout_s, and a second less"
+                f" than the {START_WITHIN_S:g} s for which a claim is good after the last sign of life"
+            )
         return faults
 
 
