@@ -5,16 +5,24 @@ from __future__ import annotations
 import os
 
 from cronkeeper_worker import run_files
+from cronkeeper_worker.masking import Masker, patterns
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _READ_BYTES = 65_536
 
 
 class Capture:
-    """Takes in the output of one run. Owns `fd`, which is non-blocking; -1 once closed."""
+    """Takes in the output of one run. Owns `fd`, which is non-blocking; -1 once closed.
 
-    __slots__ = ("_file", "_folder", "_head_left", "_tail", "fd", "size")
+    `secrets` are masked before anything is kept.
+    """
 
-    def __init__(self, fd: int, folder: str, keep_bytes: int) -> None:
+    __slots__ = ("_file", "_folder", "_head_left", "_masker", "_tail", "fd", "size")
+
+    def __init__(self, fd: int, folder: str, keep_bytes: int, secrets: Iterable[bytes] = ()) -> None:
         self.fd = fd
         #: Bytes that were printed, kept or not.
         self.size = 0
@@ -22,6 +30,7 @@ class Capture:
         #: Opened by the first byte.
         self._file = -1
         self._head_left = keep_bytes
+        self._masker = Masker(patterns(secrets))
         self._tail = b""
 
     def take(self) -> bool:
@@ -33,7 +42,7 @@ class Capture:
         if not data:
             return False
         self.size += len(data)
-        self._keep(data)
+        self._keep(self._masker.feed(data))
         return True
 
     def tail(self) -> str:
@@ -42,6 +51,7 @@ class Capture:
 
     def close(self) -> None:
         """Let go of the pipe. What is printed from now on goes nowhere."""
+        self._keep(self._masker.finish())
         os.close(self.fd)
         self.fd = -1
 
@@ -53,7 +63,7 @@ class Capture:
 
     def _keep(self, data: bytes) -> None:
         self._tail = (self._tail + data)[-run_files.TAIL_BYTES :]
-        if self._head_left <= 0:
+        if self._head_left <= 0 or not data:
             return
         head = data[: self._head_left]
         self._head_left -= len(head)

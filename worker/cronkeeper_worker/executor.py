@@ -55,7 +55,8 @@ class _Run:
         self.pid = launched.pid
         #: Descriptors; -1 once closed.
         self.pidfd, self.status = launched.pidfd, launched.status_fd
-        self.output = Capture(launched.output_fd, folder, order.output_kb * 1024)
+        values = [secret.value.encode() for secret in order.secrets.values()]
+        self.output = Capture(launched.output_fd, folder, order.output_kb * 1024, values)
         self.started_ms = 0
         self.ended_ms = 0
         self.exit_code: int | None = None
@@ -287,6 +288,9 @@ class Executor:
 
     def note(self, folder: str, event: Ended | SpawnFailed) -> None:
         """Write down how a run ended, and have `poll` return it."""
+        # A full disk lets files go, but a broken one may not: the end is told all the same.
+        with contextlib.suppress(OSError):
+            run_files.withdraw(folder)
         try:
             run_files.write_exit(folder, event, flush=self.flush_exits)
         except OSError:

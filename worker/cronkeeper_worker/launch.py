@@ -101,7 +101,8 @@ class Launcher:
             opened.append(output_end)
             try:
                 os.set_blocking(output, False)
-                environment = {**account.environment(), **order.env}
+                secrets = run_files.deliver(folder, order.secrets, account.uid, account.gid)
+                environment = {**account.environment(), **order.env, **secrets}
                 job = _Job(order, account, environment, start, folder, program, output_end)
                 return self._spawn(job, output) if self._is_plain(order, account) else self._fork(job, output)
             except BaseException:

@@ -9,10 +9,22 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 _RUN_ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
+_SECRET_CHARACTERS = _RUN_ID_CHARACTERS - frozenset("-.")
 
 
 class OrderError(ValueError):
     """The order makes no sense, or this machine cannot carry it out. The message is for the run's owner."""
+
+
+class Secret(NamedTuple):
+    """A value for the process alone: no note, no log and no `repr` of an order holds it."""
+
+    value: str
+    #: The variable holds the path of a file with the value, instead of the value.
+    as_file: bool = False
+
+    def __repr__(self) -> str:
+        return f"Secret(***, as_file={self.as_file})"
 
 
 class Order(NamedTuple):
@@ -30,6 +42,8 @@ class Order(NamedTuple):
     executable: str = ""
     sha256: str = ""
     env: dict[str, str] = {}  # noqa: RUF012  # never changed: the values of a NamedTuple are read-only here
+    #: Further variables. Their values are masked in the output, too.
+    secrets: dict[str, Secret] = {}  # noqa: RUF012
     #: An account's name; None is the account that the runner itself runs as.
     run_as: str | None = None
     #: None is a fresh folder of the run's own, gone when the run is forgotten.
@@ -52,7 +66,8 @@ class Order(NamedTuple):
 def order_from(data: dict[str, Any]) -> Order:
     """Read an order. Raises OrderError for one that must not be carried out."""
     try:
-        order = Order(**data)._replace(argv=tuple(data.get("argv", ())))
+        secrets = {name: Secret(*parts) for name, parts in data.get("secrets", {}).items()}
+        order = Order(**data)._replace(argv=tuple(data.get("argv", ())), secrets=secrets)
     except (TypeError, AttributeError) as exc:
         raise OrderError(f"not an order: {exc}") from exc
     check(order)
@@ -68,8 +83,10 @@ def check(order: Order) -> None:
     if order.executable and not order.sha256:
         raise OrderError("an artifact is run only with its sha256")
     texts = (order.command, order.executable, order.cwd or "", *order.argv, *order.env, *order.env.values())
-    if any("\0" in text for text in texts):
+    if any("\0" in text for text in (*texts, *(secret.value for secret in order.secrets.values()))):
         raise OrderError("a NUL character has no place in a command or an environment")
+    if not all(_SECRET_CHARACTERS.issuperset(name) and name and name not in order.env for name in order.secrets):
+        raise OrderError("the variable of a secret is set twice, or no file can have its name")
     if any("=" in name or not name for name in order.env):
         raise OrderError("the name of an environment variable is empty or holds '='")
 

@@ -3,10 +3,11 @@
     runs/<run id>/start.json   written by the process itself, as its last act before it becomes the job
     runs/<run id>/output       the first `output_kb` KiB of stdout and stderr; absent as long as there is none
     runs/<run id>/exit.json    how it ended, or why it was never executed
+    runs/<run id>/secrets      as long as it runs: the secrets that it asked for as files, mode 0400, of its account
     runs/<run id>/work         the job's own folder, owned by its account
 
-All but `work` belongs to the runner's account: a job can neither read nor forge it. An empty or torn file is an absent
-one.
+All but `work` and the files of `secrets` belongs to the runner's account: a job can neither read nor forge it. An empty
+or torn file is an absent one.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ import os
 import time
 from typing import Any, NamedTuple
 
-from cronkeeper_worker.orders import Ended, SpawnFailed, event_from, event_to_json
+from cronkeeper_worker.orders import Ended, Secret, SpawnFailed, event_from, event_to_json
 
 #: Of a run's output, this much of the end always comes with the news of its end.
 TAIL_BYTES = 4096
 _START_BYTES = 640
-START, EXIT, OUTPUT, WORK = "start.json", "exit.json", "output", "work"
+START, EXIT, OUTPUT, WORK, SECRETS = "start.json", "exit.json", "output", "work", "secrets"
 
 
 class RunStart(NamedTuple):
@@ -40,6 +41,40 @@ class RunStart(NamedTuple):
     started_ms: int
     timeout_s: float | None
     kill_after_s: float
+
+
+def deliver(folder: str, secrets: dict[str, Secret], uid: int, gid: int) -> dict[str, str]:
+    """Return the variables by which a run gets its secrets; write those that it wants as files. Raises OSError."""
+    variables = {}
+    for name, secret in secrets.items():
+        variables[name] = secret.value
+        if not secret.as_file:
+            continue
+        place = os.path.join(folder, SECRETS)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(place, 0o711)
+        variables[name] = os.path.join(place, name)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        fd = os.open(variables[name], flags, 0o400)
+        try:
+            data = secret.value.encode()
+            if os.write(fd, data) < len(data):
+                raise OSError(errno.ENOSPC, "no space left for a secret")
+            os.fchown(fd, uid, gid)
+        finally:
+            os.close(fd)
+    return variables
+
+
+def withdraw(folder: str) -> None:
+    """Remove the files of a run's secrets. Safe to repeat."""
+    place = os.path.join(folder, SECRETS)
+    try:
+        for name in os.listdir(place):
+            _unlink(os.path.join(place, name))
+        os.rmdir(place)
+    except FileNotFoundError:
+        return
 
 
 def runs_folder(state_dir: str) -> str:
@@ -273,6 +308,7 @@ class Folders:
         """Remove an ended run's folder. False when the job left so much in it that a program must do it."""
         folder = os.path.join(self.runs, run_id)
         try:
+            withdraw(folder)
             if self._count < self._limit and not os.listdir(os.path.join(folder, WORK)):
                 self._number += 1
                 spare = os.path.join(self._spare_dir, f"{time.time_ns()}-{self._number}")

@@ -6,7 +6,7 @@ It detaches itself, refuses to be there twice (flock on runner.lock), listens on
 itself once it has had neither a run nor a client for a minute (or as told). All it knows is in the runs' folders too,
 so it may be killed at any time.
 
-Messages are JSON objects, one a line. First the client says `{"op": "hello", "protocol": 2}`, and the runner answers
+Messages are JSON objects, one a line. First the client says `{"op": "hello", "protocol": 3}`, and the runner answers
 with its own protocol, its pid and everything that runs; then come all ends that nobody acknowledged. `hello` and
 `finish` are the same in every protocol. A runner that is told `finish` gives up its socket and its lock at once, stays
 with its own runs until they have ended, and goes; a newer runner adopts them meanwhile by their folders.
@@ -37,7 +37,7 @@ from cronkeeper_worker.executor import Executor  # noqa: E402
 from cronkeeper_worker.orders import OrderError, RunEvent, SpawnFailed, event_to_json, order_from  # noqa: E402
 from cronkeeper_worker.orphans import Orphans  # noqa: E402
 
-PROTOCOL = 2
+PROTOCOL = 3
 SOCKET, LOCK, LOG = "runner.sock", "runner.lock", "runner.log"
 IDLE_S = 60.0
 _READ_BYTES = 1 << 18
