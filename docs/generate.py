@@ -133,14 +133,14 @@ def settings_of_worker() -> str:
 
 
 def routes() -> str:
-    """The HTTP routes, with the role that each takes."""
-    from cronkeeper_api.routing import Access
+    """The HTTP routes, with the role that each takes, and whether for all namespaces."""
+    from cronkeeper_api.routing import Access, Reach
     from cronkeeper_api.views import all_routes
 
     rows = [
         (
             f"`{route.method} {route.path}`",
-            route.access.value,
+            f"{route.access.value}{', all namespaces' if route.reach is Reach.FLEET else ''}",
             ", ".join(f"`{param.name}`" for param in route.params),
             route.summary,
         )

@@ -221,6 +221,7 @@ class Token(Shape):
     id: str
     name: str
     role: Role
+    namespaces: list[str] = Field(description="The namespaces that it is good for; `*` for all of them.")
     created_at: Instant
     expires_at: Instant | None
     revoked_at: Instant | None

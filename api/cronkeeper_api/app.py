@@ -68,9 +68,9 @@ def check_routes(app: Flask, routes: Sequence[Route]) -> None:
 
 def _door(route: Route, services: Services) -> Callable[..., Response]:
     def enter(**parts: str) -> Response:
-        caller = authorize(services.tokens, route.access)
+        caller = authorize(services.tokens, route.access, route.reach)
         g.caller = caller.name
-        call = Call(services, caller, g.request_id, parse_query(route.params, request.args))
+        call = Call(services.within(caller.scope), caller, g.request_id, parse_query(route.params, request.args))
         if route.idempotent:
             return once(call, lambda: route.view(call, **parts))
         return route.view(call, **parts)

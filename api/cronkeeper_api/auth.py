@@ -6,19 +6,20 @@ import re
 
 from flask import request
 
+from cronkeeper.domain.scope import NOWHERE
 from cronkeeper.ports import Role
 from cronkeeper_api.problems import ProblemError
-from cronkeeper_api.routing import Access
+from cronkeeper_api.routing import Access, Reach
 from cronkeeper_manager.service import Caller, Tokens
 
 _BEARER = re.compile(r"[Bb]earer (ck_[A-Za-z0-9_-]{43})", re.ASCII)
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="cronkeeper"'}
 #: Stands for everybody on public routes.
-NOBODY = Caller("", "nobody", Role.VIEWER)
+NOBODY = Caller("", "nobody", Role.VIEWER, NOWHERE)
 
 
-def authorize(tokens: Tokens, access: Access) -> Caller:
-    """Return the caller, if the token is good and its role is enough.
+def authorize(tokens: Tokens, access: Access, reach: Reach) -> Caller:
+    """Return the caller, if the token is good, and its role and its namespaces are enough.
 
     Raises ProblemError (unauthorized, forbidden), or UnavailableError when the store cannot say.
     """
@@ -33,4 +34,6 @@ def authorize(tokens: Tokens, access: Access) -> Caller:
         raise ProblemError("unauthorized", "the token is unknown, expired or revoked", headers=_CHALLENGE)
     if not access.allows(caller.role):
         raise ProblemError("forbidden", f"this takes a token with the role {access}; yours is {caller.role}")
+    if reach is Reach.FLEET and not caller.scope.everywhere:
+        raise ProblemError("forbidden", f"this takes a token for all namespaces; yours is for {caller.scope}")
     return caller

@@ -26,6 +26,7 @@ from cronkeeper.domain.job import (
 )
 from cronkeeper.domain.labels import KEY, VALUE
 from cronkeeper.domain.schedule import MAX_SCHEDULE_LENGTH, MAX_SCHEDULES, Fold, Gap
+from cronkeeper.domain.scope import ALL, MAX_NAMESPACES
 from cronkeeper.ports import Role
 from cronkeeper_manager.service import rules
 from cronkeeper_manager.service.backfill import MAX_PARALLEL
@@ -320,4 +321,10 @@ class TokenInput(Model):
 
     name: str = Field(min_length=1, max_length=128, description="Whom or what it is for.")
     role: Annotated[Role, Field(strict=False)] = Field(description="What it may do.")
+    namespaces: list[Annotated[str, StringConstraints(max_length=63)]] = Field(
+        default=[ALL],
+        min_length=1,
+        max_length=MAX_NAMESPACES,
+        description="The namespaces that it is good for; `*` alone for all of them, which is what it is unless given.",
+    )
     expires_at: Instant | None = Field(default=None, description="When it ends; never unless given.")

@@ -12,7 +12,7 @@ from cronkeeper import __version__
 from cronkeeper_api.answers import COMPONENTS
 from cronkeeper_api.params import Param, Type
 from cronkeeper_api.problems import KINDS
-from cronkeeper_api.routing import Access, Answer, Route
+from cronkeeper_api.routing import Access, Answer, Reach, Route
 
 _REFS = "#/components/schemas/{model}"
 _JSON, _PROBLEM, _FORM = "application/json", "application/problem+json", "multipart/form-data"
@@ -83,8 +83,10 @@ def _operation(route: Route) -> dict[str, Any]:
 
 
 def _description(route: Route) -> str:
-    who = "Needs no token." if route.access is Access.PUBLIC else f"Takes a token with the role {route.access}."
-    return f"{route.description} {who}".strip()
+    if route.access is Access.PUBLIC:
+        return f"{route.description} Needs no token.".strip()
+    where = " for all namespaces" if route.reach is Reach.FLEET else ""
+    return f"{route.description} Takes a token with the role {route.access}{where}.".strip()
 
 
 def _path_parameters(route: Route) -> list[dict[str, Any]]:

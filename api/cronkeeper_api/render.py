@@ -199,6 +199,7 @@ def token_json(token: Token) -> dict[str, Any]:
         "id": str(token.id),
         "name": token.name,
         "role": token.role.value,
+        "namespaces": token.scope.listed(),
         "created_at": rfc3339(token.created_ms),
         "expires_at": _instant(token.expires_ms),
         "revoked_at": _instant(token.revoked_ms),

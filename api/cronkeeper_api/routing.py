@@ -33,12 +33,26 @@ class Access(StrEnum):
         return _LEVELS[Access(role.value)] >= _LEVELS[self]
 
 
+class Reach(StrEnum):
+    """What a route reaches, and so which callers it takes."""
+
+    #: Whatever belongs to all namespaces: takes a token for all of them. What a route is unless it says otherwise.
+    FLEET = "fleet"
+    #: What the caller's namespaces hold: all that it does goes through `Call.services`, which show nothing else.
+    NAMESPACES = "namespaces"
+    #: Nothing of any namespace.
+    SHARED = "shared"
+
+
 _LEVELS = {access: level for level, access in enumerate(Access)}
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request, once its token and its parameters have been found good."""
+    """One request, once its token and its parameters have been found good.
+
+    `services` are those of the caller's namespaces: what belongs to others is not there.
+    """
 
     services: Services
     caller: Caller
@@ -69,6 +83,7 @@ class Route:
     method: str
     path: str
     access: Access
+    reach: Reach
     view: View
     summary: str
     description: str
@@ -101,6 +116,7 @@ class Router:
         path: str,
         *,
         access: Access,
+        reach: Reach = Reach.FLEET,
         summary: str,
         answers: Mapping[int, Answer],
         description: str = "",
@@ -118,8 +134,8 @@ class Router:
         def register(view: V) -> V:
             self.routes.append(
                 Route(
-                    method, path, access, view, summary, description, self.tag, params, body, body_required, form,
-                    example, answers, problems, idempotent, if_match,
+                    method, path, access, reach, view, summary, description, self.tag, params, body, body_required,
+                    form, example, answers, problems, idempotent, if_match,
                 )
             )  # fmt: skip
             return view

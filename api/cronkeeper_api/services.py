@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from cronkeeper.domain.scope import EVERYWHERE, Scope
 from cronkeeper.errors import CronkeeperError
 from cronkeeper.ports import BlobStore, Coordinator, Store
 from cronkeeper.runtime.clock import Clock, SystemClock
@@ -16,10 +17,13 @@ from cronkeeper_api.config import ApiConfig, read_signing_key
 from cronkeeper_api.metrics import ApiMetrics
 from cronkeeper_manager.fleet import Fleet
 from cronkeeper_manager.service import Answers, Artifacts, Backfills, Forecasts, Jobs, News, Policy, Runs, Tokens
+from cronkeeper_manager.service.scoped import scoped
 
 log = logging.getLogger(__name__)
 
 _PULSE_S, _OVERDUE_S = 1.0, 3.0
+#: So many sets of namespaces are kept ready.
+_MAX_VIEWS = 1000
 
 
 class Pulse:
@@ -58,9 +62,27 @@ class Pulse:
         return self._clock.boot_s() - self._asked_s
 
 
+class Views:
+    """The use cases as callers of some namespaces see them: made once for each set of namespaces."""
+
+    def __init__(self, make: Callable[[Scope], Services]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._made: dict[Scope, Services] = {}
+
+    def of(self, scope: Scope) -> Services:
+        """Return the use cases for these namespaces."""
+        with self._lock:
+            if len(self._made) >= _MAX_VIEWS:
+                self._made.clear()
+            if scope not in self._made:
+                self._made[scope] = self._make(scope)
+            return self._made[scope]
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
-    """One process's stores and use cases."""
+    """One process's stores and use cases, as a caller of `scope` sees them."""
 
     config: ApiConfig
     clock: Clock
@@ -82,6 +104,12 @@ class Services:
     draining: Callable[[], bool] = lambda: False
     #: Set when the process ends: live tails stop.
     stopping: threading.Event = field(default_factory=threading.Event)
+    scope: Scope = EVERYWHERE
+    views: Views | None = None
+
+    def within(self, scope: Scope) -> Services:
+        """Return the same for a caller of these namespaces: what belongs to others is not there."""
+        return self if scope == self.scope or self.views is None else self.views.of(scope)
 
     def close(self) -> None:
         """End what was opened. Safe to repeat."""
@@ -106,24 +134,35 @@ def assemble(
     news = News(coordinator)
     artifacts = Artifacts(blobs, max_bytes=config.max_artifact_bytes)
     policy = Policy(config.run_as_allowed, config.max_artifact_bytes)
-    return Services(
-        config=config,
-        clock=clock,
-        store=store,
-        coordinator=coordinator,
-        jobs=Jobs(store, artifacts, signer, news, clock, policy),
-        runs=Runs(store, news, clock),
-        backfills=Backfills(store, news, clock),
-        forecasts=Forecasts(store, clock),
-        answers=Answers(store, clock),
-        tokens=Tokens(store.tokens, clock),
-        fleet=fleet,
-        news=news,
-        metrics=ApiMetrics(),
-        pulse=Pulse(store.ping, clock),
-        tails=threading.Semaphore(max(1, config.threads // 2)),
-        draining=draining,
-    )
+    metrics, pulse = ApiMetrics(), Pulse(store.ping, clock)
+    tails, stopping = threading.Semaphore(max(1, config.threads // 2)), threading.Event()
+
+    def on(mine: Store, scope: Scope, views: Views) -> Services:
+        # All use cases stand on `mine` alone: that is what keeps them within the caller's namespaces.
+        return Services(
+            config=config,
+            clock=clock,
+            store=mine,
+            coordinator=coordinator,
+            jobs=Jobs(mine, artifacts, signer, news, clock, policy),
+            runs=Runs(mine, news, clock),
+            backfills=Backfills(mine, news, clock),
+            forecasts=Forecasts(mine, clock),
+            answers=Answers(mine, clock),
+            tokens=Tokens(mine.tokens, clock),
+            fleet=fleet.within(mine.jobs),
+            news=news,
+            metrics=metrics,
+            pulse=pulse,
+            tails=tails,
+            draining=draining,
+            stopping=stopping,
+            scope=scope,
+            views=views,
+        )
+
+    views = Views(lambda scope: on(scoped(store, scope), scope, views))
+    return on(store, EVERYWHERE, views)
 
 
 def open_services(config: ApiConfig, *, draining: Callable[[], bool] = lambda: False) -> Services:

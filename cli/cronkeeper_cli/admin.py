@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from cronkeeper.domain.instants import rfc3339
+from cronkeeper.runtime.clock import SystemClock
 from cronkeeper_cli.client import segment
 from cronkeeper_cli.failures import EXIT_TIMED_OUT, EXIT_USAGE, CommandError
 from cronkeeper_cli.output import View, key, show_item, show_items
@@ -36,6 +38,7 @@ TOKENS = View(
         key("ID", "id"),
         key("NAME", "name"),
         key("ROLE", "role"),
+        key("NAMESPACES", "namespaces"),
         key("CREATED", "created_at"),
         key("EXPIRES", "expires_at"),
         key("REVOKED", "revoked_at"),
@@ -161,18 +164,54 @@ def token() -> None:
     "create",
     epilog="""\b
 Examples:
-  cronkeeper token create --name ci --role operator
+  cronkeeper token create --name ci --role operator --namespace team-a --expires 30d
   cronkeeper token create --name guest --role viewer --expires-at 2027-01-01T00:00:00Z""",
 )
 @click.option("--name", required=True, help="Whom or what it is for.")
 @click.option("--role", type=click.Choice(["viewer", "operator", "admin"]), required=True, help="What it may do.")
+@click.option(
+    "-n",
+    "--namespace",
+    "namespaces",
+    metavar="NAMESPACE",
+    multiple=True,
+    help="A namespace that it is good for; may be repeated. All of them unless told.",
+)
+@click.option("--expires", metavar="TIME", help="How long it lives: 12h, 30d, 8w.")
 @click.option("--expires-at", metavar="INSTANT", help="When it ends (RFC 3339); never unless told.")
 @click.option("-o", "--output", "form", type=click.Choice(["table", "json", "yaml", "name"]), default="table")
 @pass_session
-def create_token(session: Session, name: str, role: str, expires_at: str | None, form: str) -> None:
+def create_token(
+    session: Session,
+    name: str,
+    role: str,
+    namespaces: tuple[str, ...],
+    expires: str | None,
+    expires_at: str | None,
+    form: str,
+) -> None:
     """Create a token. Its secret is shown this once."""
-    body = {"name": name, "role": role} | ({"expires_at": expires_at} if expires_at else {})
+    if expires and expires_at:
+        raise CommandError("give --expires or --expires-at, not both", EXIT_USAGE)
+    body: dict[str, Any] = {"name": name, "role": role}
+    if namespaces:
+        body["namespaces"] = list(namespaces)
+    if expires:
+        expires_at = rfc3339(SystemClock().now_ms() + lifetime_ms(expires))
+    if expires_at:
+        body["expires_at"] = expires_at
     show_item(session.client.post("/tokens", body), TOKENS, form)
+
+
+def lifetime_ms(text: str) -> int:
+    """Return milliseconds of `12h`, `30d` or `8w`. Raises CommandError (usage)."""
+    units = {"h": 3_600_000, "d": 86_400_000, "w": 7 * 86_400_000}
+    number = text[:-1]
+    if text[-1:] not in units or not (
+        number.isascii() and number.isdigit() and 0 < int(number[:6]) <= 10_000 and len(number) < 6
+    ):
+        raise CommandError(f"--expires {text!r} is not a time; write 12h, 30d or 8w", EXIT_USAGE)
+    return int(number) * units[text[-1]]
 
 
 @token.command(

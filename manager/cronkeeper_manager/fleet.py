@@ -15,7 +15,7 @@ from cronkeeper.domain.ids import TaskId
 from cronkeeper.domain.job import JobState
 from cronkeeper.domain.placement import Lease, MoveReason, NodeInfo, WorkerInfo, WorkerState
 from cronkeeper.errors import ConflictError, NotFoundError, UnavailableError
-from cronkeeper.ports import Coordinator, Cordon, MoveRequest, Store
+from cronkeeper.ports import Coordinator, Cordon, JobStore, MoveRequest, Store
 from cronkeeper.runtime.clock import Clock
 from cronkeeper_manager.foresight import Journey, foresee, rebalance
 from cronkeeper_manager.liveness import LivenessSettings, Verdict
@@ -73,6 +73,13 @@ class Fleet:
         self._store = store
         self._coordinator = coordinator
         self._clock = clock
+        self._jobs = store.jobs
+
+    def within(self, jobs: JobStore) -> Fleet:
+        """Return the same for a caller who may reach these jobs only. All but `reassign` is for callers of all."""
+        found = Fleet(self._store, self._coordinator, self._clock)
+        found._jobs = jobs
+        return found
 
     # -- who is there
 
@@ -121,8 +128,8 @@ class Fleet:
 
         Raises NotFoundError (the job or the worker), or ConflictError that says why the worker cannot take it.
         """
+        row = self._jobs.get(job_id)
         world = self._world()
-        row = self._store.jobs.get(job_id)
         if row.state is JobState.FINISHED:
             raise ConflictError(f"job {job_id} has finished")
         return self._ask(world, [task for task in row.tasks() if task in world.tasks], worker, dry_run)

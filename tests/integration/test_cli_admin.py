@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cronkeeper.domain.instants import parse_rfc3339
 from tests.harness.ports import free_port
 from tests.integration.served_api import FIELDS, Api, serve
 
@@ -66,6 +67,21 @@ def test_tokens_are_made_listed_and_revoked(api: Api) -> None:
     assert made["token"] not in api.ok("token", "list", "-o", "json")
     assert api.run("token", "revoke", made["id"]).exit_code == 0
     assert api.run("list", env=viewer).exit_code == 1
+
+
+def test_a_token_of_some_namespaces_ends_in_time(api: Api) -> None:
+    asked = ("token", "create", "--name", "ci", "--role", "operator")
+    made = api.json(*asked, "--namespace", "team-a", "-n", "team-b", "--expires", "30d")
+    assert made["namespaces"] == ["team-a", "team-b"]
+    assert 29 < (parse_rfc3339(made["expires_at"]) - parse_rfc3339(made["created_at"])) / 86_400_000 <= 30.1
+    own = {"CRONKEEPER_TOKEN": made["token"]}
+    assert api.run("create", *FIELDS, "-n", "team-a", env=own).exit_code == 0
+    refused = api.run("create", *FIELDS, "-n", "team-c", env=own)
+    assert (refused.exit_code, "namespace" in refused.output) == (2, True)
+    assert api.run("drain", "node-1", "--dry-run", env=own).exit_code == 1
+    for wrong in ("30", "0d", "-1d", "30x", "1000000d", "d"):
+        assert api.run(*asked, f"--expires={wrong}").exit_code == 2, wrong
+    assert api.run(*asked, "--expires", "1d", "--expires-at", "2030-01-01T00:00:00Z").exit_code == 2
 
 
 # ------------------------------------------------------------------------------------------------- database, doctor

@@ -9,7 +9,7 @@ from cronkeeper_api.body import read_body
 from cronkeeper_api.models import BackfillInput
 from cronkeeper_api.reading import read_model
 from cronkeeper_api.render import backfill_json, json_response
-from cronkeeper_api.routing import Access, Answer, Call, Router
+from cronkeeper_api.routing import Access, Answer, Call, Reach, Router
 from cronkeeper_api.views import examples
 from cronkeeper_api.views.shared import job_id_of
 from cronkeeper_manager.service import Wish
@@ -21,6 +21,7 @@ router = Router("runs")
     "POST",
     "/jobs/{job_id}/backfill",
     access=Access.OPERATOR,
+    reach=Reach.NAMESPACES,
     summary="Make up for the past",
     description="Creates a run for each fire of the range that has none, by the job's present schedule; 10,000 runs at "
     "most. They go oldest first, `max_parallel` at a time. What ran, failed or was skipped is left alone, unless "

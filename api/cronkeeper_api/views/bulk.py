@@ -9,7 +9,7 @@ from cronkeeper_api.body import read_body
 from cronkeeper_api.models import ApplyInput, JobInput
 from cronkeeper_api.reading import read_draft, read_drafts, read_model
 from cronkeeper_api.render import applied_json, forecast_json, json_response
-from cronkeeper_api.routing import Access, Answer, Call, Router
+from cronkeeper_api.routing import Access, Answer, Call, Reach, Router
 from cronkeeper_api.views import examples
 from cronkeeper_api.views.shared import AFTER, COUNT, DRY_RUN
 from cronkeeper_manager.service import rules
@@ -21,6 +21,7 @@ router = Router("jobs")
     "POST",
     "/preview",
     access=Access.VIEWER,
+    reach=Reach.NAMESPACES,
     summary="See what a job would do, without saving it",
     params=(COUNT, AFTER),
     body=JobInput,
@@ -39,6 +40,7 @@ def preview(call: Call) -> Response:
     "POST",
     "/apply",
     access=Access.OPERATOR,
+    reach=Reach.NAMESPACES,
     summary="Bring many jobs to their specs, by name",
     description="One transaction: all or nothing. Jobs that are not named stay, unless `prune` selects them.",
     params=(DRY_RUN,),

@@ -10,7 +10,7 @@ from flask import Response
 from cronkeeper_api.docs import POLICY, page_of
 from cronkeeper_api.openapi import document_of
 from cronkeeper_api.render import json_response
-from cronkeeper_api.routing import Access, Answer, Call, Router
+from cronkeeper_api.routing import Access, Answer, Call, Reach, Router
 
 router = Router("documents")
 
@@ -19,6 +19,7 @@ router = Router("documents")
     "GET",
     "/openapi.json",
     access=Access.VIEWER,
+    reach=Reach.SHARED,
     summary="This API as an OpenAPI 3.1 document",
     answers={200: Answer("The document.", "Document", {"openapi": "3.1.0"})},
 )
@@ -30,6 +31,7 @@ def openapi(call: Call) -> Response:
     "GET",
     "/docs",
     access=Access.VIEWER,
+    reach=Reach.SHARED,
     summary="This API for people",
     answers={200: Answer("A page.", media="text/html", example="<!DOCTYPE html>…")},
 )

@@ -180,6 +180,7 @@ TOKEN = {
     "id": "2",
     "name": "ci",
     "role": "operator",
+    "namespaces": ["*"],
     "created_at": "2026-03-01T11:00:00Z",
     "expires_at": None,
     "revoked_at": None,

@@ -11,7 +11,7 @@ from cronkeeper_api.models import DrainInput, PlanInput, ReassignInput
 from cronkeeper_api.params import Param, Type
 from cronkeeper_api.reading import read_model
 from cronkeeper_api.render import json_response, moves_json, plan_json, worker_json
-from cronkeeper_api.routing import Access, Answer, Call, Router
+from cronkeeper_api.routing import Access, Answer, Call, Reach, Router
 from cronkeeper_api.views import examples
 from cronkeeper_api.views.shared import job_id_of, next_page
 
@@ -25,6 +25,7 @@ _MOVES = Answer("The moves, in order.", "Moves", examples.MOVES)
     "GET",
     "/workers",
     access=Access.VIEWER,
+    reach=Reach.SHARED,
     summary="List workers",
     description="By id, lost ones too.",
     params=(
@@ -46,6 +47,7 @@ def list_workers(call: Call) -> Response:
     "GET",
     "/workers/{worker_id}",
     access=Access.VIEWER,
+    reach=Reach.SHARED,
     summary="Read a worker",
     answers={200: _WORKER},
     problems=("not-found",),
@@ -104,6 +106,7 @@ def drain(call: Call, worker_id: str) -> Response:
     "POST",
     "/jobs/{job_id}/reassign",
     access=Access.ADMIN,
+    reach=Reach.NAMESPACES,
     summary="Move a job to a worker",
     description="Once: should that worker be lost later, the job moves on as any other.",
     body=ReassignInput,

@@ -6,7 +6,7 @@ from flask import Response
 
 from cronkeeper_api.params import Param, Type
 from cronkeeper_api.render import fleet_forecast_json, json_response
-from cronkeeper_api.routing import Access, Answer, Call, Router
+from cronkeeper_api.routing import Access, Answer, Call, Reach, Router
 from cronkeeper_api.views import examples
 from cronkeeper_manager.service import By
 
@@ -17,6 +17,7 @@ router = Router("fleet")
     "GET",
     "/forecast",
     access=Access.VIEWER,
+    reach=Reach.NAMESPACES,
     summary="See what the fleet is going to do",
     description="Expected fires and load of the active jobs, crowded minutes and quiet ones. Each fire is taken to "
     "last as long as its job's last run did. By minute for two days at most, by hour for seven.",

@@ -6,7 +6,7 @@ from flask import Response
 
 from cronkeeper_api.problems import unavailable
 from cronkeeper_api.render import json_response
-from cronkeeper_api.routing import Access, Answer, Call, Router
+from cronkeeper_api.routing import Access, Answer, Call, Reach, Router
 
 router = Router("health")
 
@@ -15,6 +15,7 @@ router = Router("health")
     "GET",
     "/healthz",
     access=Access.PUBLIC,
+    reach=Reach.SHARED,
     summary="Is the process alive?",
     description="Asks nobody else.",
     answers={200: Answer("It is.", "Health", {"status": "ok"})},
@@ -27,6 +28,7 @@ def healthz(_call: Call) -> Response:
     "GET",
     "/readyz",
     access=Access.PUBLIC,
+    reach=Reach.SHARED,
     summary="Should this server get requests?",
     description="503 while MySQL does not answer or the server is about to stop. ZooKeeper is told of, but not needed: "
     "jobs are taken without it.",

@@ -11,7 +11,7 @@ from cronkeeper_api.models import JobInput
 from cronkeeper_api.params import Param, Type
 from cronkeeper_api.reading import read_draft, read_patch
 from cronkeeper_api.render import etag_of, forecast_json, job_json, json_response
-from cronkeeper_api.routing import Access, Answer, Call, Router
+from cronkeeper_api.routing import Access, Answer, Call, Reach, Router
 from cronkeeper_api.views import examples
 from cronkeeper_api.views.shared import (
     AFTER,
@@ -32,6 +32,7 @@ _LIMIT = Param("limit", Type.INTEGER, "How many at most.", 1000, low=1, high=10_
     "GET",
     "/jobs",
     access=Access.VIEWER,
+    reach=Reach.NAMESPACES,
     summary="List jobs",
     description="Oldest first. The Link header with rel=next leads to the next page; without it, this is the last.",
     params=(
@@ -66,6 +67,7 @@ def list_jobs(call: Call) -> Response:
     "POST",
     "/jobs",
     access=Access.OPERATOR,
+    reach=Reach.NAMESPACES,
     summary="Create a job",
     description="Answered as soon as the job is saved; nodes hear of it at once, or when ZooKeeper is back. For a "
     "script or binary the executable is the file in BASE64 (with filename), a URL of the object store, or the part "
@@ -86,6 +88,7 @@ def create_job(call: Call) -> Response:
     "GET",
     "/jobs/{job_id}",
     access=Access.VIEWER,
+    reach=Reach.NAMESPACES,
     summary="Read a job",
     answers={200: _JOB, 304: Answer("It has not changed since the ETag in If-None-Match.", headers=("ETag",))},
     problems=("not-found",),
@@ -102,6 +105,7 @@ def get_job(call: Call, job_id: str) -> Response:
     "PUT",
     "/jobs/{job_id}",
     access=Access.OPERATOR,
+    reach=Reach.NAMESPACES,
     summary="Replace a job's spec",
     description="Fields that are left out go back to their defaults. The change takes effect from now on, never "
     "backwards. Whether the job is scheduled, paused or finished stays as it is.",
@@ -123,6 +127,7 @@ def replace_job(call: Call, job_id: str) -> Response:
     "PATCH",
     "/jobs/{job_id}",
     access=Access.OPERATOR,
+    reach=Reach.NAMESPACES,
     summary="Change some fields of a job",
     description="A JSON merge patch (RFC 7396): null takes a field back to its default.",
     body=JobInput,
@@ -145,6 +150,7 @@ def patch_job(call: Call, job_id: str) -> Response:
     "DELETE",
     "/jobs/{job_id}",
     access=Access.OPERATOR,
+    reach=Reach.NAMESPACES,
     summary="Take a job off the schedule",
     description="The job is finished, its history stays. With purge, the job, its runs and their output are removed.",
     params=(Param("purge", Type.BOOLEAN, "Remove it for good.", False),),
@@ -165,6 +171,7 @@ def delete_job(call: Call, job_id: str) -> Response:
     "POST",
     "/jobs/{job_id}/pause",
     access=Access.OPERATOR,
+    reach=Reach.NAMESPACES,
     summary="Stop a job from firing",
     description="Runs in progress go on.",
     answers={200: _JOB},
@@ -180,6 +187,7 @@ def pause_job(call: Call, job_id: str) -> Response:
     "POST",
     "/jobs/{job_id}/resume",
     access=Access.OPERATOR,
+    reach=Reach.NAMESPACES,
     summary="Let a job fire again",
     description="From now on: what was due meanwhile stays undone. A finished job is taken up again, too.",
     answers={200: _JOB},
@@ -195,6 +203,7 @@ def resume_job(call: Call, job_id: str) -> Response:
     "GET",
     "/jobs/{job_id}/next",
     access=Access.VIEWER,
+    reach=Reach.NAMESPACES,
     summary="See a job's next fire times",
     params=(COUNT, AFTER),
     answers={200: Answer("Fire times in UTC, the schedule in words, and notes.", "Forecast", examples.FORECAST)},

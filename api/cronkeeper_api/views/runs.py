@@ -15,7 +15,7 @@ from cronkeeper_api.params import Param, Type
 from cronkeeper_api.problems import ProblemError
 from cronkeeper_api.reading import read_model
 from cronkeeper_api.render import json_response, run_json
-from cronkeeper_api.routing import Access, Answer, Call, Router
+from cronkeeper_api.routing import Access, Answer, Call, Reach, Router
 from cronkeeper_api.services import Services
 from cronkeeper_api.views import examples
 from cronkeeper_api.views.shared import job_id_of, next_page, run_key_of
@@ -29,6 +29,7 @@ _MAX_BYTES = 2**40
     "POST",
     "/jobs/{job_id}/run",
     access=Access.OPERATOR,
+    reach=Reach.NAMESPACES,
     summary="Run a job now",
     description="Besides its schedule; a paused job may be run, too. The answer is the run, or an array of runs for a "
     "job with several shards.",
@@ -51,6 +52,7 @@ def run_now(call: Call, job_id: str) -> Response:
     "GET",
     "/jobs/{job_id}/runs",
     access=Access.VIEWER,
+    reach=Reach.NAMESPACES,
     summary="See a job's history",
     description="Newest fire time first. The Link header with rel=next leads to older runs.",
     params=(
@@ -72,6 +74,7 @@ def history(call: Call, job_id: str) -> Response:
     "GET",
     "/runs/{run_id}",
     access=Access.VIEWER,
+    reach=Reach.NAMESPACES,
     summary="Read a run",
     answers={200: Answer("The run.", "Run", examples.RUN)},
     problems=("not-found",),
@@ -84,6 +87,7 @@ def get_run(call: Call, run_id: str) -> Response:
     "POST",
     "/runs/{run_id}/cancel",
     access=Access.OPERATOR,
+    reach=Reach.NAMESPACES,
     summary="End a run",
     description="A pending run is cancelled at once; for one in progress its worker is asked to end the process.",
     answers={202: Answer("The run as it is now.", "Run", examples.RUN)},
@@ -97,6 +101,7 @@ def cancel_run(call: Call, run_id: str) -> Response:
     "GET",
     "/runs/{run_id}/log",
     access=Access.VIEWER,
+    reach=Reach.NAMESPACES,
     summary="Read a run's output",
     description="As bytes, so far. With follow=1 the answer goes on until the run has ended. X-Run-State is the state "
     "at the beginning.",

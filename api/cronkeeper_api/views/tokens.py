@@ -6,7 +6,8 @@ from flask import Response
 
 from cronkeeper.domain.ids import is_job_id
 from cronkeeper.domain.instants import parse_rfc3339
-from cronkeeper.errors import NotFoundError
+from cronkeeper.domain.scope import scope_of
+from cronkeeper.errors import FieldError, NotFoundError, ValidationFailedError
 from cronkeeper_api.body import read_body
 from cronkeeper_api.models import TokenInput
 from cronkeeper_api.reading import read_model
@@ -36,13 +37,17 @@ def list_tokens(call: Call) -> Response:
     summary="Create a token",
     description="The answer's `token` is the secret: it is shown this once.",
     body=TokenInput,
-    example={"name": "ci", "role": "operator"},
+    example={"name": "ci", "role": "operator", "namespaces": ["team-a"]},
     answers={201: Answer("The token with its secret.", "NewToken", examples.NEW_TOKEN)},
 )
 def create_token(call: Call) -> Response:
     wanted = read_model(TokenInput, read_body().value)
     expires_ms = None if wanted.expires_at is None else parse_rfc3339(wanted.expires_at)
-    token, secret = call.services.tokens.create(name=wanted.name, role=wanted.role, expires_ms=expires_ms)
+    try:
+        scope = scope_of(wanted.namespaces)
+    except ValueError as exc:
+        raise ValidationFailedError([FieldError("namespaces", str(exc), "write the namespaces, or * alone")]) from exc
+    token, secret = call.services.tokens.create(name=wanted.name, role=wanted.role, expires_ms=expires_ms, scope=scope)
     return json_response({**token_json(token), "token": secret}, 201)
 
 

@@ -6,7 +6,7 @@ from flask import Response
 
 from cronkeeper_api.params import Param, Type
 from cronkeeper_api.render import event_json, json_response, missed_json, why_json
-from cronkeeper_api.routing import Access, Answer, Call, Router
+from cronkeeper_api.routing import Access, Answer, Call, Reach, Router
 from cronkeeper_api.views import examples
 from cronkeeper_api.views.shared import job_id_of
 
@@ -17,6 +17,7 @@ router = Router("fires")
     "GET",
     "/jobs/{job_id}/why",
     access=Access.VIEWER,
+    reach=Reach.NAMESPACES,
     summary="Ask why a fire ran, or did not",
     description="For the fire time at the instant. If nothing was due then: for the fire before it, with `due` false; "
     "or, if the job was not firing at all then, why not. `pending` is: not known yet. Of a job with several shards the "
@@ -33,6 +34,7 @@ def why(call: Call, job_id: str) -> Response:
     "GET",
     "/jobs/{job_id}/missed",
     access=Access.VIEWER,
+    reach=Reach.NAMESPACES,
     summary="See a job's missed fires",
     description="Newest first. A fire that gets a row after all is in it no more.",
     params=(Param("limit", Type.INTEGER, "How many at most.", 100, low=1, high=10_000),),
@@ -48,6 +50,7 @@ def missed(call: Call, job_id: str) -> Response:
     "GET",
     "/events",
     access=Access.VIEWER,
+    reach=Reach.NAMESPACES,
     summary="Read events",
     description="What a person may want to know later, newest first: missed fires, lost workers, double starts.",
     params=(

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from cronkeeper.domain.scope import EVERYWHERE, Scope
+
 
 class Role(StrEnum):
     VIEWER = "viewer"
@@ -25,10 +27,21 @@ class Token:
     created_ms: int
     expires_ms: int | None = None
     revoked_ms: int | None = None
+    #: The namespaces that it is good for.
+    scope: Scope = EVERYWHERE
 
 
 class TokenStore(Protocol):
-    def add(self, *, name: str, role: Role, digest: str, created_ms: int, expires_ms: int | None) -> Token: ...
+    def add(
+        self,
+        *,
+        name: str,
+        role: Role,
+        digest: str,
+        created_ms: int,
+        expires_ms: int | None,
+        scope: Scope = EVERYWHERE,
+    ) -> Token: ...
 
     def find(self, digest: str) -> Token | None:
         """Return the token with this digest, whatever its state."""
@@ -80,6 +93,6 @@ class Event:
 class EventStore(Protocol):
     def add(self, events: Sequence[Event]) -> None: ...
 
-    def latest(self, *, limit: int, kind: str | None = None, subject: str | None = None) -> list[Event]:
-        """Newest first."""
+    def latest(self, *, limit: int, kind: str | None = None, subject: str | None = None, skip: int = 0) -> list[Event]:
+        """Return events, newest first, without the newest `skip`."""
         ...

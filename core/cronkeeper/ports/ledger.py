@@ -22,6 +22,8 @@ class JobQuery:
     q: str = ""
     namespace: str | None = None
     labels: tuple[tuple[str, str], ...] = ()
+    #: Only jobs of these namespaces; None: of any.
+    within: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,10 @@ class JobStore(Protocol):
 
     def job_ids(self) -> set[int]:
         """Return the ids of all jobs."""
+        ...
+
+    def namespaces_of(self, job_ids: Sequence[int]) -> dict[int, str]:
+        """Return the namespace of each of these jobs; those that do not exist are not in it."""
         ...
 
     def envelopes(self, job_ids: Sequence[int]) -> dict[int, bytes]:

@@ -120,6 +120,16 @@ class SqlJobStore:
     def job_ids(self) -> set[int]:
         return set(self._db.read(lambda conn: conn.execute(select(_jobs.c.id)).scalars().all()))
 
+    def namespaces_of(self, job_ids: Sequence[int]) -> dict[int, str]:
+        def body(conn: Connection) -> dict[int, str]:
+            found: dict[int, str] = {}
+            for some in slices(job_ids):
+                rows = conn.execute(select(_jobs.c.id, _jobs.c.namespace).where(_jobs.c.id.in_(some)))
+                found.update({row.id: row.namespace for row in rows})
+            return found
+
+        return self._db.read(body)
+
     def envelopes(self, job_ids: Sequence[int]) -> dict[int, bytes]:
         def body(conn: Connection) -> dict[int, bytes]:
             found: dict[int, bytes] = {}
@@ -243,6 +253,8 @@ def _filtered(query: JobQuery) -> Select[Any]:
     selected = _select_jobs()
     if query.namespace is not None:
         selected = selected.where(_jobs.c.namespace == query.namespace)
+    if query.within is not None:
+        selected = selected.where(_jobs.c.namespace.in_(sorted(query.within)))
     if query.q:
         # Both sides are case-folded already, and instr knows no wildcards that would need escaping.
         selected = selected.where(func.instr(_jobs.c.search, query.q.casefold()) > 0)

@@ -70,9 +70,11 @@ class SqlEventStore:
         if events:
             self._db.transaction(lambda conn: add_events(conn, self._db.flavour, events), repeatable=True)
 
-    def latest(self, *, limit: int, kind: str | None = None, subject: str | None = None) -> list[Event]:
+    def latest(self, *, limit: int, kind: str | None = None, subject: str | None = None, skip: int = 0) -> list[Event]:
         c = _events.c
-        query = select(c.at_ms, c.kind, c.subject, c.detail).order_by(c.at_ms.desc(), c.id.desc()).limit(limit)
+        query = (
+            select(c.at_ms, c.kind, c.subject, c.detail).order_by(c.at_ms.desc(), c.id.desc()).limit(limit).offset(skip)
+        )
         if kind is not None:
             query = query.where(c.kind == kind)
         if subject is not None:

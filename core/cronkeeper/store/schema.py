@@ -216,6 +216,8 @@ tokens = Table(
     Column("created_ms", BigInteger, nullable=False),
     Column("expires_ms", BigInteger, nullable=True),
     Column("revoked_ms", BigInteger, nullable=True),
+    #: `*`, or namespaces with commas between them.
+    Column("namespaces", ascii_text(4000), nullable=False, server_default="*"),
     Index("tokens_by_digest", "digest", unique=True),
     sqlite_autoincrement=True,
     **_TABLE_OPTIONS,

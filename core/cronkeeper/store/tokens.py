@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, select
 from sqlalchemy.exc import IntegrityError
 
+from cronkeeper.domain.scope import EVERYWHERE, Scope, read_scope
 from cronkeeper.errors import ConflictError
 from cronkeeper.ports import Role, Token
 from cronkeeper.store import schema
@@ -21,7 +22,16 @@ class SqlTokenStore:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    def add(self, *, name: str, role: Role, digest: str, created_ms: int, expires_ms: int | None) -> Token:
+    def add(
+        self,
+        *,
+        name: str,
+        role: Role,
+        digest: str,
+        created_ms: int,
+        expires_ms: int | None,
+        scope: Scope = EVERYWHERE,
+    ) -> Token:
         """Insert a token. Raises ConflictError when a different token has the digest. Safe to repeat."""
         values = {
             "name": name,
@@ -29,6 +39,7 @@ class SqlTokenStore:
             "digest": digest,
             "created_ms": created_ms,
             "expires_ms": expires_ms,
+            "namespaces": str(scope),
         }
 
         def body(conn: Connection) -> Token:
@@ -37,7 +48,7 @@ class SqlTokenStore:
             except IntegrityError:
                 # Perhaps our own, from a call whose answer was lost.
                 stored = _from_row(conn.execute(_select().where(_table.c.digest == digest)).one())
-                if (stored.name, stored.role, stored.created_ms) == (name, role, created_ms):
+                if (stored.name, stored.role, stored.created_ms, stored.scope) == (name, role, created_ms, scope):
                     return stored
                 raise ConflictError("there is a token with this secret already") from None
             return _from_row(conn.execute(_select().where(_table.c.digest == digest)).one())
@@ -68,4 +79,5 @@ def _select() -> Select[Any]:
 
 
 def _from_row(row: Any) -> Token:
-    return Token(row.id, row.name, Role(row.role), row.digest, row.created_ms, row.expires_ms, row.revoked_ms)
+    scope = read_scope(row.namespaces)
+    return Token(row.id, row.name, Role(row.role), row.digest, row.created_ms, row.expires_ms, row.revoked_ms, scope)

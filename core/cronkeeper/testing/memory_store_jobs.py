@@ -75,6 +75,11 @@ class MemoryJobStore:
         with self._memory.call("jobs.job_ids"):
             return set(self._memory.jobs)
 
+    def namespaces_of(self, job_ids: Sequence[int]) -> dict[int, str]:
+        with self._memory.call("jobs.namespaces_of"):
+            jobs = self._memory.jobs
+            return {job_id: jobs[job_id].spec.namespace for job_id in job_ids if job_id in jobs}
+
     def envelopes(self, job_ids: Sequence[int]) -> dict[int, bytes]:
         with self._memory.call("jobs.envelopes"):
             jobs = self._memory.jobs
@@ -128,6 +133,7 @@ def _matches(job: Job, query: JobQuery) -> bool:
     text = f"{spec.name or ''}\n{spec.executable}\n{spec.description}".casefold()
     return (
         query.namespace in (None, spec.namespace)
+        and (query.within is None or spec.namespace in query.within)
         and query.q.casefold() in text
         and all(spec.labels.get(key) == value for key, value in query.labels)
         and query.status in (None, status_of(job.state, job.last_run, unsuccessful=UNSUCCESSFUL))

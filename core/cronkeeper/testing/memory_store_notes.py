@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from cronkeeper.domain.scope import EVERYWHERE, Scope
 from cronkeeper.errors import ConflictError
 from cronkeeper.ports import Event, Idempotency, IdempotencyResult, Role, Token
 from cronkeeper.testing.memory_store_state import AnswerRow, Memory
@@ -18,15 +19,24 @@ class MemoryTokenStore:
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
 
-    def add(self, *, name: str, role: Role, digest: str, created_ms: int, expires_ms: int | None) -> Token:
+    def add(
+        self,
+        *,
+        name: str,
+        role: Role,
+        digest: str,
+        created_ms: int,
+        expires_ms: int | None,
+        scope: Scope = EVERYWHERE,
+    ) -> Token:
         with self._memory.call("tokens.add"):
             tokens = self._memory.tokens
             for stored in tokens:
                 if stored.digest == digest:
-                    if (stored.name, stored.role, stored.created_ms) == (name, role, created_ms):
+                    if (stored.name, stored.role, stored.created_ms, stored.scope) == (name, role, created_ms, scope):
                         return stored
                     raise ConflictError("there is a token with this secret already")
-            tokens.append(Token(len(tokens) + 1, name, role, digest, created_ms, expires_ms))
+            tokens.append(Token(len(tokens) + 1, name, role, digest, created_ms, expires_ms, scope=scope))
             return tokens[-1]
 
     def find(self, digest: str) -> Token | None:
@@ -92,8 +102,8 @@ class MemoryEventStore:
                     self._memory.events.append(event)
                     known.add(event)
 
-    def latest(self, *, limit: int, kind: str | None = None, subject: str | None = None) -> list[Event]:
+    def latest(self, *, limit: int, kind: str | None = None, subject: str | None = None, skip: int = 0) -> list[Event]:
         with self._memory.call("events.latest"):
             numbered = sorted(enumerate(self._memory.events), key=lambda item: (item[1].at_ms, item[0]), reverse=True)
             wanted = (event for _, event in numbered if kind in (None, event.kind) and subject in (None, event.subject))
-            return list(wanted)[:limit]
+            return list(wanted)[skip : skip + limit]

@@ -165,6 +165,8 @@ class Jobs:
         after. Raises as `create` does, with fields named `jobs[3].schedule`.
         """
         check_names(drafts, namespace)
+        if faults := rules.check_scope(namespace, caller.scope):
+            raise ValidationFailedError(faults)
         for _ in range(_TRIES):
             decided = self._decide(drafts, caller, namespace, prune)
             if dry_run:
@@ -188,7 +190,8 @@ class Jobs:
         return self._artifacts.pin(replace(draft, spec=spec), before)
 
     def _check(self, draft: Draft, caller: Caller, before: JobSpec | None) -> None:
-        if faults := self._faults(draft, before):
+        faults = rules.check_scope(draft.spec.namespace, caller.scope)
+        if faults := [*faults, *self._faults(draft, before)]:
             raise ValidationFailedError(faults)
         self._allow(draft.spec, caller)
 

@@ -16,6 +16,7 @@ from cronkeeper.domain.cronfields import ScheduleError
 from cronkeeper.domain.job import Delivery, JobSpec, JobType, OnWorkerLoss, next_fire, spec_to_dict
 from cronkeeper.domain.labels import check_labels, parse_selector
 from cronkeeper.domain.schedule import load_zone, parse_schedule
+from cronkeeper.domain.scope import NAMESPACE, Scope
 from cronkeeper.errors import FieldError
 from cronkeeper.ports import Role
 from cronkeeper.wire.codec import dumps
@@ -30,7 +31,6 @@ MAX_LABELS = 64
 MAX_SPEC_BYTES = 100_000
 
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,126}[A-Za-z0-9])?", re.ASCII)
-NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 FILENAME = re.compile(r"(?!\.\.?$)[A-Za-z0-9._-]{1,128}", re.ASCII)
 ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]{0,30}", re.ASCII)
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
@@ -86,6 +86,13 @@ def check_fields(data: Mapping[str, Any], *, run_as_allowed: Iterable[str]) -> l
 def needs_admin(spec: JobSpec, role: Role) -> bool:
     """Say whether the spec asks for more than this role may have."""
     return spec.run_as == "root" and role is not Role.ADMIN
+
+
+def check_scope(namespace: str, scope: Scope) -> list[FieldError]:
+    """Return what is wrong with a namespace that a caller names; the same, whether it exists or not."""
+    if scope.holds(namespace) or not NAMESPACE.fullmatch(namespace):
+        return []
+    return [FieldError("namespace", f"{namespace} is not one of this token's namespaces", f"it is for {scope}")]
 
 
 def text_fault(text: str, *, tabs: bool = False, lines: bool = False) -> str:

@@ -9,6 +9,7 @@ import re
 import secrets
 import threading
 
+from cronkeeper.domain.scope import EVERYWHERE, Scope
 from cronkeeper.errors import FieldError, NotFoundError, ValidationFailedError
 from cronkeeper.ports import Role, Token, TokenStore
 from cronkeeper.runtime.clock import Clock
@@ -33,7 +34,9 @@ class Tokens:
         self._lock = threading.Lock()
         self._known: dict[str, tuple[Token, float]] = {}
 
-    def create(self, *, name: str, role: Role, expires_ms: int | None = None) -> tuple[Token, str]:
+    def create(
+        self, *, name: str, role: Role, expires_ms: int | None = None, scope: Scope = EVERYWHERE
+    ) -> tuple[Token, str]:
         """Make a token; return it and its secret, which nobody will ever be told again.
 
         Raises ValidationFailedError for a bad name or an expiry in the past.
@@ -50,7 +53,7 @@ class Tokens:
             raise ValidationFailedError(faults)
         secret = PREFIX + secrets.token_urlsafe(32)
         token = self._store.add(
-            name=name, role=role, digest=digest_of(secret), created_ms=now_ms, expires_ms=expires_ms
+            name=name, role=role, digest=digest_of(secret), created_ms=now_ms, expires_ms=expires_ms, scope=scope
         )
         log.info(
             "a token was created", extra={"event": "token.created", "id": token.id, "holder": name, "role": role.value}
@@ -74,7 +77,7 @@ class Tokens:
         expired = token.expires_ms is not None and token.expires_ms <= self._clock.now_ms()
         if expired or token.revoked_ms is not None or not hmac.compare_digest(token.digest, digest):
             return None
-        return Caller(str(token.id), token.name, token.role)
+        return Caller(str(token.id), token.name, token.role, token.scope)
 
     def all(self) -> list[Token]:
         """Return all tokens, revoked ones too."""

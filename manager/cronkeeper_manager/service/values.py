@@ -5,17 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cronkeeper.domain.job import JobSpec
+from cronkeeper.domain.scope import EVERYWHERE, Scope
 from cronkeeper.errors import FieldError
 from cronkeeper.ports import Role
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: the token's id and name, and what it may do."""
+    """Who asks: the token's id and name, what it may do, and in which namespaces."""
 
     id: str
     name: str
     role: Role
+    scope: Scope = EVERYWHERE
 
 
 @dataclass(frozen=True, slots=True)

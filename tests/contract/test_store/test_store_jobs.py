@@ -185,6 +185,13 @@ def test_pages_follow_each_other_without_gap_or_repeat(store: Store) -> None:
     assert seen == saved
 
 
+def test_the_namespaces_of_jobs_are_told(store: Store) -> None:
+    first, second = store.jobs.create(new_job("a")), store.jobs.create(new_job("a", namespace="other"))
+    wanted = [second.id, first.id, 999_999]
+    assert store.jobs.namespaces_of(wanted) == {first.id: "default", second.id: "other"}
+    assert store.jobs.namespaces_of([]) == {}
+
+
 def test_a_page_is_narrowed_by_namespace_text_and_labels(store: Store) -> None:
     store.jobs.create(new_job("one", executable="tar cf", labels={"team": "a", "tier": "x"}))
     store.jobs.create(new_job("two", executable="RSYNC 100%_a", description="Größe", labels={"team": "a"}))
@@ -194,6 +201,9 @@ def test_a_page_is_narrowed_by_namespace_text_and_labels(store: Store) -> None:
         return [job.spec.name for job in store.jobs.page(query)]
 
     assert found(JobQuery(namespace="other")) == ["three"]
+    assert found(JobQuery(within=frozenset({"other", "no-such"}))) == ["three"]
+    assert found(JobQuery(within=frozenset({"default"}), namespace="other")) == []
+    assert found(JobQuery(within=frozenset())) == []
     assert found(JobQuery(q="rsync")) == ["two"]
     assert found(JobQuery(q="GRÖSSE")) == ["two"]
     assert found(JobQuery(q="%_a")) == ["two"]

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from cronkeeper.domain.scope import EVERYWHERE, NOWHERE, scope_of
 from cronkeeper.errors import ConflictError
 from cronkeeper.ports import Event, Idempotency, IdempotencyResult, Role, Store
 
@@ -43,6 +44,18 @@ def test_a_token_is_revoked_once(store: Store) -> None:
     assert not store.tokens.revoke(token.id + 1, at_ms=80)
     found = store.tokens.find(digest(1))
     assert found is not None and found.revoked_ms == 70
+
+
+def test_a_token_keeps_its_namespaces(store: Store) -> None:
+    everything = store.tokens.add(name="a", role=Role.VIEWER, digest=digest(1), created_ms=5, expires_ms=None)
+    scope = scope_of([f"team-{number}-{'x' * 50}" for number in range(50)])
+    some = store.tokens.add(name="b", role=Role.VIEWER, digest=digest(2), created_ms=5, expires_ms=None, scope=scope)
+    none = store.tokens.add(name="c", role=Role.VIEWER, digest=digest(3), created_ms=5, expires_ms=None, scope=NOWHERE)
+    assert [token.scope for token in (everything, some, none)] == [EVERYWHERE, scope, NOWHERE]
+    assert store.tokens.all() == [everything, some, none]
+    assert store.tokens.find(digest(2)) == some
+    with pytest.raises(ConflictError):
+        store.tokens.add(name="b", role=Role.VIEWER, digest=digest(2), created_ms=5, expires_ms=None)
 
 
 def begin(store: Store, *, scope: str = "t1 POST /jobs", body: str = "b1", now_ms: int = 1000) -> IdempotencyResult:
@@ -114,6 +127,10 @@ def test_events_come_newest_first(store: Store) -> None:
     assert store.events.latest(limit=1, kind="worker.lost") == [events[3]]
     assert store.events.latest(limit=10, kind="worker.lost", subject="w1") == [events[3], events[0]]
     assert store.events.latest(limit=10, subject="nobody") == []
+    assert store.events.latest(limit=2, skip=1) == found[1:3]
+    lost = store.events.latest(limit=10, kind="worker.lost")
+    assert store.events.latest(limit=10, kind="worker.lost", skip=1) == lost[1:] != []
+    assert store.events.latest(limit=10, skip=len(found)) == []
 
 
 def test_an_event_told_twice_is_one_event(store: Store) -> None:

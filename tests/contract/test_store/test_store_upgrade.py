@@ -146,6 +146,7 @@ def test_jobs_of_before_begin_their_history_with_what_they_are(url: str) -> None
     finished_ms = store.jobs.get(over.id).updated_ms
     for table in ("job_history", "missed", "audit", "cordons"):
         run_sql(url, f"DROP TABLE {table}")
+    run_sql(url, "ALTER TABLE tokens DROP COLUMN namespaces")
     run_sql(url, "UPDATE alembic_version SET version_num = '0001'")
     upgrade(url)
     found = store.audit.versions([paused.id, over.id])
