@@ -112,7 +112,7 @@ class Fleet:
         return WorkerView(
             id=name,
             host=info.host,
-            state=worker_state(node, lost=session is None and _is_silent(lease)),
+            state=worker_state(node, session, lost=session is None and _is_silent(lease)),
             labels=dict(info.labels),
             capacity=info.capacity,
             tasks=tasks,

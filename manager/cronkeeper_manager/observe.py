@@ -286,16 +286,16 @@ def _plan_worker(name: str, snapshot: Snapshot, verdicts: Mapping[str, Verdict])
         id=name,
         labels=None if info is None else info.labels,
         capacity=0 if info is None else info.capacity,
-        state=worker_state(snapshot.nodes.get(name), lost=verdict is Verdict.LOST),
+        state=worker_state(snapshot.nodes.get(name), snapshot.sessions.get(name), lost=verdict is Verdict.LOST),
         settled=verdict is Verdict.UP,
         skewed=lease is not None and abs(lease.clock_offset_ms) > MAX_CLOCK_OFFSET_MS,
     )
 
 
-def worker_state(node: NodeInfo | None, *, lost: bool) -> WorkerState:
-    """Return the one word for a worker's state."""
+def worker_state(node: NodeInfo | None, session: WorkerInfo | None, *, lost: bool) -> WorkerState:
+    """Return the one word for a worker's state. One that is leaving is drained, as if an admin had asked for it."""
     if lost:
         return WorkerState.LOST
-    if node is not None and node.draining:
+    if (node is not None and node.draining) or (session is not None and session.leaving):
         return WorkerState.DRAINING
     return WorkerState.CORDONED if node is not None and node.cordoned else WorkerState.UP

@@ -58,6 +58,24 @@ def test_killing_the_leader_and_a_worker_moves_the_jobs_and_they_fire_on(
     cluster.wait(lambda: len(cluster.workers_up()) == 3, "all workers are back", 60)
 
 
+def test_a_clean_stop_waits_for_its_runs_and_lets_nothing_run_twice(cluster: Cluster, ticking: dict[str, Any]) -> None:
+    job = cluster.post_job(executable="sleep 4", name=f"long-{time.monotonic_ns()}", type="command", schedule="@yearly")
+    owner = cluster.wait(lambda: cluster.owner(job["id"]), "it has a worker")
+    cluster.request("POST", f"/jobs/{job['id']}/run", {})
+    cluster.wait(lambda: [run["state"] for run in cluster.runs(job["id"])] == ["running"], "it runs")
+    cluster.workers[owner].stop()
+    # It is over by now, and told: the goodbye came after it.
+    runs = [(run["state"], run["attempt"], run["worker"]) for run in cluster.runs(job["id"])]
+    assert runs == [("succeeded", 1, owner)]
+    assert cluster.owner(job["id"]) not in (None, owner)
+    assert cluster.crontab(owner) == ""
+    cluster.workers[owner].start()
+    cluster.wait(lambda: len(cluster.workers_up()) == 3, "all workers are back", 60)
+    assert len(cluster.runs(job["id"])) == 1
+    cluster.request("DELETE", f"/jobs/{job['id']}")
+    assert_gapless(fires(cluster, ticking["id"]), 5000)
+
+
 def test_with_mysql_down_nothing_is_half_saved_and_jobs_fire_on(cluster: Cluster, ticking: dict[str, Any]) -> None:
     before = [job["id"] for job in cluster.get("/jobs").json()]
     cluster.mariadb.pause()

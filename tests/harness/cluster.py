@@ -175,6 +175,7 @@ class Cluster:
             "CRONKEEPER_LABELS": ",".join(f"{key}={value}" for key, value in labels.items()),
             "CRONKEEPER_CRON_TIMEZONE": "UTC",
             "CRONKEEPER_NODE_ACCOUNTS": "root",
+            "CRONKEEPER_STOP_WAIT_S": "5",
             "CRONKEEPER_METRICS_BIND": self._metrics_of(name),
             **settings,
         }

@@ -36,6 +36,7 @@ def test_defaults_need_nothing_but_the_stores_and_a_key() -> None:
         # A claim is good for 4 s after the last sign of life; where ZooKeeper is away, the lease is the only one.
         ({"LEASE_EVERY_S": "3.1", "SESSION_TIMEOUT_S": "12"}, ["lease_every_s"]),
         ({"LEASE_EVERY_S": "3", "SESSION_TIMEOUT_S": "5"}, ["lease_every_s"]),
+        ({"STOP_WAIT_S": "-1"}, ["stop_wait_s"]),
         ({"CAPACITY": "-1", "ON_STOP": ""}, ["capacity", "on_stop"]),
     ],
 )

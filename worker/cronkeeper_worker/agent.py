@@ -79,6 +79,10 @@ class Agent:
     def step(self) -> float:
         """Look and change once. Raises UnavailableError while ZooKeeper is away: the node goes on with what it has."""
         coordinator = self._coordinator
+    def leave(self) -> None:
+        """Have the leader give our tasks to others. The next step tells it."""
+        self.info = replace(self.info, leaving=True)
+
         self._metrics.zookeeper.set(coordinator.connected)
         if not coordinator.connected:
             raise UnavailableError("ZooKeeper is not connected")

@@ -34,6 +34,7 @@ class WorkerConfig(StoreConfig):
     lease_every_s: float = setting(2.0, "seconds between beats of the lease row in MySQL")
     claim_wait_s: float = setting(2.0, "seconds that a fire waits for MySQL before the other fence is asked")
     on_stop: str = setting("leave", "leave: hand the tasks over at once; stay: keep them, for a restart or an upgrade")
+    stop_wait_s: float = setting(60.0, "seconds that a stop with on_stop = leave waits for runs in progress")
     #: Only for tests of the cron trigger and for benchmarks: cron alone fires then, as when the daemon is away.
     timers: bool = setting(True, "fire by our own timers too, not by cron alone")
 
@@ -58,11 +59,13 @@ class WorkerConfig(StoreConfig):
             faults.append("cron_silent_s: use at least 10, and 90 or more in earnest: cron calls once a minute")
         if self.on_stop not in ("leave", "stay"):
             faults.append(f"on_stop: {self.on_stop!r} is neither leave nor stay")
+        if not 0 <= self.stop_wait_s <= 86_400:
+            faults.append("stop_wait_s: use at least 0 and at most 86400 seconds")
         longest_s = min(self.session_timeout_s / 2, START_WITHIN_S - 1)
         if not 0.2 <= self.lease_every_s <= longest_s:
             faults.append(
-                f"lease_every_s: use at least 0.2 and at most {longest_s:g}: half of session_timeout_s, and a second less"
-                f" than the {START_WITHIN_S:g} s for which a claim is good after the last sign of life"
+                f"lease_every_s: use at least 0.2 and at most {longest_s:g}: half of session_timeout_s,"
+                f" and a second less than the {START_WITHIN_S:g} s that a claim is good for"
             )
         return faults
 

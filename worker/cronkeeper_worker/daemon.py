@@ -36,6 +36,7 @@ from cronkeeper_worker.fences import Fence, Fences
 from cronkeeper_worker.fire_listener import FireListener
 from cronkeeper_worker.journal import Entry, Phase, TaskRow
 from cronkeeper_worker.lease import Lease
+from cronkeeper_worker.leaving import HAND_OVER_S, hand_over
 from cronkeeper_worker.node_crontab import NodeCrontab
 from cronkeeper_worker.node_stores import Stores, open_stores
 from cronkeeper_worker.order_maker import NodeOrders
@@ -110,6 +111,7 @@ class Daemon:
         self._crontab = NodeCrontab(config, name, self._journal, self._clock, self._metrics, self._installed)
         self._stop = threading.Event()
         self._fault: BaseException | None = None
+        self._broken = threading.Event()
 
     # -- life
 
@@ -131,6 +133,8 @@ class Daemon:
         )
         self._stop.wait()
         if self._leaving():
+        if self._leaving():
+            self._hand_over()
             node_files.drop_settings(self._config.state_dir)
             self._thread.retire(self._journal.dirty_count)
         listener.stop()
@@ -176,6 +180,19 @@ class Daemon:
             log.info("tasks went to others meanwhile", extra={"event": "tasks.moved", "dropped": len(moved)})
 
     def _leave(self) -> None:
+    def _hand_over(self) -> None:
+        """Give the tasks to others and wait for the runs, firing on meanwhile."""
+        self._announce_leave()
+        engine = self._engine
+        hand_over(
+            self._info.id,
+            self._stores.coordinator,
+            lambda: self._thread.ask(lambda: (len(engine.tasks), engine.running()), HAND_OVER_S),
+            lambda seconds: self._clock.wait(self._broken, seconds),
+            self._clock.boot_s,
+            runs_wait_s=self._config.stop_wait_s,
+        )
+
         """A clean stop hands the tasks over: no entry stays behind, and the leader need not wait for time-outs."""
         if self._leaving():
             self._crontab.clear()
@@ -195,6 +212,7 @@ class Daemon:
         log.critical("a part of the worker died", exc_info=exc, extra={"event": "worker.fault"})
         self._fault = exc
         self._stop.set()
+        self._broken.set()
 
     # -- the loops
 
@@ -239,6 +257,12 @@ class Daemon:
         agent_loop = Loop("agent", poison_proof(self._guard.around(agent.step)), max_backoff_s=2.0)
         stores.coordinator.on_change(agent_loop.wake)
         self._guard.on_pause = agent_loop.wake
+
+        def announce_leave() -> None:
+            agent.leave()
+            agent_loop.wake()
+
+        self._announce_leave = announce_leave
         return [
             agent_loop,
             Loop("reporter", poison_proof(reporter.step), max_backoff_s=2.0),

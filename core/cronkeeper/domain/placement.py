@@ -52,6 +52,8 @@ class WorkerInfo:
     epoch: str = ""
     pid: int = 0
     started_ms: int = 0
+    #: It was told to stop, and stays until its tasks are with others and its runs have ended.
+    leaving: bool = False
 
 
 @dataclass(frozen=True, slots=True)

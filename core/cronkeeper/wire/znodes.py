@@ -144,6 +144,7 @@ def _worker(info: WorkerInfo) -> dict[str, Any]:
         "epoch": info.epoch,
         "pid": info.pid,
         "started_ms": info.started_ms,
+        "leaving": info.leaving,
     }
 
 
@@ -157,6 +158,7 @@ def _worker_from(data: dict[str, Any]) -> WorkerInfo:
         epoch=str(data["epoch"]),
         pid=int(data["pid"]),
         started_ms=int(data["started_ms"]),
+        leaving=bool(data.get("leaving", False)),
     )
 
 
