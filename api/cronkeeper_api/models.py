@@ -25,6 +25,7 @@ from cronkeeper.domain.job import (
     OnWorkerLoss,
 )
 from cronkeeper.domain.labels import KEY, VALUE
+from cronkeeper.domain.named_calendars import MAX_NAMED
 from cronkeeper.domain.schedule import MAX_SCHEDULE_LENGTH, MAX_SCHEDULES, Fold, Gap
 from cronkeeper.domain.scope import ALL, MAX_NAMESPACES
 from cronkeeper.ports import Role
@@ -181,6 +182,9 @@ class CalendarInput(Model):
     )
 
 
+    named: list[Annotated[str, StringConstraints(max_length=128)]] = Field(
+        default=[], max_length=MAX_NAMED, description="Calendars of the job's namespace, by name (see /calendars)."
+    )
 class BlackoutInput(Model):
     """A time in which nothing is due."""
 
