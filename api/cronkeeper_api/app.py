@@ -72,7 +72,7 @@ def _door(route: Route, services: Services) -> Callable[..., Response]:
         g.caller = caller.name
         call = Call(services.within(caller.scope), caller, g.request_id, parse_query(route.params, request.args))
         if route.idempotent:
-            return once(call, lambda: route.view(call, **parts))
+            return once(call, lambda call: route.view(call, **parts), route.again)
         return route.view(call, **parts)
 
     return enter

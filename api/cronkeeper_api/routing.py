@@ -6,7 +6,7 @@ around it, from the token to the Idempotency-Key, is done once, in `app`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from flask import Response
 from pydantic import BaseModel
 
-from cronkeeper.ports import Role
+from cronkeeper.ports import RequestKey, Role
 from cronkeeper_api.params import Param
 from cronkeeper_api.services import Services
 from cronkeeper_manager.service import Caller
@@ -58,9 +58,13 @@ class Call:
     caller: Caller
     request_id: str
     query: Mapping[str, Any]
+    #: The request's Idempotency-Key, where there is one: whatever saves something must note it there.
+    key: RequestKey | None = None
 
 
 View = Callable[..., Response]
+#: Makes the answer to a request of the past from the ids of what it has saved.
+Again = Callable[[Call, Sequence[str]], Response]
 V = TypeVar("V", bound=View)
 
 
@@ -96,6 +100,7 @@ class Route:
     answers: Mapping[int, Answer]
     problems: tuple[str, ...]
     idempotent: bool
+    again: Again | None
     if_match: bool
 
     @property
@@ -127,15 +132,19 @@ class Router:
         example: Any = None,
         problems: tuple[str, ...] = (),
         idempotent: bool = False,
+        again: Again | None = None,
         if_match: bool = False,
     ) -> Callable[[V], V]:
-        """Declare the decorated view as a route."""
+        """Declare the decorated view as a route.
+
+        One that heeds the Idempotency-Key and notes in it what it saves needs `again`; without, it does the same twice.
+        """
 
         def register(view: V) -> V:
             self.routes.append(
                 Route(
                     method, path, access, reach, view, summary, description, self.tag, params, body, body_required,
-                    form, example, answers, problems, idempotent, if_match,
+                    form, example, answers, problems, idempotent, again, if_match,
                 )
             )  # fmt: skip
             return view

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from werkzeug.test import TestResponse
 
 from cronkeeper.errors import UnknownOutcomeError
-from cronkeeper.ports import JobQuery, JobStore, Role
+from cronkeeper.ports import ABANDONED_MS, JobQuery, JobStore, Role, RunStore
 from tests.harness.api import JOB, World
 
 
@@ -144,13 +144,76 @@ def test_a_request_whose_outcome_is_unknown_keeps_its_key(world: World) -> None:
         "1",
     )
     assert world.store.jobs.page(JobQuery()) == []
-
-
-def test_an_answer_that_cannot_be_kept_is_still_given(world: World) -> None:
-    world.store.fail_next("idempotency.finish")
+    world.clock.advance_ms(ABANDONED_MS)
     assert _once(world, "/jobs", "k1", json=JOB).status_code == 201
-    assert _once(world, "/jobs", "k1", json=JOB).status_code == 409
     assert len(world.store.jobs.page(JobQuery())) == 1
+
+
+@pytest.mark.parametrize("wait_ms", [0, 2 * ABANDONED_MS])
+def test_an_answer_that_cannot_be_kept_is_made_again_from_what_was_saved(wait_ms: int, world: World) -> None:
+    world.store.fail_next("idempotency.finish")
+    first = _once(world, "/jobs", "k1", json=JOB)
+    world.clock.advance_ms(wait_ms)
+    second = _once(world, "/jobs", "k1", json=JOB)
+    assert (first.status_code, second.status_code) == (201, 201)
+    assert second.get_json() == first.get_json()
+    assert second.headers["Idempotent-Replayed"] == "true"
+    assert (second.headers["ETag"], second.headers["Location"]) == (first.headers["ETag"], first.headers["Location"])
+    assert len(world.store.jobs.page(JobQuery())) == 1
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_runs_whose_answer_cannot_be_kept_are_not_asked_for_twice(shards: int, world: World) -> None:
+    world.post_job(shards=shards)
+    world.store.fail_next("idempotency.finish")
+    first, second = (_once(world, "/jobs/1/run", "k1") for _ in range(2))
+    assert (second.status_code, second.get_json()) == (202, first.get_json())
+    assert second.headers["Location"] == first.headers["Location"]
+    assert len(world.store.runs.history(1, limit=10)) == shards
+
+
+def test_a_job_that_is_gone_is_not_made_again_for_its_key(world: World) -> None:
+    world.store.fail_next("idempotency.finish")
+    _once(world, "/jobs", "k1", json=JOB)
+    assert world.call("DELETE", "/jobs/1?purge=true", role=Role.ADMIN).status_code == 204
+    assert _once(world, "/jobs", "k1", json=JOB).status_code == 404
+    assert world.store.jobs.page(JobQuery()) == []
+
+
+class Overtaken:
+    """A store of runs in which the owner of a request sleeps before it saves, until another server takes it over."""
+
+    def __init__(self, world: World) -> None:
+        self._runs = world.store.runs
+        self._world = world
+        self.answers: list[TestResponse] = []
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "request" and not self.answers:
+            self._world.store.runs = self._runs
+            self._world.clock.advance_ms(ABANDONED_MS)
+            self.answers.append(_once(self._world, "/jobs/1/run", "k1"))
+        return getattr(self._runs, name)
+
+
+def test_a_server_that_was_taken_for_dead_saves_nothing(world: World) -> None:
+    world.post_job()
+    overtaken = Overtaken(world)
+    world.store.runs = cast(RunStore, overtaken)
+    late = _once(world, "/jobs/1/run", "k1")
+    assert [answer.status_code for answer in overtaken.answers] == [202]
+    assert late.status_code == 409
+    assert len(world.store.runs.history(1, limit=10)) == 1
+    assert _once(world, "/jobs/1/run", "k1").data == overtaken.answers[0].data
+
+
+def test_an_apply_whose_answer_is_unknown_may_be_done_again(world: World) -> None:
+    body = {"jobs": [{**JOB, "name": "a"}]}
+    world.store.fail_next("idempotency.finish")
+    assert len(_once(world, "/apply", "k1", json=body).get_json()["created"]) == 1
+    assert _once(world, "/apply", "k1", json=body).status_code == 409
+    world.clock.advance_ms(ABANDONED_MS)
+    assert len(_once(world, "/apply", "k1", json=body).get_json()["unchanged"]) == 1
 
 
 def test_requests_are_counted_by_route_and_never_by_what_users_write(world: World) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from flask import Response, request
 
 from cronkeeper.domain.job import JobStatus
@@ -63,6 +65,10 @@ def list_jobs(call: Call) -> Response:
     return json_response(body, headers=next_page(after=str(page[-1].id)) if len(found) > limit else {})
 
 
+def _created_before(call: Call, saved: Sequence[str]) -> Response:
+    return job_response(call, call.services.jobs.get(int(saved[0])), 201)
+
+
 @router.route(
     "POST",
     "/jobs",
@@ -78,10 +84,11 @@ def list_jobs(call: Call) -> Response:
     answers={201: Answer("The job as saved.", "Job", examples.JOB, headers=("ETag", "Location"))},
     problems=("name-taken", "too-large"),
     idempotent=True,
+    again=_created_before,
 )
 def create_job(call: Call) -> Response:
     draft = read_draft(read_body(), run_as_allowed=call.services.config.run_as_allowed)
-    return job_response(call, call.services.jobs.create(draft, call.caller), 201)
+    return job_response(call, call.services.jobs.create(draft, call.caller, request=call.key), 201)
 
 
 @router.route(

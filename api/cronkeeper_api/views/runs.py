@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import select
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from flask import Response, request
 
+from cronkeeper.domain.ids import RunKey
 from cronkeeper.domain.run import Run
 from cronkeeper_api.body import read_body
 from cronkeeper_api.models import RunInput
@@ -25,6 +26,16 @@ router = Router("runs")
 _MAX_BYTES = 2**40
 
 
+def _requested(runs: Sequence[Run]) -> Response:
+    body = [run_json(run) for run in runs]
+    headers = {"Location": f"/runs/{runs[0].id}"}
+    return json_response(body if len(runs) > 1 else body[0], 202, headers)
+
+
+def _requested_before(call: Call, saved: Sequence[str]) -> Response:
+    return _requested([call.services.runs.get(RunKey.parse(run_id)) for run_id in saved])
+
+
 @router.route(
     "POST",
     "/jobs/{job_id}/run",
@@ -39,13 +50,11 @@ _MAX_BYTES = 2**40
     answers={202: Answer("The run, still pending.", "RunOrRuns", examples.PENDING_RUN, headers=("Location",))},
     problems=("not-found", "conflict"),
     idempotent=True,
+    again=_requested_before,
 )
 def run_now(call: Call, job_id: str) -> Response:
     wanted = read_model(RunInput, read_body(optional=True).value)
-    found = call.services.runs.run_now(job_id_of(job_id), call.caller, shard=wanted.shard)
-    body = [run_json(run) for run in found]
-    headers = {"Location": f"/runs/{found[0].id}"}
-    return json_response(body if len(found) > 1 else body[0], 202, headers)
+    return _requested(call.services.runs.run_now(job_id_of(job_id), call.caller, shard=wanted.shard, request=call.key))
 
 
 @router.route(

@@ -10,11 +10,13 @@ Rules for every method here
 """
 
 from cronkeeper.ports.access import (
+    ABANDONED_MS,
     Event,
     EventStore,
     Idempotency,
     IdempotencyResult,
     IdempotencyStore,
+    RequestKey,
     Role,
     Token,
     TokenStore,
@@ -36,6 +38,7 @@ from cronkeeper.ports.ledger import JobQuery, JobStore, NewJob, PlanRow, RunStor
 from cronkeeper.ports.store import Store
 
 __all__ = [
+    "ABANDONED_MS",
     "AssignmentStore",
     "AuditMark",
     "AuditStore",
@@ -62,6 +65,7 @@ __all__ = [
     "MoveRequestStore",
     "NewJob",
     "PlanRow",
+    "RequestKey",
     "Role",
     "RunStore",
     "Store",

@@ -55,10 +55,26 @@ class TokenStore(Protocol):
 
 
 class Idempotency(StrEnum):
+    #: Nobody has it, or nobody has it any more: it is ours.
     NEW = "new"
     REPLAY = "replay"
+    #: What was asked for is saved, and its answer never was.
+    SAVED = "saved"
     IN_FLIGHT = "in_flight"
     MISMATCH = "mismatch"
+
+
+#: A request that has saved nothing for so long is nobody's any more: a server is ended before it takes that long.
+ABANDONED_MS = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class RequestKey:
+    """A key and the right to work on its request. Whoever takes the request over has another nonce."""
+
+    scope: str
+    key: str
+    nonce: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +82,28 @@ class IdempotencyResult:
     outcome: Idempotency
     status: int = 0
     body: bytes = b""
+    #: Whose request it is, when it is NEW.
+    request: RequestKey | None = None
+    #: The ids of what is SAVED.
+    saved: tuple[str, ...] = ()
 
 
 class IdempotencyStore(Protocol):
-    """Remembers answers by (scope, key) for 24 hours; scope is token, method and path."""
+    """Remembers answers by (scope, key) for 24 hours; scope is token, method and path.
 
-    def begin(self, scope: str, key: str, *, body_digest: str, now_ms: int) -> IdempotencyResult: ...
+    A write that is given a `RequestKey` (`NewJob.request`, `RunStore.request`) notes the ids of what it saves in the
+    same transaction, and saves nothing if the request has been taken over.
+    """
 
-    def finish(self, scope: str, key: str, *, status: int, body: bytes) -> None: ...
+    def begin(self, scope: str, key: str, *, body_digest: str, now_ms: int) -> IdempotencyResult:
+        """Say whose the key is; take it if it is nobody's, or its owner has saved nothing within ABANDONED_MS."""
+        ...
 
-    def abandon(self, scope: str, key: str) -> None:
+    def finish(self, request: RequestKey, *, status: int, body: bytes) -> None:
+        """Keep the answer, unless the request has been taken over."""
+        ...
+
+    def abandon(self, request: RequestKey) -> None:
         """Forget a key whose request failed before anything was saved."""
         ...
 

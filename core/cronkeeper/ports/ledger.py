@@ -9,6 +9,7 @@ from typing import Protocol
 from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.job import Job, JobState, JobStatus
 from cronkeeper.domain.run import Run
+from cronkeeper.ports.access import RequestKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,8 @@ class NewJob:
     namespace: str
     name: str | None
     build: Callable[[int], Job]
+    #: Whose request it answers, if that is to be known after the server's death.
+    request: RequestKey | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,10 @@ class JobStore(Protocol):
     """The truth about jobs. Every write is one transaction: a job is saved whole or not at all."""
 
     def create(self, new: NewJob) -> Job:
-        """Insert one job. Raises ConflictError when the namespace has that name already."""
+        """Insert one job. Raises ConflictError when the namespace has that name already.
+
+        StaleWriteError when its request has been taken over.
+        """
         ...
 
     def save_many(self, new: Sequence[NewJob], changed: Sequence[tuple[Job, int]], removed: Sequence[int]) -> list[Job]:
@@ -155,8 +161,11 @@ class RunStore(Protocol):
         """Return runs in state lost, with a fire time at or after `since_ms`, that have no later attempt."""
         ...
 
-    def request(self, run: Run) -> None:
-        """Insert a pending run on demand. Raises ConflictError when the key exists."""
+    def request(self, *runs: Run, request: RequestKey | None = None) -> None:
+        """Insert pending runs on demand, all or none. Raises ConflictError when one of the keys exists.
+
+        StaleWriteError when the request has been taken over.
+        """
         ...
 
     def request_many(self, runs: Sequence[Run]) -> dict[RunKey, bool]:

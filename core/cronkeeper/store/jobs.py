@@ -16,6 +16,7 @@ from cronkeeper.errors import ConflictError, NotFoundError, StaleWriteError, Wir
 from cronkeeper.ports import JobQuery, NewJob, PlanRow
 from cronkeeper.store import job_rows, schema
 from cronkeeper.store.flavour import chunks, names, slices
+from cronkeeper.store.notes import note_saved
 from cronkeeper.store.session import Database
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,9 @@ class SqlJobStore:
                 self._finish(conn, removed)
                 self._replace(conn, changed)
                 inserted[:] = self._insert(conn, new)
+                for job, item in zip(inserted, new, strict=True):
+                    if item.request is not None:
+                        note_saved(conn, item.request, [str(job.id)])
             except IntegrityError as exc:
                 raise ConflictError(_NAME_TAKEN) from exc
             return list(inserted)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, and_, select
+from sqlalchemy import ColumnElement, Connection, and_, select
 
-from cronkeeper.ports import Event, Idempotency, IdempotencyResult
+from cronkeeper.errors import StaleWriteError
+from cronkeeper.ports import ABANDONED_MS, Event, Idempotency, IdempotencyResult, RequestKey
 from cronkeeper.store import schema
 from cronkeeper.store.flavour import Flavour, Row, chunks
 from cronkeeper.store.session import Database
@@ -31,31 +33,38 @@ class SqlIdempotencyStore:
     def begin(self, scope: str, key: str, *, body_digest: str, now_ms: int) -> IdempotencyResult:
         digest, nonce = key_digest(scope, key), secrets.token_hex(16)
         row = (digest, body_digest, nonce, now_ms, 0, b"")
+        mine = IdempotencyResult(Idempotency.NEW, request=RequestKey(scope, key, nonce))
         outdated = and_(_keys.c.digest == digest, _keys.c.created_ms <= now_ms - REMEMBERED_MS)
 
         def body(conn: Connection) -> IdempotencyResult:
             flavour = self._db.flavour
             conn.execute(_keys.delete().where(outdated))
             flavour.insert(conn, _keys, _KEY_COLUMNS, [row], flavour.keep_old("digest"))
-            query = select(_keys.c.nonce, _keys.c.body_digest, _keys.c.status, _keys.c.body)
+            query = select(*(_keys.c[name] for name in _KEY_COLUMNS[1:]))
             stored = conn.execute(query.where(_keys.c.digest == digest)).one()
             if stored.nonce == nonce:
-                return IdempotencyResult(Idempotency.NEW)
+                return mine
             if stored.body_digest != body_digest:
                 return IdempotencyResult(Idempotency.MISMATCH)
-            if not stored.status:
+            if stored.status:
+                return IdempotencyResult(Idempotency.REPLAY, stored.status, bytes(stored.body))
+            if stored.body:
+                return IdempotencyResult(Idempotency.SAVED, saved=tuple(json.loads(stored.body)))
+            if stored.created_ms > now_ms - ABANDONED_MS:
                 return IdempotencyResult(Idempotency.IN_FLIGHT)
-            return IdempotencyResult(Idempotency.REPLAY, stored.status, bytes(stored.body))
+            taken = _keys.update().where(_open(RequestKey(scope, key, stored.nonce)))
+            changed = conn.execute(taken.values(nonce=nonce, created_ms=now_ms)).rowcount
+            return mine if changed == 1 else IdempotencyResult(Idempotency.IN_FLIGHT)
 
         # Repeating is safe because of the nonce: our own row, from an attempt whose answer was lost, is still NEW.
         return self._db.transaction(body, repeatable=True)
 
-    def finish(self, scope: str, key: str, *, status: int, body: bytes) -> None:
-        update = _keys.update().where(_keys.c.digest == key_digest(scope, key)).values(status=status, body=body)
+    def finish(self, request: RequestKey, *, status: int, body: bytes) -> None:
+        update = _keys.update().where(_owned(request)).values(status=status, body=body)
         self._db.statement(lambda conn: conn.execute(update).rowcount, repeatable=True)
 
-    def abandon(self, scope: str, key: str) -> None:
-        delete = _keys.delete().where(_keys.c.digest == key_digest(scope, key), _keys.c.status == 0)
+    def abandon(self, request: RequestKey) -> None:
+        delete = _keys.delete().where(_open(request))
         self._db.statement(lambda conn: conn.execute(delete).rowcount, repeatable=True)
 
 
@@ -86,6 +95,24 @@ def add_events(conn: Connection, flavour: Flavour, events: Sequence[Event]) -> N
     """Insert events as part of a transaction; one that is there already is not doubled."""
     for some in chunks([_event_row(event) for event in events]):
         flavour.insert(conn, _events, _EVENT_COLUMNS, some, flavour.keep_old("digest"))
+
+
+def note_saved(conn: Connection, request: RequestKey, ids: Sequence[str]) -> None:
+    """Name what a request has saved, as part of the transaction that saves it.
+
+    Raises StaleWriteError when the request has been taken over: nothing may be saved then.
+    """
+    noted = _keys.update().where(_open(request)).values(body=json.dumps(list(ids)).encode())
+    if conn.execute(noted).rowcount != 1:
+        raise StaleWriteError("another server has taken this request over")
+
+
+def _owned(request: RequestKey) -> ColumnElement[bool]:
+    return and_(_keys.c.digest == key_digest(request.scope, request.key), _keys.c.nonce == request.nonce)
+
+
+def _open(request: RequestKey) -> ColumnElement[bool]:
+    return and_(_owned(request), _keys.c.status == 0, _keys.c.body == b"")
 
 
 def key_digest(scope: str, key: str) -> str:

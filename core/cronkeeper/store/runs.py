@@ -11,8 +11,10 @@ from sqlalchemy.exc import IntegrityError
 from cronkeeper.domain.ids import RunKey
 from cronkeeper.domain.run import Reason, Run, RunEvent, RunState, advance, outweighs
 from cronkeeper.errors import ConflictError, NotFoundError, UnavailableError, UnknownOutcomeError
+from cronkeeper.ports import RequestKey
 from cronkeeper.store import run_rows, schema
 from cronkeeper.store.flavour import Row, chunks, names, slices
+from cronkeeper.store.notes import note_saved
 from cronkeeper.store.run_output import RunOutput
 from cronkeeper.store.run_reads import RunReads
 from cronkeeper.store.session import Database
@@ -47,19 +49,22 @@ class SqlRunStore(RunReads, RunOutput):
             foreign += self._record(rows, reported)
         return foreign
 
-    def request(self, run: Run) -> None:
-        row = run_rows.to_row(run)
-
+    def request(self, *runs: Run, request: RequestKey | None = None) -> None:
         def body(conn: Connection) -> None:
-            try:
-                self._flavour.insert(conn, schema.runs, run_rows.COLUMNS, [row])
-            except IntegrityError as exc:
-                raise ConflictError(f"there is a run {run.id} already") from exc
+            for rows in chunks([run_rows.to_row(run) for run in runs]):
+                try:
+                    self._flavour.insert(conn, schema.runs, run_rows.COLUMNS, rows)
+                except IntegrityError as exc:
+                    raise ConflictError("one of these runs is there already") from exc
+            if request is not None:
+                note_saved(conn, request, [run.id for run in runs])
 
-        try:
-            self._db.statement(body)
-        except UnknownOutcomeError as lost:
-            self._request_again(run, row, lost)
+        def landed(conn: Connection) -> bool:
+            # All or nothing, so the first one tells.
+            stored = self._read_one(conn, runs[0].key, lock=True)
+            return stored is not None and (stored.nonce, stored.trigger) == (runs[0].nonce, runs[0].trigger)
+
+        self._db.transaction(body, landed=landed)
 
     def request_many(self, runs: Sequence[Run]) -> dict[RunKey, bool]:
         owners = self._take(runs)
@@ -237,16 +242,6 @@ class SqlRunStore(RunReads, RunOutput):
     def _move_heads(self, conn: Connection, runs: Sequence[Run]) -> None:
         if heads := run_rows.newest_heads(runs):
             self._flavour.insert(conn, schema.job_heads, run_rows.HEAD, heads, self._head_end)
-
-    def _request_again(self, run: Run, row: Row, lost: UnknownOutcomeError) -> None:
-        def body(conn: Connection) -> Run | None:
-            self._db.synced(conn)
-            self._flavour.insert(conn, schema.runs, run_rows.COLUMNS, [row], self._flavour.keep_old("nonce"))
-            return self._read_one(conn, run.key)
-
-        stored = self._db.statement(body, repeatable=True)
-        if stored is None or (stored.nonce, stored.trigger) != (run.nonce, run.trigger):
-            raise ConflictError(f"there is a run {run.id} already") from lost
 
     def _purge(self, conn: Connection, before_ms: int, limit: int) -> int:
         keys = self._old_keys(conn, before_ms, limit)

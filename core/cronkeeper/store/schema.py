@@ -234,6 +234,7 @@ idempotency = Table(
     Column("created_ms", BigInteger, nullable=False),
     #: 0 while the request is under way.
     Column("status", Integer, nullable=False),
+    #: The answer. While there is none: empty, or a JSON array of the ids of what the request has saved.
     Column("body", long_bytes(), nullable=False),
     Index("idempotency_by_age", "created_ms"),
     **_TABLE_OPTIONS,

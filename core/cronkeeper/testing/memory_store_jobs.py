@@ -103,6 +103,7 @@ class MemoryJobStore:
         names = [(job.spec.namespace, job.spec.name) for job in jobs.values() if job.spec.name is not None]
         if len(names) != len(set(names)):
             raise ConflictError("the namespace has a job of that name already")
+        self._memory.note_saved([(item.request, [str(job.id)]) for item, job in zip(new, inserted, strict=True)])
         self._memory.jobs = jobs
         for job_id in (*removed, *(job.id for job, _ in changed), *(job.id for job in inserted)):
             if job_id in jobs:

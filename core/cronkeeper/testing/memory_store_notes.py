@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 
 from cronkeeper.domain.scope import EVERYWHERE, Scope
 from cronkeeper.errors import ConflictError
-from cronkeeper.ports import Event, Idempotency, IdempotencyResult, Role, Token
+from cronkeeper.ports import ABANDONED_MS, Event, Idempotency, IdempotencyResult, RequestKey, Role, Token
 from cronkeeper.testing.memory_store_state import AnswerRow, Memory
 
 _REMEMBERED_MS = 24 * 3600 * 1000
@@ -67,25 +68,32 @@ class MemoryIdempotencyStore:
         with self._memory.call("idempotency.begin"):
             row = self._memory.answers.get((scope, key))
             if row is None or row.created_ms <= now_ms - _REMEMBERED_MS:
-                self._memory.answers[scope, key] = AnswerRow(body_digest, now_ms)
-                return IdempotencyResult(Idempotency.NEW)
+                return self._take(scope, key, body_digest, now_ms)
             if row.body_digest != body_digest:
                 return IdempotencyResult(Idempotency.MISMATCH)
-            if not row.status:
+            if row.status:
+                return IdempotencyResult(Idempotency.REPLAY, row.status, row.body)
+            if row.saved is not None:
+                return IdempotencyResult(Idempotency.SAVED, saved=row.saved)
+            if row.created_ms > now_ms - ABANDONED_MS:
                 return IdempotencyResult(Idempotency.IN_FLIGHT)
-            return IdempotencyResult(Idempotency.REPLAY, row.status, row.body)
+            return self._take(scope, key, body_digest, now_ms)
 
-    def finish(self, scope: str, key: str, *, status: int, body: bytes) -> None:
+    def finish(self, request: RequestKey, *, status: int, body: bytes) -> None:
         with self._memory.call("idempotency.finish"):
-            row = self._memory.answers.get((scope, key))
-            if row is not None:
+            row = self._memory.answers.get((request.scope, request.key))
+            if row is not None and row.nonce == request.nonce:
                 row.status, row.body = status, body
 
-    def abandon(self, scope: str, key: str) -> None:
+    def abandon(self, request: RequestKey) -> None:
         with self._memory.call("idempotency.abandon"):
-            row = self._memory.answers.get((scope, key))
-            if row is not None and not row.status:
-                del self._memory.answers[scope, key]
+            if self._memory.open_answer(request) is not None:
+                del self._memory.answers[request.scope, request.key]
+
+    def _take(self, scope: str, key: str, body_digest: str, now_ms: int) -> IdempotencyResult:
+        nonce = secrets.token_hex(16)
+        self._memory.answers[scope, key] = AnswerRow(body_digest, nonce, now_ms)
+        return IdempotencyResult(Idempotency.NEW, request=RequestKey(scope, key, nonce))
 
 
 class MemoryEventStore:

@@ -20,6 +20,7 @@ from cronkeeper.domain.run import (
     reachable_from,
 )
 from cronkeeper.errors import ConflictError, NotFoundError
+from cronkeeper.ports import RequestKey
 from cronkeeper.testing.memory_store_state import Memory
 
 _OVER = TERMINAL | {RunState.LOST}
@@ -85,11 +86,12 @@ class MemoryRunStore:
             lost = self._of(tasks, {RunState.LOST})
             return [run for run in lost if run.key.fire_ms >= since_ms and not self._has_later_attempt(run.key)]
 
-    def request(self, run: Run) -> None:
+    def request(self, *runs: Run, request: RequestKey | None = None) -> None:
         with self._memory.call("runs.request"):
-            if run.key in self._memory.runs:
-                raise ConflictError(f"there is a run {run.id} already")
-            self._memory.runs[run.key] = run
+            if any(run.key in self._memory.runs for run in runs):
+                raise ConflictError("one of these runs is there already")
+            self._memory.note_saved([(request, [run.id for run in runs])])
+            self._memory.runs.update({run.key: run for run in runs})
 
     def request_many(self, runs: Sequence[Run]) -> dict[RunKey, bool]:
         with self._memory.call("runs.request_many"):

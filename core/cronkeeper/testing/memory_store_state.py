@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -12,8 +12,8 @@ from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.job import Job, JobState, LastRun
 from cronkeeper.domain.placement import Assignment, WorkerInfo
 from cronkeeper.domain.run import Run, RunState
-from cronkeeper.errors import FencedError, UnavailableError
-from cronkeeper.ports import AuditMark, Cordon, Event, Fire, JobVersion, Missed, MoveRequest, Token
+from cronkeeper.errors import FencedError, StaleWriteError, UnavailableError
+from cronkeeper.ports import AuditMark, Cordon, Event, Fire, JobVersion, Missed, MoveRequest, RequestKey, Token
 from cronkeeper.runtime.clock import Clock
 
 
@@ -30,9 +30,11 @@ class LeaseRow:
 @dataclass(slots=True)
 class AnswerRow:
     body_digest: str
+    nonce: str
     created_ms: int
     status: int = 0
     body: bytes = b""
+    saved: tuple[str, ...] | None = None
 
 
 @dataclass(slots=True)
@@ -105,6 +107,20 @@ class Memory:
         """Keep the job as it is now, for the auditor."""
         version = JobVersion(job.id, job.generation, job.state, job.updated_ms, job.effective_from_ms, job.spec)
         self.versions[job.id, job.generation, job.state] = version
+
+    def open_answer(self, request: RequestKey) -> AnswerRow | None:
+        """Return the row of a request that is still this one's and has saved nothing."""
+        row = self.answers.get((request.scope, request.key))
+        return row if row is not None and row.nonce == request.nonce and not row.status and row.saved is None else None
+
+    def note_saved(self, saved: Sequence[tuple[RequestKey | None, Sequence[str]]]) -> None:
+        """Name what requests save; StaleWriteError, and nothing is named, when one of them was taken over."""
+        rows = [(self.open_answer(request), tuple(ids)) for request, ids in saved if request is not None]
+        if any(row is None for row, _ in rows):
+            raise StaleWriteError("another server has taken this request over")
+        for row, ids in rows:
+            if row is not None:
+                row.saved = ids
 
     def with_last_run(self, job: Job) -> Job:
         """Return the job with its last run, as a read shows it."""

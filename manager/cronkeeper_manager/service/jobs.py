@@ -16,7 +16,7 @@ from cronkeeper.errors import (
     StaleWriteError,
     ValidationFailedError,
 )
-from cronkeeper.ports import JobQuery, NewJob, Store
+from cronkeeper.ports import JobQuery, NewJob, RequestKey, Store
 from cronkeeper.runtime.clock import Clock
 from cronkeeper.wire.task import Signer, Task
 from cronkeeper_manager.service import rules
@@ -60,15 +60,16 @@ class Jobs:
         self._policy = policy
         self._creations: Gather[NewJob, Job] = Gather(self._insert)
 
-    def create(self, draft: Draft, caller: Caller) -> Job:
+    def create(self, draft: Draft, caller: Caller, *, request: RequestKey | None = None) -> Job:
         """Save a new job. Raises ValidationFailedError, PermissionDeniedError, TooLargeError or NameTakenError.
 
         The job is saved once its row is committed; whether ZooKeeper could be told makes no difference to the answer.
+        StaleWriteError when another server has taken the request over.
         """
         pinned = self._checked(draft, caller)
         self._artifacts.save(pinned)
         try:
-            job = self._creations.submit(self._new(pinned.spec))
+            job = self._creations.submit(self._new(pinned.spec, request))
         except ConflictError as exc:
             raise NameTakenError(str(exc)) from exc
         self._tell([job])
@@ -206,13 +207,13 @@ class Jobs:
         if rules.needs_admin(spec, caller.role):
             raise PermissionDeniedError("a job may run as root only if an admin's token asks for it", "run_as")
 
-    def _new(self, spec: JobSpec) -> NewJob:
+    def _new(self, spec: JobSpec, request: RequestKey | None = None) -> NewJob:
         now_ms = self._clock.now_ms()
 
         def build(job_id: int) -> Job:
             return self._sealed(Job(job_id, with_id(spec, job_id), 1, JobState.ACTIVE, now_ms, now_ms, now_ms, b""))
 
-        return NewJob(spec.namespace, spec.name, build)
+        return NewJob(spec.namespace, spec.name, build, request)
 
     def _insert(self, new: Sequence[NewJob]) -> list[Job | Exception]:
         """Insert what was asked for at the same time: in one transaction, or each in its own if a name is taken."""

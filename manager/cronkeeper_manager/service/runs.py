@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.job import Job, JobState
 from cronkeeper.domain.run import ACTIVE, Run, RunState, Trigger
 from cronkeeper.domain.schedule import Kind
 from cronkeeper.errors import ConflictError, FieldError, NotFoundError, ValidationFailedError
-from cronkeeper.ports import Store
+from cronkeeper.ports import RequestKey, Store
 from cronkeeper.runtime.clock import Clock
 from cronkeeper.wire.znodes import QueuedRun
 from cronkeeper_manager.service.news import News
@@ -32,10 +33,13 @@ class Runs:
         self._news = news
         self._clock = clock
 
-    def run_now(self, job_id: int, caller: Caller, *, shard: int | None = None) -> list[Run]:
+    def run_now(
+        self, job_id: int, caller: Caller, *, shard: int | None = None, request: RequestKey | None = None
+    ) -> list[Run]:
         """Ask for a run of each shard (or of one) and return the pending rows. A paused job may be run, too.
 
-        Raises NotFoundError, ConflictError (a finished job) or ValidationFailedError (no such shard).
+        Raises NotFoundError, ConflictError (a finished job), ValidationFailedError (no such shard) or StaleWriteError
+        (another server has taken the request over).
         """
         job = self._store.jobs.get(job_id)
         if job.state is JobState.FINISHED:
@@ -45,7 +49,7 @@ class Runs:
                 [FieldError("shard", f"the job has no shard {shard}", f"write 0 to {job.spec.shards - 1}")]
             )
         shards = range(job.spec.shards) if shard is None else [shard]
-        found = [self._request(job, TaskId(job.id, number)) for number in shards]
+        found = self._request(job, [TaskId(job.id, number) for number in shards], request)
         self._news.enqueue([QueuedRun(run.key, caller.name) for run in found])
         log.info("a run was asked for", extra={"event": "run.requested", "job": job.id, "by": caller.name})
         return found
@@ -116,18 +120,21 @@ class Runs:
         except NotFoundError:  # purged meanwhile: there is nothing to wait for
             return None
 
-    def _request(self, job: Job, task: TaskId) -> Run:
-        """Insert a pending row at the first free millisecond from now on."""
-        fire_ms = self._clock.now_ms()
+    def _request(self, job: Job, tasks: Sequence[TaskId], request: RequestKey | None) -> list[Run]:
+        """Insert pending rows, all or none, at the first millisecond from now on that is free for all of them."""
+        fire_ms, nonce = self._clock.now_ms(), secrets.token_hex(16)
         for _ in range(_TRIES):
             fire_ms = _beside_the_schedule(job, fire_ms)
-            run = Run(RunKey(task, fire_ms, 1), Trigger.MANUAL, RunState.PENDING, generation=job.generation)
+            runs = [
+                Run(RunKey(task, fire_ms, 1), Trigger.MANUAL, RunState.PENDING, nonce=nonce, generation=job.generation)
+                for task in tasks
+            ]
             try:
-                self._store.runs.request(run)
+                self._store.runs.request(*runs, request=request)
             except ConflictError:
                 fire_ms += 1
             else:
-                return run
+                return runs
         raise ConflictError(f"job {job.id} is being run too often at this moment; try again")
 
 

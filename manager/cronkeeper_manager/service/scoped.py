@@ -146,9 +146,9 @@ class _ScopedRuns(_Closed):
     def at(self, job_id: int, fire_ms: int) -> list[Run]:
         return self._store.at(job_id, fire_ms) if self._border.holds(job_id) else []
 
-    def request(self, run: Run, **more: Any) -> None:
-        self._border.demand_jobs([run.key.task.job_id])
-        self._store.request(run, **more)
+    def request(self, *runs: Run, **more: Any) -> None:
+        self._border.demand_jobs({run.key.task.job_id for run in runs})
+        self._store.request(*runs, **more)
 
     def request_many(self, runs: Sequence[Run], **more: Any) -> dict[RunKey, bool]:
         self._border.demand_jobs({run.key.task.job_id for run in runs})

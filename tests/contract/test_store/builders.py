@@ -9,7 +9,7 @@ from typing import Any
 from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.job import Job, JobSpec, JobState, JobType
 from cronkeeper.domain.run import Run, RunState, Trigger
-from cronkeeper.ports import NewJob, Store
+from cronkeeper.ports import Idempotency, IdempotencyResult, NewJob, RequestKey, Store
 
 MINUTE_MS = 60_000
 _nonces = itertools.count(1)
@@ -29,6 +29,7 @@ def new_job(
     labels: Mapping[str, str] | None = None,
     state: JobState = JobState.ACTIVE,
     updated_ms: int = 1000,
+    request: RequestKey | None = None,
     **spec: Any,
 ) -> NewJob:
     full = JobSpec(
@@ -54,7 +55,7 @@ def new_job(
             envelope=f"envelope of {job_id}".encode(),
         )
 
-    return NewJob(namespace, name, build)
+    return NewJob(namespace, name, build, request)
 
 
 def run(
@@ -80,3 +81,19 @@ def recorded(store: Store, state: RunState, **fields: Any) -> Run:
     if state is not RunState.CLAIMED:
         assert store.runs.record([mine.evolve(state=state)]) == []
     return store.runs.get(mine.key)
+
+
+def on_demand(shard: int = 0) -> Run:
+    """A run that was asked for and that nobody has claimed yet."""
+    return run(shard=shard, state=RunState.PENDING, trigger=Trigger.MANUAL, worker="", nonce="", claimed_ms=None)
+
+
+def taken(result: IdempotencyResult) -> RequestKey:
+    """The right to work on a request that is new."""
+    assert result.outcome is Idempotency.NEW and result.request is not None
+    return result.request
+
+
+def begin(store: Store, *, scope: str = "t1 POST /jobs", body: str = "b1", now_ms: int = 1000) -> IdempotencyResult:
+    """Ask whose a key is."""
+    return store.idempotency.begin(scope, "key", body_digest=body, now_ms=now_ms)

@@ -21,7 +21,7 @@ from cronkeeper.errors import ConflictError, StaleWriteError, UnavailableError, 
 from cronkeeper.ports import Event, Idempotency, JobQuery, Store
 from cronkeeper.store import open_store
 from cronkeeper.store.engine import PING_AFTER_S
-from tests.contract.test_store.builders import MINUTE_MS, new_job, recorded, run
+from tests.contract.test_store.builders import MINUTE_MS, begin, new_job, on_demand, recorded, run, taken
 from tests.contract.test_store.lossy_proxy import Lose, LossyProxy
 from tests.contract.test_store.test_store_jobs import changed
 from tests.harness.mariadb import MariaDB
@@ -229,9 +229,22 @@ def test_the_leaders_writes_survive_a_lost_answer(store: Store, truth: Store, pr
 
 def test_a_request_is_new_once(store: Store, truth: Store, proxy: LossyProxy) -> None:
     proxy.lose(Lose.ANSWER, COMMIT)
-    first = store.idempotency.begin("s", "k", body_digest="b", now_ms=1)
-    assert first.outcome is Idempotency.NEW
-    assert truth.idempotency.begin("s", "k", body_digest="b", now_ms=1).outcome is Idempotency.IN_FLIGHT
+    assert begin(store).outcome is Idempotency.NEW
+    assert begin(truth).outcome is Idempotency.IN_FLIGHT
+
+
+@pytest.mark.parametrize("lose", [Lose.ANSWER, Lose.QUESTION])
+def test_what_a_request_saves_is_noted_once(lose: Lose, store: Store, truth: Store, proxy: LossyProxy) -> None:
+    request = taken(begin(store))
+    proxy.lose(lose, COMMIT)
+    try:
+        store.runs.request(on_demand(), request=request)
+    except UnavailableError:
+        assert lose is Lose.QUESTION
+        assert (begin(truth).outcome, truth.runs.pending([TaskId(1, 0)])) == (Idempotency.IN_FLIGHT, [])
+        store.runs.request(on_demand(), request=request)
+    assert begin(truth).saved == (on_demand().id,)
+    assert truth.runs.pending([TaskId(1, 0)]) == [on_demand()]
 
 
 def test_an_event_is_told_once(store: Store, truth: Store, proxy: LossyProxy) -> None:

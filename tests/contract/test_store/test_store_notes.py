@@ -11,6 +11,7 @@ import pytest
 from cronkeeper.domain.scope import EVERYWHERE, NOWHERE, scope_of
 from cronkeeper.errors import ConflictError
 from cronkeeper.ports import Event, Idempotency, IdempotencyResult, Role, Store
+from tests.contract.test_store.builders import begin, taken
 
 DAY_MS = 24 * 3600 * 1000
 
@@ -58,14 +59,10 @@ def test_a_token_keeps_its_namespaces(store: Store) -> None:
         store.tokens.add(name="b", role=Role.VIEWER, digest=digest(2), created_ms=5, expires_ms=None)
 
 
-def begin(store: Store, *, scope: str = "t1 POST /jobs", body: str = "b1", now_ms: int = 1000) -> IdempotencyResult:
-    return store.idempotency.begin(scope, "key", body_digest=body, now_ms=now_ms)
-
-
 def test_an_answer_is_replayed(store: Store) -> None:
-    assert begin(store).outcome is Idempotency.NEW
-    assert begin(store).outcome is Idempotency.IN_FLIGHT
-    store.idempotency.finish("t1 POST /jobs", "key", status=201, body=b'{"id": "1"}\x00\xff')
+    request = taken(begin(store))
+    assert begin(store) == IdempotencyResult(Idempotency.IN_FLIGHT)
+    store.idempotency.finish(request, status=201, body=b'{"id": "1"}\x00\xff')
     for _ in range(2):
         assert begin(store, now_ms=2000) == IdempotencyResult(Idempotency.REPLAY, 201, b'{"id": "1"}\x00\xff')
 
@@ -86,17 +83,16 @@ def test_scope_and_key_may_be_long(store: Store) -> None:
 
 
 def test_an_abandoned_key_is_new_again_but_a_finished_one_is_not(store: Store) -> None:
-    begin(store)
-    store.idempotency.abandon("t1 POST /jobs", "key")
-    assert begin(store).outcome is Idempotency.NEW
-    store.idempotency.finish("t1 POST /jobs", "key", status=201, body=b"")
-    store.idempotency.abandon("t1 POST /jobs", "key")
+    store.idempotency.abandon(taken(begin(store)))
+    request = taken(begin(store))
+    store.idempotency.finish(request, status=201, body=b"")
+    store.idempotency.abandon(request)
     assert begin(store).outcome is Idempotency.REPLAY
 
 
 def test_a_key_is_forgotten_after_a_day(store: Store) -> None:
-    begin(store, now_ms=1000)
-    assert begin(store, now_ms=1000 + DAY_MS - 1).outcome is Idempotency.IN_FLIGHT
+    store.idempotency.finish(taken(begin(store, now_ms=1000)), status=201, body=b"")
+    assert begin(store, now_ms=1000 + DAY_MS - 1).outcome is Idempotency.REPLAY
     assert begin(store, now_ms=1000 + DAY_MS).outcome is Idempotency.NEW
 
 

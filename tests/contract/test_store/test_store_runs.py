@@ -3,17 +3,12 @@ from __future__ import annotations
 import pytest
 
 from cronkeeper.domain.ids import RunKey, TaskId
-from cronkeeper.domain.run import Reason, Run, RunState, Trigger
+from cronkeeper.domain.run import Reason, RunState, Trigger
 from cronkeeper.errors import ConflictError, FencedError, NotFoundError
 from cronkeeper.ports import Store
-from tests.contract.test_store.builders import MINUTE_MS, new_job, recorded, run
+from tests.contract.test_store.builders import MINUTE_MS, new_job, on_demand, recorded, run
 
 TASK = TaskId(1, 0)
-
-
-def on_demand() -> Run:
-    """A run that was asked for and that nobody has claimed yet."""
-    return run(state=RunState.PENDING, trigger=Trigger.MANUAL, worker="", nonce="", claimed_ms=None)
 
 
 def test_an_unknown_run_is_not_found(store: Store) -> None:
