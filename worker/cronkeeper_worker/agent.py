@@ -76,13 +76,13 @@ class Agent:
         self.info = replace(self.info, epoch=epoch)
         self._given_up.set()
 
-    def step(self) -> float:
-        """Look and change once. Raises UnavailableError while ZooKeeper is away: the node goes on with what it has."""
-        coordinator = self._coordinator
     def leave(self) -> None:
         """Have the leader give our tasks to others. The next step tells it."""
         self.info = replace(self.info, leaving=True)
 
+    def step(self) -> float:
+        """Look and change once. Raises UnavailableError while ZooKeeper is away: the node goes on with what it has."""
+        coordinator = self._coordinator
         self._metrics.zookeeper.set(coordinator.connected)
         if not coordinator.connected:
             raise UnavailableError("ZooKeeper is not connected")
