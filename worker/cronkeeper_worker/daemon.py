@@ -110,8 +110,8 @@ class Daemon:
         self._runner_loop = Loop("runner", self._runner_step, max_backoff_s=1.0)
         self._crontab = NodeCrontab(config, name, self._journal, self._clock, self._metrics, self._installed)
         self._stop = threading.Event()
-        self._fault: BaseException | None = None
         self._broken = threading.Event()
+        self._fault: BaseException | None = None
 
     # -- life
 
@@ -133,8 +133,8 @@ class Daemon:
         )
         self._stop.wait()
         if self._leaving():
-        if self._leaving():
             self._hand_over()
+        if self._leaving():
             node_files.drop_settings(self._config.state_dir)
             self._thread.retire(self._journal.dirty_count)
         listener.stop()
@@ -179,7 +179,6 @@ class Daemon:
             coordinator.disown(self._info.id, moved)
             log.info("tasks went to others meanwhile", extra={"event": "tasks.moved", "dropped": len(moved)})
 
-    def _leave(self) -> None:
     def _hand_over(self) -> None:
         """Give the tasks to others and wait for the runs, firing on meanwhile."""
         self._announce_leave()
@@ -193,6 +192,7 @@ class Daemon:
             runs_wait_s=self._config.stop_wait_s,
         )
 
+    def _leave(self) -> None:
         """A clean stop hands the tasks over: no entry stays behind, and the leader need not wait for time-outs."""
         if self._leaving():
             self._crontab.clear()
@@ -211,8 +211,8 @@ class Daemon:
         """A thread that dies takes the daemon with it: its supervisor starts it afresh, and nothing is half alive."""
         log.critical("a part of the worker died", exc_info=exc, extra={"event": "worker.fault"})
         self._fault = exc
-        self._stop.set()
         self._broken.set()
+        self._stop.set()
 
     # -- the loops
 
@@ -255,14 +255,14 @@ class Daemon:
             reborn=reborn,
         )
         agent_loop = Loop("agent", poison_proof(self._guard.around(agent.step)), max_backoff_s=2.0)
-        stores.coordinator.on_change(agent_loop.wake)
-        self._guard.on_pause = agent_loop.wake
 
         def announce_leave() -> None:
             agent.leave()
             agent_loop.wake()
 
         self._announce_leave = announce_leave
+        stores.coordinator.on_change(agent_loop.wake)
+        self._guard.on_pause = agent_loop.wake
         return [
             agent_loop,
             Loop("reporter", poison_proof(reporter.step), max_backoff_s=2.0),
