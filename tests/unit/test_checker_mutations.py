@@ -125,6 +125,17 @@ def test_a_fault_excuses_only_what_it_can_cause() -> None:
     assert kinds(FaultKind.CUT_ALL, "isolated", delivery="at_most_once") == set()
 
 
+def test_a_skip_is_excused_by_the_fault_of_the_node_that_decided_it() -> None:
+    # w3 has the task; w2, whose clock was fast, had it when it decided.
+    world = make_world([JobPlan("job", shards=2)], FaultKind.CLOCK_SKEWED, 1)
+    fire_ms = world.hurt[0].fire_ms
+    other = next(start for start in world.starts if (start.fire_ms, start.shard) == (fire_ms, 1))
+    gone = without(world.history(), other, row=False)
+    for worker, wanted in (("w2", set()), ("w3", {Kind.MISSED})):
+        history = with_row(gone, other, state="skipped", reason="superseded", exit_code=None, worker=worker)
+        assert {violation.kind for violation in check(history).violations} == wanted
+
+
 def test_late_is_excused_where_the_fault_was_and_nowhere_else() -> None:
     # Shards 0 and 1 are on w2 and w3; w2 is hurt.
     world = make_world([JobPlan("job", shards=2)], FaultKind.NODE_KILLED, 1)
