@@ -203,7 +203,8 @@ class JobInput(Model):
     )
     schedule: Schedule = Field(
         description="A crontab expression of 5 fields (6 with seconds first), @hourly and the like, @every 30s, or "
-        "@at 2027-01-01T00:00:00Z; several of them as a list, or in one text with '; ' between them.",
+        "@at 2027-01-01T00:00:00Z; several of them as a list, or in one text with '; ' between them. "
+        "Or @reboot: once at each start of each node that fits.",
         examples=["5 * * * *"],
     )
     type: Annotated[JobType, Field(strict=False)] = Field(description="What the executable is.", examples=["command"])

@@ -39,6 +39,8 @@ def _fault(job: Mapping[str, Any], timezone: str) -> str:
     if job.get("type") != "command":
         return f"its {job.get('type')} is in the object store: {cell_text(job.get('executable'))}"
     schedule = str(job.get("schedule", ""))
+    if schedule == "@reboot":
+        return _command_fault(job)
     try:
         vixie.read(schedule)
     except vixie.VixieError:
@@ -47,6 +49,10 @@ def _fault(job: Mapping[str, Any], timezone: str) -> str:
         return f"it is due by the clock of {job.get('timezone')}; see --timezone"
     if (job.get("shards") or 1) != 1:
         return f"it has {job['shards']} shards"
+    return _command_fault(job)
+
+
+def _command_fault(job: Mapping[str, Any]) -> str:
     command = _command(job)
     if "\n" in command:
         return "its command has several lines"

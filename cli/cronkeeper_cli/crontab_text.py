@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 
 from cronkeeper_cli import vixie
 
+REBOOT = "@reboot"
 #: So many fires of each line are compared before and after.
 PROVEN_FIRES = 1000
 _NO_VALUE = re.compile(r"[ \t]*([A-Za-z_][A-Za-z0-9_]*)[ \t]*=[ \t\r]*", re.ASCII)
@@ -58,6 +59,9 @@ _NO_PROGRAMS = frozenset(
     ]
 )
 _MAX_NAME = 100
+_ON_NODES = (
+    "it runs at each start of each node that fits, not of this machine alone: give it a selector that says which"
+)
 
 
 class Fate(StrEnum):
@@ -153,7 +157,7 @@ def _line(number: int, text: str, settings: Settings, state: _State, now: dateti
             state.env[named[1]] = ""
         return Line(number, text.rstrip(" \t"), Fate.REFUSED, (_no_entry(text, settings),), spoils=True)
     expression, user, command = parts
-    if expression != "@reboot":
+    if expression != REBOOT:
         try:
             vixie.read(expression)
         except vixie.VixieError as exc:
@@ -189,7 +193,7 @@ def _hints(text: str) -> list[str]:
         return [f"{word} is for other crons; write '* * * * *' or make a job with @every"]
     if word.startswith("@") and text.endswith("\r"):
         return ["it ends with a carriage return"]
-    if word.startswith("@") and word.lower() in (*vixie.NICKNAMES, "@reboot"):
+    if word.startswith("@") and word.lower() in (*vixie.NICKNAMES, REBOOT):
         return [f"cron knows it in small letters only: {word.lower()}"]
     if word in ("export", "set", "setenv"):
         return ["a crontab is no shell script: write NAME=value"]
@@ -205,14 +209,12 @@ def _entry(
     now: datetime.datetime,
 ) -> Line:
     expression, user, command = parts
-    if expression == "@reboot":
-        return Line(number, line, Fate.REFUSED, ("@reboot is not supported; start it from a unit of the system",))
     if not command.strip():
         return Line(number, line, Fate.REFUSED, ("it has no command: cron runs nothing for it",))
     if not _is_text(line):
         return Line(number, line, Fate.REFUSED, ("it is not UTF-8 text; convert the file first, with iconv(1)",))
     zone, hints = _zone(settings, state.env)
-    schedule, changes, fault = _schedule(expression, zone, now)
+    schedule, changes, fault = _schedule(expression, zone, now) if expression != REBOOT else (REBOOT, (_ON_NODES,), "")
     if fault:
         return Line(number, line, Fate.REFUSED, (fault,))
     notes = list(changes)
@@ -228,7 +230,7 @@ def _entry(
         "executable": _executable(command, state.env),
         "labels": {"imported-from": slug(settings.source, 63)},
     }
-    if zone != "UTC":
+    if zone != "UTC" and expression != REBOOT:
         job["timezone"] = zone
     if user or settings.user:
         job["run_as"] = user or settings.user
@@ -250,7 +252,7 @@ def _split(line: str, settings: Settings) -> tuple[str, str, str] | None:
     if len(words) < count or not words[count - 1]:
         return None
     expression = " ".join(words[:count])
-    if count == 1 and expression != "@reboot" and expression not in vixie.NICKNAMES:
+    if count == 1 and expression != REBOOT and expression not in vixie.NICKNAMES:
         return None
     if settings.user_column and (len(words) < count + 2 or not words[count]):
         return None
@@ -265,7 +267,7 @@ def _is_disabled_entry(text: str, settings: Settings) -> bool:
     try:
         vixie.read(parts[0])
     except vixie.VixieError:
-        return parts[0] == "@reboot"
+        return parts[0] == REBOOT
     return True
 
 

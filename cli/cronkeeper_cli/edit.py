@@ -105,7 +105,8 @@ Examples:
     "-f", "--file", "source", metavar="FILE", help="A job as JSON or YAML, `-` for standard input; flags win."
 )
 @click.option(
-    "--schedule", help="Five fields, six with seconds first, @hourly, '@every 90s' or '@at 2027-01-01T00:00:00Z'."
+    "--schedule",
+    help="Five fields, six with seconds first, @hourly, '@every 90s', '@at 2027-01-01T00:00:00Z' or @reboot.",
 )
 @click.option("--command", metavar="TEXT", help="A command line, run by /bin/sh on the node.")
 @click.option("--script", metavar="FILE", help="A script to store and run.")

@@ -185,8 +185,10 @@ def expected_at(job_spans: Sequence[Span], fire: Fire) -> JobVersion | None:
 def is_unexpected(job_spans: Sequence[Span], fire: Fire) -> bool:
     """Say whether no version ever asked for this fire, allowing for workers that hear of a change a little later.
 
-    What was before the oldest version that is known cannot be told.
+    What was before the oldest version that is known cannot be told; nor when a node was started.
     """
+    if fire.task.of_node and any(span.version.spec.at_reboot for span in job_spans):
+        return False
     if not job_spans or (fire.fire_ms <= job_spans[0].begin_ms and job_spans[0].version.generation > 1):
         return False
     for span in job_spans:

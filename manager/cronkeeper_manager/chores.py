@@ -19,8 +19,9 @@ from cronkeeper.ports import JobQuery
 from cronkeeper_manager.endings import has_no_fire_left, is_over, is_queue_entry_over, last_fire_within_grace
 from cronkeeper_manager.leading import Leading
 from cronkeeper_manager.observe import Observer, Snapshot
-from cronkeeper_manager.planner import Decision, World, settle_requests
+from cronkeeper_manager.planner import Decision, settle_requests
 from cronkeeper_manager.telling import Teller
+from cronkeeper_manager.world import World
 
 log = logging.getLogger(__name__)
 

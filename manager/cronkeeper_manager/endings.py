@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cronkeeper.domain.ids import TaskId
-from cronkeeper.domain.job import Job, JobSpec, next_fire
+from cronkeeper.domain.job import Job, JobSpec, may_fire
 from cronkeeper.domain.retry import next_attempt_after_s
 from cronkeeper.domain.run import ACTIVE, TERMINAL, Run, RunState
 
@@ -22,7 +22,7 @@ def last_fire_within_grace(job: Job, now_ms: int) -> int | None:
 
 def has_no_fire_left(job: Job, now_ms: int) -> bool:
     """Say whether nothing will ever be due again. Raises ValueError for a schedule that cannot be read."""
-    return next_fire(job.spec, now_ms) is None
+    return not may_fire(job.spec, now_ms)
 
 
 def is_over(job: Job, last_due_ms: int | None, runs: Sequence[Run], open_runs: Sequence[Run]) -> bool:

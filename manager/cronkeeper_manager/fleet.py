@@ -21,7 +21,8 @@ from cronkeeper_manager.foresight import Journey, foresee, rebalance
 from cronkeeper_manager.liveness import LivenessSettings, Verdict
 from cronkeeper_manager.mysql_watch import MysqlWatch
 from cronkeeper_manager.observe import Observer, build_world, with_cordons, worker_state
-from cronkeeper_manager.planner import PlanWorker, World, decide, loads, why_not
+from cronkeeper_manager.planner import decide, loads, why_not
+from cronkeeper_manager.world import PlanWorker, World
 
 log = logging.getLogger(__name__)
 
@@ -132,13 +133,19 @@ class Fleet:
         world = self._world()
         if row.state is JobState.FINISHED:
             raise ConflictError(f"job {job_id} has finished")
+        if row.spec.at_reboot:
+            raise ConflictError(f"job {job_id} runs on each node that fits; change its selector instead")
         return self._ask(world, [task for task in row.tasks() if task in world.tasks], worker, dry_run)
 
     def reassign_all(self, from_worker: str, to_worker: str, dry_run: bool = False) -> list[MoveView]:
-        """Ask for everything that one worker has to be moved to another; all of it or, by ConflictError, nothing."""
+        """Ask for everything that one worker has to be moved to another; all of it or, by ConflictError, nothing.
+
+        What is the worker's own (`@reboot`) is left where it is.
+        """
         world = self._world()
         self._known(world, from_worker)
-        tasks = [task for task in sorted(world.assigned.get(from_worker, ())) if task in world.tasks]
+        here = sorted(world.assigned.get(from_worker, ()))
+        tasks = [task for task in here if task in world.tasks and world.tasks[task].only is None]
         return self._ask(world, tasks, to_worker, dry_run)
 
     def rebalance(self, max_moves: int = 100, dry_run: bool = False) -> list[MoveView]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from cronkeeper.domain.ids import TaskId
 from cronkeeper.domain.placement import Assign, Move, MoveReason, WorkerState
-from cronkeeper_manager.planner import HAIR, Planning, PlanTask, Slot, World, plan
+from cronkeeper_manager.planner import HAIR, Planning, Slot, plan
+from cronkeeper_manager.world import PlanTask, World
 
 # ------------------------------------------------------------------------------------------------------ rebalancing
 
@@ -39,7 +40,7 @@ def _at_rest(planning: Planning, worker: str) -> list[PlanTask]:
     world = planning.world
     both = world.assigned.get(worker, frozenset()) & world.owned.get(worker, frozenset())
     tasks = [world.tasks[t] for t in both if t in world.tasks and planning.homes.get(t) == worker]
-    free = [task for task in tasks if not task.held and task.id not in world.requests]
+    free = [task for task in tasks if not task.held and task.only is None and task.id not in world.requests]
     return sorted(free, key=lambda task: (-task.load, task.id))
 
 

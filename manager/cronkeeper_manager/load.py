@@ -22,7 +22,7 @@ _MINUTES_IN_DAY = 1440
 def expected_load(schedule: Schedule) -> float:
     """Return the schedule's mean number of fires a minute, at least MIN_LOAD."""
     match schedule.kind:
-        case Kind.AT:
+        case Kind.AT | Kind.REBOOT:
             return MIN_LOAD
         case Kind.EVERY:
             return max(60 / schedule.every_s, MIN_LOAD)

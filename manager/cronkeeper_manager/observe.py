@@ -21,7 +21,7 @@ from cronkeeper_manager.catalog import Catalog
 from cronkeeper_manager.liveness import Sighting, Verdict
 from cronkeeper_manager.load import MIN_LOAD
 from cronkeeper_manager.mysql_watch import MysqlWatch
-from cronkeeper_manager.planner import PlanTask, PlanWorker, World
+from cronkeeper_manager.world import PlanTask, PlanWorker, World
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +85,8 @@ class Observer:
         self._full_s = -FULL_EVERY_S
         self._rows_asked_ms = 0
         self._catalog: Catalog | None = None
+        #: The last catalog and nodes, and what the two make together.
+        self._placed: tuple[Catalog, Mapping[str, Mapping[str, str] | None], Catalog] | None = None
         self._copies: dict[TaskId, Assignment] = {}
         self._last: dict[TaskId, str] = {}
         self._holders: set[str] = set()
@@ -123,7 +125,7 @@ class Observer:
         assert self._catalog is not None
         nodes = with_cordons(znodes, self._cordons)
         known = {*sessions, *nodes, *(leases or ()), *self._assigned, *self._owned, *self._holders}
-        return Snapshot(
+        snapshot = Snapshot(
             now_ms=now_ms,
             now_s=now_s,
             full=full and leases is not None,
@@ -143,6 +145,18 @@ class Observer:
             requests=self._requests,
             known=known,
         )
+        return replace(snapshot, catalog=self._on_nodes(snapshot))
+
+    def _on_nodes(self, snapshot: Snapshot) -> Catalog:
+        """Return the catalog with the nodes' own tasks: the same object as long as neither jobs nor nodes change."""
+        catalog = snapshot.catalog
+        if not catalog.everywhere:
+            return catalog
+        infos = {name: worker_info(name, snapshot) for name in snapshot.known}
+        labels = {name: None if info is None else info.labels for name, info in infos.items()}
+        if self._placed is None or self._placed[0] is not catalog or self._placed[1] != labels:
+            self._placed = (catalog, labels, catalog.on_nodes(labels))
+        return self._placed[2]
 
     def _read_tree(self, full: bool) -> bool:
         """Read what may have changed; say whether the assignments were among it."""

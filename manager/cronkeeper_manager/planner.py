@@ -11,66 +11,17 @@ What holds after every prefix of every plan, whatever happens between two plans
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from cronkeeper.domain.ids import TaskId
 from cronkeeper.domain.labels import Selector
 from cronkeeper.domain.placement import Assign, Move, MoveReason, Revoke, WorkerState
+from cronkeeper_manager.world import PlanTask, PlanWorker, World
 
 #: Sums of loads are floats: a hair's breadth over the capacity is not over it.
 HAIR = 1e-6
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
-
-
-@dataclass(frozen=True, slots=True)
-class PlanTask:
-    """A task that shall have a worker."""
-
-    id: TaskId
-    generation: int
-    #: Expected fires a minute: `load.expected_load`.
-    load: float
-    #: None allows every worker. Tasks of equal selectors should share one object: it is matched once for all of them.
-    selector: Selector | None = None
-    #: Its row cannot be read by this version: it stays where it is, and goes nowhere new.
-    held: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class PlanWorker:
-    """A worker as the planner sees it. One that is neither up nor lost keeps what it has."""
-
-    id: str
-    #: None while nobody knows them: it has not come back yet and left no trace of what it was.
-    labels: Mapping[str, str] | None
-    capacity: int
-    state: WorkerState = WorkerState.UP
-    #: False while nobody can tell whether it is alive: no session, yet not lost either.
-    settled: bool = True
-    #: Its clock is too wrong to be given anything new.
-    skewed: bool = False
-
-    @property
-    def takes_new(self) -> bool:
-        """Whether it may be given a task that it did not have."""
-        return self.state is WorkerState.UP and self.settled and not self.skewed
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """Everything a plan depends on. `workers` must name everybody who occurs in `assigned` or `owned`."""
-
-    tasks: Mapping[TaskId, PlanTask]
-    workers: Mapping[str, PlanWorker]
-    #: Who is given what, and who has said yes to what, as ZooKeeper has it.
-    assigned: Mapping[str, Set[TaskId]] = field(default_factory=dict)
-    owned: Mapping[str, Set[TaskId]] = field(default_factory=dict)
-    #: The leader's own copy: the worker a task was last given to; empty once it was revoked.
-    last: Mapping[TaskId, str] = field(default_factory=dict)
-    #: What admins asked for: this task to this worker.
-    requests: Mapping[TaskId, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +179,9 @@ class Planning:
         for task_id in set(self.homes).difference(self.world.tasks):
             self._moves.append(Revoke(task_id, self.homes[task_id], MoveReason.REMOVED))
         for task in self.world.tasks.values():
+            if task.only is not None and self.homes.get(task.id, task.only) != task.only:
+                self._moves.append(Revoke(task.id, self.homes[task.id], MoveReason.HANDOVER))
+                continue
             if task.selector is None:
                 continue
             slot = self.slots.get(self.homes.get(task.id, ""))
@@ -251,6 +205,8 @@ class Planning:
         return rest
 
     def _may_restore(self, task: PlanTask, slot: Slot) -> bool:
+        if task.only not in (None, slot.worker.id):
+            return False
         wished = self._requested(task)
         if wished is not None and wished is not slot:
             return False
@@ -270,13 +226,11 @@ class Planning:
 
     def _place(self, orphans: list[PlanTask]) -> None:
         for task in orphans:
-            if task.held:
-                self._unplaced[task.id] = "its job cannot be read by this version of the manager"
-                continue
-            wished = self._requested(task)
-            slot = wished or self._choose(task)
+            wished = None if task.held else self._requested(task)
+            slot = None if task.held else wished or self._choose(task)
             if slot is None:
-                self._unplaced[task.id] = self._why_nowhere(task)
+                if task.only is None:
+                    self._unplaced[task.id] = self._why_nowhere(task)
                 continue
             slot.take(task.load)
             reason = MoveReason.REASSIGN if wished else self._reason(task.id)
@@ -308,6 +262,9 @@ class Planning:
                 if task_id not in leaving and self.homes.get(task_id) == worker
             ]
             for task in sorted(leaving_here, key=lambda task: (-task.load, task.id)):
+                if task.only is not None:
+                    self._moves.append(Revoke(task.id, worker, MoveReason.DRAIN))
+                    continue
                 slot = None if task.held else self._choose(task)
                 if slot is None:
                     self._staying[task.id] = self._why_nowhere(task)
@@ -327,6 +284,8 @@ class Planning:
         if slot is None:
             return f"worker {target} is {'lost' if target in self.lost else 'not known'}"
         worker = slot.worker
+        if task.only not in (None, target):
+            return f"it is {task.only}'s own: each node that fits has one"
         if worker.state is not WorkerState.UP:
             return f"worker {target} is {worker.state}"
         if worker.skewed:
@@ -351,6 +310,9 @@ class Planning:
         that the choice does not depend on the order of anything.
         """
         load = task.load
+        if task.only is not None:
+            own = self.slots.get(task.only)
+            return own if own is not None and own.worker.takes_new else None
         slots = [slot for slot in self._candidates(task.selector) if slot.load + load <= slot.capacity + HAIR]
         if not slots:
             return None

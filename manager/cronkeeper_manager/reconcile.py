@@ -14,7 +14,8 @@ from cronkeeper_manager.leading import Leading
 from cronkeeper_manager.liveness import Judgement, Memory, begin, hold_off, judge, next_look_s
 from cronkeeper_manager.moves import Mover
 from cronkeeper_manager.observe import Observer, Snapshot, build_world
-from cronkeeper_manager.planner import Decision, World, decide
+from cronkeeper_manager.planner import Decision, decide
+from cronkeeper_manager.world import World
 
 log = logging.getLogger(__name__)
 

@@ -25,6 +25,7 @@ class Teller:
     def __init__(self, notes: Notes) -> None:
         self._notes = notes
         self._bad: dict[int, str] = {}
+        self._twins: dict[str, str] = {}
         self._unplaced_since: dict[TaskId, float] = {}
         self._told_unplaced: set[TaskId] = set()
         self._skewed: set[str] = set()
@@ -32,6 +33,7 @@ class Teller:
     def tell(self, snapshot: Snapshot, decision: Decision) -> None:
         """Note and log what is new."""
         self._tell_bad_jobs(snapshot)
+        self._tell_twins(snapshot)
         self._tell_unplaced(snapshot, decision)
         self._tell_clocks(snapshot)
 
@@ -41,6 +43,14 @@ class Teller:
                 log.error("a job cannot be read", extra={"event": "job.unreadable", "job": job_id, "error": why})
                 self._notes.add("job.unreadable", str(job_id), why)
         self._bad = dict(snapshot.catalog.bad)
+
+    def _tell_twins(self, snapshot: Snapshot) -> None:
+        for worker, other in snapshot.catalog.twins.items():
+            if self._twins.get(worker) != other:
+                why = f"{other} has the same shard: no job with @reboot runs here; give it another worker_id"
+                log.error("two workers have the same shard", extra={"event": "worker.twin", "worker": worker})
+                self._notes.add("worker.twin", worker, why)
+        self._twins = dict(snapshot.catalog.twins)
 
     def _tell_unplaced(self, snapshot: Snapshot, decision: Decision) -> None:
         since = self._unplaced_since

@@ -81,7 +81,7 @@ def test_what_is_exported_can_be_applied_and_changes_nothing(api: Api, tmp_path:
 
 def test_an_imported_crontab_is_there_once_however_often_it_is_imported(api: Api, tmp_path: Path) -> None:
     tab = tmp_path / "tab"
-    tab.write_text("0 3 * * * /opt/backup\n@reboot x\n15 4 * * 1#2 y\n")
+    tab.write_text("0 3 * * * /opt/backup\n0 0 30 2 * x\n15 4 * * 1#2 y\n")
     argv = ("import", "crontab", str(tab), "--timezone", "Europe/Berlin", "--apply")
     result = api.run(*argv)
     assert result.exit_code == 0, result.output

@@ -31,7 +31,7 @@ from cronkeeper_worker.lease import Lease
 from cronkeeper_worker.orders import Ended, Order
 from cronkeeper_worker.reporter import Reporter
 from cronkeeper_worker.steady_clock import SteadyClock
-from cronkeeper_worker.tasks import Installed, install_sound
+from cronkeeper_worker.tasks import Here, Installed, install_sound
 
 SIGNER = Signer.from_seed(bytes(range(32)))
 TASK = TaskId(17, 0)
@@ -153,7 +153,7 @@ class Worker:
         self.engine = Engine(parts)
         node = Node(self._apply, self._have, self.engine.demand, self.engine.set_foreign, self._adopt)
         verifier = Verifier([SIGNER.public_bytes])
-        self.agent = Agent(info, self.coordinator, store, self.journal, verifier, node, clock, metrics)
+        self.agent = Agent(info, self.coordinator, store, self.journal, verifier, node, clock, metrics, started_ms=0)
         self.lease = Lease(
             info, store, self.fences, SteadyClock(clock), metrics, every_s=2, cancel=self.engine.cancel,
             foreign=self.engine.has_foreign, refresh_foreign=self.agent.refresh_foreign, reborn=self._reborn,
@@ -162,7 +162,7 @@ class Worker:
             self.journal, store, self.coordinator, clock, metrics,
             output_file=lambda key: Path("/nonexistent") / str(key), acknowledge=self.processes.ack,
         )  # fmt: skip
-        self.engine.install(install_sound(self.journal.tasks(), verifier))
+        self.engine.install(install_sound(self.journal.tasks(), verifier, Here(self.name, 0)))
         self.engine.resume(self.journal.open_entries(), lambda key: str(key) in self.processes.known)
 
     def crash(self) -> None:

@@ -63,6 +63,7 @@ class World:
             node,
             self.clock,
             WorkerMetrics(CollectorRegistry()),
+            started_ms=self.clock.now_ms(),
         )
 
     def leadership(self) -> Leadership:

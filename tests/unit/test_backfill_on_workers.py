@@ -13,11 +13,9 @@ from cronkeeper.domain.run import Reason, Run, RunState, Trigger, may_go
 from cronkeeper.testing.fake_clock import FakeClock
 from cronkeeper.testing.memory_coordinator import MemoryEnsemble
 from cronkeeper.testing.memory_store import MemoryStore
-from cronkeeper.wire.task import Verifier
 from cronkeeper_worker.agent import LOOK_S, SOON_S
-from cronkeeper_worker.tasks import install
 from tests.unit import test_agent
-from tests.unit.test_engine import MINUTE, SIGNER, TASK, World, spec
+from tests.unit.test_engine import MINUTE, TASK, World, spec
 
 DAY = 1440
 
@@ -90,7 +88,7 @@ def test_a_restart_does_not_find_a_run_of_the_past_too_late(world: World) -> Non
     world.runner.away = False
     before = len(world.ordered())
     world.boot()
-    world.engine.install([install(row, Verifier([SIGNER.public_bytes])) for row in world.journal.tasks()])
+    world.install_again()
     world.engine.resume(world.journal.open_entries(), lambda key: False)
     assert world.ordered()[before:] == [str(key)]
     world.report()

@@ -25,7 +25,7 @@ from cronkeeper_worker.engine_parts import Parts, order_expiry_s
 from cronkeeper_worker.fences import Fence, Fences
 from cronkeeper_worker.journal import Journal, Phase, TaskRow
 from cronkeeper_worker.orders import Ended, Order
-from cronkeeper_worker.tasks import Installed, install
+from cronkeeper_worker.tasks import Here, Installed, install
 
 SIGNER = Signer.from_seed(bytes(range(32)))
 MINUTE = 60_000
@@ -76,6 +76,7 @@ class World:
         self.coordinator.start(1.0)
         self.coordinator.ensure_layout()
         self.runner, self.orders = RunnerOfOrders(), PlainOrders()
+        self.here = Here(name, 0)
         self.boot()
 
     def boot(self) -> None:
@@ -99,7 +100,11 @@ class World:
         envelope = SIGNER.seal(Task(TASK.job_id, generation, state, self.clock.now_ms(), spec))
         row = TaskRow(TASK, generation, 7, envelope, self.clock.now_ms())
         self.journal.save_tasks([row])
-        self.engine.install([install(row, Verifier([SIGNER.public_bytes]))])
+        self.engine.install([install(row, Verifier([SIGNER.public_bytes]), self.here)])
+
+    def install_again(self) -> None:
+        """What a daemon does at its start."""
+        self.engine.install([install(row, Verifier([SIGNER.public_bytes]), self.here) for row in self.journal.tasks()])
 
     def pass_minutes(self, minutes: float, *, look: bool = True) -> None:
         self.clock.advance_ms(round(minutes * MINUTE))
@@ -249,7 +254,7 @@ def test_a_daemon_that_dies_at_any_point_loses_and_doubles_nothing(world: World,
     world.coordinator.start(1.0)
     world.runner.orders.clear()
     world.boot()
-    world.engine.install([install(row, Verifier([SIGNER.public_bytes])) for row in world.journal.tasks()])
+    world.install_again()
     world.engine.resume(world.journal.open_entries(), lambda key: str(key) in known)
     world.engine.look(Trigger.TIMER)
     expected = f"17-0-{world.clock.now_ms() // MINUTE * MINUTE}-1"
@@ -266,7 +271,7 @@ def test_a_daemon_that_was_given_up_while_it_was_away_does_not_start_what_it_had
     world.runner.away = False
     world.store.runs.lose("w1", term=world.store.terms.take("m1"), reason="worker_lost")
     world.boot()
-    world.engine.install([install(row, Verifier([SIGNER.public_bytes])) for row in world.journal.tasks()])
+    world.install_again()
     world.engine.resume(world.journal.open_entries(), lambda key: False)
     assert world.ordered() == []
     assert world.states() == ["lost"]
@@ -413,8 +418,7 @@ def crash(world: World, *, started: Sequence[str] = ()) -> None:
     """Kill the daemon and start it again; `started` are the runs whose folders the runner has."""
     world.journal.close()
     world.boot()
-    row = world.journal.tasks()[0]
-    world.engine.install([install(row, Verifier([SIGNER.public_bytes]))])
+    world.install_again()
     world.engine.resume(world.journal.open_entries(), lambda key: str(key) in started)
 
 

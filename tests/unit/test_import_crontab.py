@@ -146,10 +146,18 @@ def test_what_cron_misreads_is_imported_as_cron_reads_it() -> None:
     assert "cron reads '15 4 * * 1#2' as '15 4 * * 1'" in line.notes[0]
 
 
+def test_what_runs_when_the_machine_starts_is_told_to_run_on_every_node_that_fits() -> None:
+    line = one("@reboot x")
+    assert line.fate is Fate.CHANGED
+    assert line.job is not None
+    assert (line.job["schedule"], line.job["executable"], "timezone" in line.job) == ("@reboot", "cd && x", False)
+    assert "selector" in line.notes[0]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("@reboot x", "@reboot"),
+        ("@reboot", "it has no command"),
         ("0 0 30 2 * x", "never fires"),
         ("5-1 * * * * x", "never fires"),
         ("L * * * * x", "refuses it"),
@@ -237,10 +245,11 @@ def test_the_command_reports_and_does_nothing(tmp_path: Path) -> None:
     file.write_text("0 3 * * * /opt/backup\n@reboot x\n")
     result = run("import", "crontab", str(file), "--timezone", "Europe/Berlin")
     assert result.exit_code == 0, result.output
-    assert "1 imported, 1 refused" in result.output
+    assert "1 imported, 1 changed" in result.output
     assert "dry run" in result.output
     jobs = json.loads(run("import", "crontab", str(file), "--timezone", "UTC", "-o", "json").output)
-    assert [(one["schedule"], one["executable"]) for one in jobs] == [("0 3 * * *", "cd && /opt/backup")]
+    found = [(one["schedule"], one["executable"]) for one in jobs]
+    assert found == [("0 3 * * *", "cd && /opt/backup"), ("@reboot", "cd && x")]
     assert jobs[0]["labels"] == {"imported-from": "tab"}
 
 

@@ -11,17 +11,8 @@ from cronkeeper.domain.ids import TaskId
 from cronkeeper.domain.labels import parse_selector
 from cronkeeper.domain.placement import Assign, MoveReason, Revoke, WorkerState
 from cronkeeper_manager.foresight import foresee, rebalance
-from cronkeeper_manager.planner import (
-    PlanTask,
-    PlanWorker,
-    World,
-    decide,
-    loads,
-    plan,
-    settle_requests,
-    unplaced,
-    why_not,
-)
+from cronkeeper_manager.planner import decide, loads, plan, settle_requests, unplaced, why_not
+from cronkeeper_manager.world import PlanTask, PlanWorker, World
 
 ONE, TWO, THREE = TaskId(1, 0), TaskId(2, 0), TaskId(3, 0)
 

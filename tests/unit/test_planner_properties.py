@@ -13,7 +13,8 @@ import pytest
 from cronkeeper.domain.ids import TaskId
 from cronkeeper.domain.labels import parse_selector
 from cronkeeper.domain.placement import Assign, Move, MoveReason, Revoke, WorkerState
-from cronkeeper_manager.planner import PlanTask, PlanWorker, World, decide, plan
+from cronkeeper_manager.planner import decide, plan
+from cronkeeper_manager.world import PlanTask, PlanWorker, World
 
 _SELECTORS = [None, None, parse_selector("disk=ssd"), parse_selector("zone in (x,y)"), parse_selector("!old")]
 _HAIR = 1e-5

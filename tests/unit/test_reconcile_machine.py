@@ -27,7 +27,7 @@ from cronkeeper.wire.task import Task, Verifier
 from cronkeeper_worker.agent import Agent, Node
 from cronkeeper_worker.assignments import Have
 from cronkeeper_worker.journal import Journal, TaskRow
-from cronkeeper_worker.tasks import Installed, install
+from cronkeeper_worker.tasks import Here, Installed, install
 from tests.unit.engine_town import SIGNER
 from tests.unit.manager_town import Town
 
@@ -61,7 +61,7 @@ class Host:
         node = Node(self._apply, self._have, lambda keys, trigger: None, lambda runs: None, lambda runs: None)
         self.agent = Agent(
             self.info, self.coordinator, town.store, self.journal, self.verifier, node, town.clock,
-            WorkerMetrics(CollectorRegistry()),
+            WorkerMetrics(CollectorRegistry()), started_ms=0,
         )  # fmt: skip
 
     def leave(self, jobs: Sequence[Job], generation: int) -> None:
@@ -69,7 +69,7 @@ class Host:
         for job in jobs:
             task = Task(job.id, generation, JobState.ACTIVE, 0, job.spec)
             row = TaskRow(TaskId(job.id, 0), generation, 1, SIGNER.seal(task), 0)
-            self._apply([(row, install(row, self.verifier))], [])
+            self._apply([(row, install(row, self.verifier, Here(self.info.id, 0)))], [])
 
     def _apply(self, given: Sequence[tuple[TaskRow, Installed]], dropped: Sequence[TaskId]) -> None:
         self.journal.save_tasks([row for row, _ in given], dropped)

@@ -167,10 +167,16 @@ def test_only_instants_have_a_last_one() -> None:
     assert parse_schedule("@daily").last_ms is None
 
 
-def test_reboot_is_refused_with_a_way_out() -> None:
-    with pytest.raises(ScheduleError, match="not supported") as caught:
-        parse_schedule("@reboot")
-    assert "crontab" in caught.value.hint
+def test_reboot_is_due_on_a_node_alone_and_then_once() -> None:
+    schedule = parse_schedule("@Reboot", "Europe/Berlin")
+    assert (schedule.text, schedule.next_fire(0), schedule.last_ms, schedule.spread) == ("@reboot", None, None, False)
+    assert schedule.words() == "At each start of each node that fits"
+    here = schedule.on_node(5000)
+    assert (here.next_fire(4999), here.next_fire(5000), here.fire_times(0, 9999)) == (5000, None, [5000])
+    assert parse_schedule("5 * * * *").on_node(5000) == parse_schedule("5 * * * *")
+    with pytest.raises(ScheduleError, match="stands alone") as caught:
+        parse_schedule("5 * * * *; @REBOOT")
+    assert "two jobs" in caught.value.hint
 
 
 @settings(max_examples=400, deadline=None)

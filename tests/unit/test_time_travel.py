@@ -28,7 +28,7 @@ from cronkeeper.wire.task import Signer, Task, Verifier
 from cronkeeper_worker import gate
 from cronkeeper_worker.gate import MAX_CATCH_UP, ON_TIME_MS, Decision, TaskView
 from cronkeeper_worker.journal import TaskRow
-from cronkeeper_worker.tasks import install
+from cronkeeper_worker.tasks import Here, install
 from tests.faults.checker.evaluator import due
 
 LONG = "CRONKEEPER_EXAMPLES" in os.environ
@@ -114,7 +114,7 @@ class Life:
         era = self.eras[-1]
         task = Task(TASK.job_id, self.generation, era.state, era.from_ms - 1, era.spec)
         row = TaskRow(TASK, self.generation, 1, SIGNER.seal(task), self.view.cursor_ms, None)
-        item = install(row, VERIFIER)
+        item = install(row, VERIFIER, Here("w1", 0))
         self.view, self.next_ms = item.view, item.next_ms
 
     def edit(self, now_ms: int, spec: JobSpec, state: JobState) -> None:

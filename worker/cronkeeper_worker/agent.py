@@ -19,7 +19,7 @@ from cronkeeper.wire.task import Task, Verifier
 from cronkeeper.wire.znodes import ClaimNote
 from cronkeeper_worker.assignments import Have, changes
 from cronkeeper_worker.journal import Journal, TaskRow
-from cronkeeper_worker.tasks import BadTaskError, Installed, install
+from cronkeeper_worker.tasks import BadTaskError, Here, Installed, install
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +54,11 @@ class Agent:
         node: Node,
         clock: Clock,
         metrics: WorkerMetrics,
+        *,
+        started_ms: int,
     ) -> None:
         self.info = info
+        self._here = Here(info.id, started_ms)
         self._coordinator = coordinator
         self._store = store
         self._journal = journal
@@ -110,7 +113,7 @@ class Agent:
         for task, raw in bodies.items():
             try:
                 opened = self._verifier.open(raw, job_id=task.job_id)
-                if task.shard < opened.spec.shards:
+                if opened.spec.has_shard(task.shard, self.info.id):
                     found[task] = opened
             except (SignatureError, WireFormatError) as exc:
                 self._refuse(task, raw, "signature" if isinstance(exc, SignatureError) else "format", str(exc))
@@ -154,7 +157,7 @@ class Agent:
         items = []
         for row in rows:
             try:
-                items.append((row, install(row, self._verifier)))
+                items.append((row, install(row, self._verifier, self._here)))
             except (BadTaskError, SignatureError, WireFormatError) as exc:
                 # One bad task never stops the others.
                 self._refuse(row.task, row.envelope, "unreadable", str(exc))
@@ -211,6 +214,8 @@ class Agent:
             known = self._journal.entry(run.key)
             # A run of our own that was given up too early is not lost to us: its truth is under way.
             if known is not None and known.run.state is not RunState.LOST:
+                continue
+            if spec.at_reboot and run.key.fire_ms < self._here.started_ms:
                 continue
             if fresh and spec.reruns_lost and tasks[run.key.task].state is JobState.ACTIVE:
                 again.append(RunKey(run.key.task, run.key.fire_ms, run.key.attempt + 1))

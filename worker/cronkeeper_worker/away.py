@@ -16,6 +16,8 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+from cronkeeper_worker.node_start import is_new
+
 #: A daemon that is just starting, or another call of this minute, has so long to let go of the lock.
 LOCK_WAIT_S = 20.0
 #: How long this process stays to write down how short runs ended, and to report.
@@ -27,7 +29,7 @@ def main(argv: list[str]) -> int:
     """Look once; return the exit status. Cheap when nothing is due: many calls of one minute meet here."""
     state_dir = Path(argv[1])
     settings = state_dir / "away.json"
-    if not settings.exists() or not _anything_due(state_dir):
+    if not settings.exists() or not (is_new(state_dir) or _anything_due(state_dir)):
         return 0
     _log_to(state_dir / "away.log")
     # The heavy part: half a second of imports, paid only when the daemon is away and something is due.

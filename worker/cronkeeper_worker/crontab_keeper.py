@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cronkeeper.domain.job import JobState
+from cronkeeper.domain.schedule import Kind
 from cronkeeper.errors import ConfigError
 from cronkeeper.runtime.clock import Clock
 from cronkeeper_worker.config import WorkerConfig
@@ -36,7 +37,8 @@ class CrontabKeeper:
         wanted = [
             CronTask(item.id, item.view.schedule)
             for item in items
-            if item.view.state is JobState.ACTIVE and item.next_ms is not None
+            if item.view.state is JobState.ACTIVE
+            and (item.next_ms is not None or item.view.schedule.kind is Kind.REBOOT)
         ]
         files = render(
             wanted,

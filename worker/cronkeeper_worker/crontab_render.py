@@ -139,6 +139,9 @@ def pattern_for(schedule: Schedule, node_timezone: str, now_ms: int) -> str | No
     match schedule.kind:
         case Kind.AT:
             return _at(schedule, node_timezone, now_ms)
+        case Kind.REBOOT:
+            # Should no daemon come up, the first call after the node's start finds it due.
+            return EVERY_MINUTE
         case Kind.EVERY:
             return _every(schedule.every_s, node)
         case Kind.CRON:

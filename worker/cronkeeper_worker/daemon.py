@@ -24,7 +24,7 @@ from cronkeeper.runtime.loop import Loop, spawn_thread
 from cronkeeper.runtime.metrics import WorkerMetrics, serve_metrics
 from cronkeeper.runtime.signals import on_terminate
 from cronkeeper.wire.task import Verifier
-from cronkeeper_worker import node_files, run_files
+from cronkeeper_worker import node_files, node_start, run_files
 from cronkeeper_worker.agent import Agent, Node
 from cronkeeper_worker.artifacts import ArtifactCache
 from cronkeeper_worker.assignments import Have
@@ -46,7 +46,7 @@ from cronkeeper_worker.reporter import Reporter, poison_proof
 from cronkeeper_worker.runner_client import RunnerClient
 from cronkeeper_worker.sound_journal import open_journal
 from cronkeeper_worker.steady_clock import SteadyClock
-from cronkeeper_worker.tasks import Installed, install_sound
+from cronkeeper_worker.tasks import Here, Installed, install_sound
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +83,7 @@ class Daemon:
             pid=os.getpid(),
             started_ms=self._clock.now_ms(),
         )
+        self._here = Here(name, node_start.note(config.state_dir))
         self._verifier = Verifier([bytes.fromhex(key) for key in config.verify_keys])
         self._journal = open_journal(config.state_dir / node_files.JOURNAL, name, self._clock.now_ms())
         self._cache = ArtifactCache(config.state_dir / node_files.ARTIFACTS, stores.blobs)
@@ -152,7 +153,7 @@ class Daemon:
 
     def _resume(self) -> None:
         """Go on where the last daemon (or `cronkeeper-fire`) left: the journal says what was given and begun."""
-        items = install_sound(self._journal.tasks(), self._verifier)
+        items = install_sound(self._journal.tasks(), self._verifier, self._here)
         self._engine.install(items)
         self._cache.want(artifact for item in items if (artifact := item.view.spec.artifact) is not None)
         # Whatever else stands in the crontab under our name is unscheduled before anything fires.
@@ -227,6 +228,7 @@ class Daemon:
             Node(self._apply, self._have, self._demand, self._set_foreign, self._adopt),
             self._clock,
             self._metrics,
+            started_ms=self._here.started_ms,
         )
         reporter = Reporter(
             self._journal,

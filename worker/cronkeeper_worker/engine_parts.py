@@ -78,7 +78,7 @@ def new_entry(worker: str, item: Installed, decision: Decision) -> Entry:
 def retry_entry(parts: Parts, item: Installed, run: Run) -> Entry | None:
     """Return the next attempt of an ended run's fire, waiting for its back-off, or None."""
     wanted = next_attempt(item.view.spec, run)
-    if wanted is None:
+    if wanted is None or item.view.schedule.is_past_start(run.key.fire_ms):
         return None
     wait_s, trigger = wanted
     key = RunKey(run.key.task, run.key.fire_ms, run.key.attempt + 1)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.job import Concurrency, JobSpec, JobState, Misfire
 from cronkeeper.domain.run import Reason, Trigger
-from cronkeeper.domain.schedule import Schedule
+from cronkeeper.domain.schedule import Kind, Schedule
 
 #: A fire that starts at most this much after its time (and jitter) is on time; a later one is a misfire.
 ON_TIME_MS = 15_000
@@ -115,8 +115,10 @@ def _by_misfire(task: TaskView, due: list[int], now_ms: int, trigger: Trigger) -
     """Apply grace and misfire policy: which of the due fires shall run at all?"""
     ages = {fire_ms: now_ms - fire_ms - task.spec.jitter_ms(task.id, fire_ms) for fire_ms in due}
     grace_ms = task.spec.grace_s * 1000
-    punctual = [fire_ms for fire_ms in due if ages[fire_ms] <= min(ON_TIME_MS, grace_ms)]
-    late = [fire_ms for fire_ms in due if min(ON_TIME_MS, grace_ms) < ages[fire_ms] <= grace_ms]
+    # A node takes its time to start, and no two take the same.
+    on_time_ms = grace_ms if task.schedule.kind is Kind.REBOOT else min(ON_TIME_MS, grace_ms)
+    punctual = [fire_ms for fire_ms in due if ages[fire_ms] <= on_time_ms]
+    late = [fire_ms for fire_ms in due if on_time_ms < ages[fire_ms] <= grace_ms]
     catch_up: set[int] = set()
     if task.spec.misfire is Misfire.ALL:
         # Whoever wants all of several wants them one after the other, those too that are hardly late.

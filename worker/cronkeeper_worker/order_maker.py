@@ -84,7 +84,7 @@ def _variables(item: Installed, run: Run) -> dict[str, str]:
         "CRONKEEPER_RUN_ID": run.id,
         "CRONKEEPER_FIRE_TIME": rfc3339(run.key.fire_ms),
         "CRONKEEPER_ATTEMPT": str(run.key.attempt),
-        "CRONKEEPER_SHARD": str(run.key.task.shard),
+        "CRONKEEPER_SHARD": "0" if run.key.task.of_node else str(run.key.task.shard),
         "CRONKEEPER_SHARDS": str(item.view.spec.shards),
         "CRONKEEPER_WORKER": run.worker,
         "CRONKEEPER_FENCE": str(run.fence),

@@ -21,7 +21,7 @@ from cronkeeper.runtime.logs import setup_logs
 from cronkeeper.runtime.metrics import WorkerMetrics
 from cronkeeper.store import open_store
 from cronkeeper.wire.task import Verifier
-from cronkeeper_worker import node_files, run_files
+from cronkeeper_worker import node_files, node_start, run_files
 from cronkeeper_worker.artifacts import ArtifactCache
 from cronkeeper_worker.engine import Engine
 from cronkeeper_worker.engine_parts import Parts
@@ -31,7 +31,7 @@ from cronkeeper_worker.order_maker import NodeOrders
 from cronkeeper_worker.orders import Ended, Expired, RunnerEvent, SpawnFailed, Started
 from cronkeeper_worker.reporter import Reporter
 from cronkeeper_worker.runner_client import RunnerClient
-from cronkeeper_worker.tasks import install_sound
+from cronkeeper_worker.tasks import Here, install_sound
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,8 @@ class StandIn:
         """Decide and start what is due; stay a little, to write down and report what ends soon."""
         state_dir = str(self._config.state_dir)
         verifier = Verifier([bytes.fromhex(key) for key in self._config.verify_keys])
-        self._engine.install(install_sound(self._journal.tasks(), verifier))
+        here = Here(self._name, node_start.note(self._config.state_dir))
+        self._engine.install(install_sound(self._journal.tasks(), verifier, here))
         self._runner.ensure()
         self._engine.resume(
             self._journal.open_entries(), lambda key: os.path.isdir(run_files.run_folder(state_dir, str(key)))

@@ -21,6 +21,14 @@ class BadTaskError(CronkeeperError):
     """The task is signed, but this node cannot read it (a schedule of a newer version, a shard too many)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Here:
+    """The node that tasks are installed on: its worker, and when it was started (epoch milliseconds, UTC)."""
+
+    worker: str
+    started_ms: int
+
+
 @dataclass(slots=True)
 class Installed:
     """One installed task. Owned by the engine's thread; nothing else touches it."""
@@ -45,16 +53,16 @@ class Installed:
         return [*self.active, *self.foreign]
 
 
-def install(row: TaskRow, verifier: Verifier) -> Installed:
-    """Verify and parse a journal row.
+def install(row: TaskRow, verifier: Verifier, here: Here) -> Installed:
+    """Verify and parse a journal row, for this node.
 
     Raises SignatureError or WireFormatError (never run it) or BadTaskError (signed, but not understood here).
     """
     task = verifier.open(row.envelope, job_id=row.task.job_id)
-    if row.task.shard >= task.spec.shards:
-        raise BadTaskError(f"task {row.task}: the job has {task.spec.shards} shards only")
+    if not task.spec.has_shard(row.task.shard, here.worker):
+        raise BadTaskError(f"task {row.task}: the job has no such shard for {here.worker}")
     try:
-        schedule = task.spec.parsed_schedule()
+        schedule = task.spec.parsed_schedule().on_node(here.started_ms)
     except ValueError as exc:
         raise BadTaskError(f"task {row.task}: {exc}") from exc
     view = TaskView(row.task, task.spec, schedule, task.state, max(row.cursor_ms, task.effective_from_ms))
@@ -62,12 +70,12 @@ def install(row: TaskRow, verifier: Verifier) -> Installed:
     return Installed(view, row.generation, row.fence, next_ms)
 
 
-def install_sound(rows: Iterable[TaskRow], verifier: Verifier) -> list[Installed]:
+def install_sound(rows: Iterable[TaskRow], verifier: Verifier, here: Here) -> list[Installed]:
     """Install what the journal holds; a bad task is told, and never stops the others."""
     items = []
     for row in rows:
         try:
-            items.append(install(row, verifier))
+            items.append(install(row, verifier, here))
         except CronkeeperError as exc:
             facts = {"event": "task.refused", "task": str(row.task), "error": str(exc)}
             log.error("a task is refused", extra=facts)

@@ -26,7 +26,7 @@ BUCKETS = tuple(f"{n:02x}" for n in range(256))
 #: Folders whose buckets exist from the start; those of `/assign` and `/owned` come when they are needed.
 BUCKETED = (TASKS, CLAIMS, QUEUE)
 
-_CLAIM = re.compile(r"([0-9]{1,18}\.[0-9]{1,4})@([0-9]{1,15})(?:-([1-9][0-9]{0,4}))?", re.ASCII)
+_CLAIM = re.compile(r"([0-9]{1,18}\.[0-9]{1,10})@([0-9]{1,15})(?:-([1-9][0-9]{0,4}))?", re.ASCII)
 _CANDIDATE = re.compile(r"([0-9a-f]{32})-candidate-([0-9]{10})", re.ASCII)
 
 

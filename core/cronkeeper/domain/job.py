@@ -19,13 +19,13 @@ from cronkeeper.domain.calendars import (
     calendar_to_dict,
     closures,
 )
-from cronkeeper.domain.ids import TaskId
+from cronkeeper.domain.ids import TaskId, node_shard
 from cronkeeper.domain.instants import parse_rfc3339, rfc3339
 from cronkeeper.domain.labels import Selector, parse_selector
 from cronkeeper.domain.named_calendars import Dates, dates_from_dict, dates_to_dict
 from cronkeeper.domain.retry import Retry
 from cronkeeper.domain.run import RunState
-from cronkeeper.domain.schedule import Dst, Fold, Gap, Schedule, parse_schedule
+from cronkeeper.domain.schedule import Dst, Fold, Gap, Schedule, is_reboot, parse_schedule
 
 DEFAULT_NAMESPACE = "default"
 DEFAULT_GRACE_S = 3600
@@ -168,6 +168,15 @@ class JobSpec:
         return closures(self.calendar, self.holiday_dates, self.blackouts, self.named_dates)
 
     @property
+    def at_reboot(self) -> bool:
+        """Whether it runs at each start of each node that fits, so that each node has a task of its own."""
+        return is_reboot(self.schedule)
+
+    def has_shard(self, shard: int, worker: str) -> bool:
+        """Say whether the worker may have this shard of the job."""
+        return shard == node_shard(worker) if self.at_reboot else shard < self.shards
+
+    @property
     def seed(self) -> str:
         """What `H` is resolved for."""
         return f"{self.namespace}/{self.name}" if self.name is not None else self.spread
@@ -231,8 +240,8 @@ class Job:
     last_run: LastRun | None = None
 
     def tasks(self) -> list[TaskId]:
-        """Return the job's tasks, one for each shard."""
-        return [TaskId(self.id, shard) for shard in range(self.spec.shards)]
+        """Return the job's tasks, one for each shard. Those that nodes have of `@reboot` are not known to the job."""
+        return [TaskId(self.id, shard) for shard in range(0 if self.spec.at_reboot else self.spec.shards)]
 
 
 def status_of(state: JobState, last_run: LastRun | None, *, unsuccessful: frozenset[RunState]) -> JobStatus:
@@ -253,6 +262,13 @@ def next_fire(spec: JobSpec, after_ms: int) -> int | None:
     if found is None or (spec.ends_at_ms is not None and found >= spec.ends_at_ms):
         return None
     return found
+
+
+def may_fire(spec: JobSpec, after_ms: int) -> bool:
+    """Say whether anything can be due after that instant; of `@reboot` that is all that can be said."""
+    if spec.at_reboot:
+        return spec.ends_at_ms is None or spec.ends_at_ms > after_ms
+    return next_fire(spec, after_ms) is not None
 
 
 def spec_to_dict(spec: JobSpec) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import heapq
 import re
 import zoneinfo
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
@@ -21,15 +21,18 @@ from zoneinfo import ZoneInfo
 from cronkeeper.domain import walk
 from cronkeeper.domain.calendars import Closures, OnExcluded
 from cronkeeper.domain.cronfields import CronFields, ScheduleError, parse_fields
+from cronkeeper.domain.durations import every_s
 from cronkeeper.domain.instants import from_ms, parse_rfc3339, rfc3339, to_ms
 from cronkeeper.domain.words import cron_words, duration_words
 
 #: How far ahead the next fire is searched: across the year 2100, a 29 February on a given weekday is 40 years away.
 HORIZON = timedelta(days=366 * 41)
-MIN_EVERY_S, MAX_EVERY_S = 1, 366 * 86_400
 #: Several schedules of one job stand in one text, with `; ` between them.
 MAX_SCHEDULES = 16
 MAX_SCHEDULE_LENGTH = 2000
+
+#: Once at each start of each node that the job's selector fits: due at instants that only the node itself knows.
+REBOOT = "@reboot"
 
 _NICKNAMES = {
     "@yearly": "0 0 1 1 *",
@@ -42,7 +45,6 @@ _NICKNAMES = {
 }
 _PART = re.compile(r";(?=[ \t]|$)", re.ASCII)
 _LAST_MS = to_ms(datetime(8990, 1, 1, tzinfo=UTC))
-_EVERY = re.compile(r"(?=\d)((?P<d>\d{1,4})d)?((?P<h>\d{1,5})h)?((?P<m>\d{1,6})m)?((?P<s>\d{1,8})s)?", re.ASCII)
 
 
 class Gap(StrEnum):
@@ -72,6 +74,7 @@ class Kind(StrEnum):
     CRON = "cron"
     EVERY = "every"
     AT = "at"
+    REBOOT = "reboot"
     SEVERAL = "several"
 
 
@@ -87,7 +90,7 @@ class Schedule:
     fields: CronFields | None = None
     #: For `@every`: the interval in seconds, counted from 1970-01-01T00:00:00Z: no restart or failover shifts it.
     every_s: int = 0
-    #: For `@at`.
+    #: For `@at`; and for `@reboot`, on a node alone: when it was started. 0 is never.
     at_ms: int = 0
     #: For several schedules in one: each of them. An instant at which two of them meet is one fire time.
     parts: tuple[Schedule, ...] = ()
@@ -109,6 +112,14 @@ class Schedule:
         """The instant of the last fire for one that consists of `@at` only; None for all others."""
         ends = [part.at_ms for part in self.single if part.kind is Kind.AT]
         return max(ends) if len(ends) == len(self.single) else None
+
+    def on_node(self, started_ms: int) -> Schedule:
+        """Return the schedule as it is on a node that was started at that instant: there `@reboot` is due then."""
+        return replace(self, at_ms=started_ms) if self.kind is Kind.REBOOT else self
+
+    def is_past_start(self, fire_ms: int) -> bool:
+        """Say whether a fire of `@reboot` belongs to an earlier start of the node: its work is the present start's."""
+        return self.kind is Kind.REBOOT and fire_ms < self.at_ms
 
     def fire_times(self, after_ms: int, until_ms: int, *, limit: int = 100) -> list[int]:
         """Return the fire times in (after, until], oldest first.
@@ -153,6 +164,8 @@ class Schedule:
         match self.kind:
             case Kind.AT:
                 return f"Once, at {rfc3339(self.at_ms)}"
+            case Kind.REBOOT:
+                return "At each start of each node that fits"
             case Kind.EVERY:
                 return f"Every {duration_words(self.every_s)}, counted from midnight UTC on 1 January 1970"
             case Kind.CRON:
@@ -185,7 +198,7 @@ class Schedule:
     def _open_after(self, after_ms: int) -> Iterator[int]:
         """Yield fire times after an instant (and perhaps the same one twice), as if there were no blackout."""
         match self.kind:
-            case Kind.AT:
+            case Kind.AT | Kind.REBOOT:
                 if self.at_ms > after_ms and self._allows(self.at_ms):
                     yield self.at_ms
             case Kind.EVERY:
@@ -240,7 +253,7 @@ def parse_schedule(
     text: str, timezone: str = "UTC", dst: Dst = Dst(), *, seed: str = "", closures: Closures | None = None
 ) -> Schedule:
     """Read five fields, six with seconds first, `@hourly` and friends, `@every 90s` or `@at 2027-01-01T00:00:00Z`; or
-    several of these, with `; ` between them.
+    several of these, with `; ` between them; or `@reboot` alone.
 
     `seed` is the name that `H` is resolved for. Raises ScheduleError (position, message, hint) for the text; ValueError
     for the zone.
@@ -266,6 +279,8 @@ def _parse_schedule(text: str, timezone: str, dst: Dst, seed: str, closures: Clo
         except ScheduleError as exc:
             raise ScheduleError(exc.message, start + exc.position, exc.hint) from exc
         start = end + 1
+    if any(part.kind is Kind.REBOOT for part in parts):
+        raise ScheduleError(f"{REBOOT} stands alone", text.lower().index(REBOOT), "make two jobs of it")
     return Schedule("; ".join(part.text for part in parts), timezone, Kind.SEVERAL, dst, parts=tuple(parts))
 
 
@@ -287,27 +302,28 @@ def _parse_named(text: str, timezone: str, dst: Dst, closures: Closures | None) 
     name = word.lower()
     if name in _NICKNAMES and not rest:
         return Schedule(name, timezone, Kind.CRON, dst, fields=parse_fields(_NICKNAMES[name]), closures=closures)
-    if name in ("@every", "@at") and closures is not None and closures.on_excluded is not OnExcluded.SKIP:
+    if name in ("@every", "@at", REBOOT) and closures is not None and closures.on_excluded is not OnExcluded.SKIP:
         raise ScheduleError(f"{name} cannot be moved to another day by a calendar", 0, "make calendar.on_excluded skip")
     if name == "@every":
-        return Schedule(text, timezone, Kind.EVERY, dst, every_s=_every_s(rest.strip()), closures=closures)
+        return Schedule(text, timezone, Kind.EVERY, dst, every_s=every_s(rest.strip()), closures=closures)
     if name == "@at":
         try:
             return Schedule(text, timezone, Kind.AT, dst, at_ms=parse_rfc3339(rest.strip()), closures=closures)
         except ValueError as exc:
             raise ScheduleError(f"@at: {exc}", 4, "write @at 2027-01-01T00:00:00Z") from exc
-    if name == "@reboot":
-        raise ScheduleError(
-            "@reboot is not supported: a job belongs to the fleet, not to one machine's start",
-            0,
-            "keep it in that machine's own crontab, or make a systemd unit",
-        )
-    close = difflib.get_close_matches(name, [*_NICKNAMES, "@every", "@at"], n=1)
+    if name == REBOOT and not rest:
+        return Schedule(name, timezone, Kind.REBOOT, dst, closures=closures)
+    close = difflib.get_close_matches(name, [*_NICKNAMES, "@every", "@at", REBOOT], n=1)
     raise ScheduleError(
         f"{word[:20]!r} is not a schedule",
         0,
-        f"did you mean {close[0]}?" if close else f"known are {', '.join(_NICKNAMES)}, @every, @at",
+        f"did you mean {close[0]}?" if close else f"known are {', '.join(_NICKNAMES)}, @every, @at, @reboot",
     )
+
+
+def is_reboot(text: str) -> bool:
+    """Say whether the schedule is `@reboot`. For a text that need not be a schedule at all."""
+    return text.strip(" \t").lower() == REBOOT
 
 
 @lru_cache(maxsize=1024)
@@ -363,7 +379,9 @@ def notes(schedule: Schedule, after_ms: int) -> list[str]:
         for part in schedule.single
         if part.fields is not None and part.fields.spread
     ]
-    if schedule.next_fire(after_ms) is None:
+    if schedule.kind is Kind.REBOOT:
+        found.append("It is due at each start of each node that fits: no fire time is known beforehand.")
+    elif schedule.next_fire(after_ms) is None:
         found.append("It has no fire in the future.")
     return found
 
@@ -374,18 +392,6 @@ def _stop_ms(after_ms: int) -> int:
 
 def _either(local_s: int, zone: ZoneInfo) -> Iterator[int]:
     return walk.instants([local_s], zone, skip_gap=False, first=True, second=False, longest_gap_s=10**9)
-
-
-def _every_s(text: str) -> int:
-    match = _EVERY.fullmatch(text)
-    if match is None:
-        raise ScheduleError(
-            f"@every: {text[:20]!r} is not a duration", 7, "write @every 30s, @every 5m or @every 1h30m"
-        )
-    total = sum(int(match[unit] or 0) * size for unit, size in (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)))
-    if not MIN_EVERY_S <= total <= MAX_EVERY_S:
-        raise ScheduleError(f"@every: {text} is out of bounds", 7, "write a duration from 1s to 366d")
-    return total
 
 
 def _offset_s(zone: ZoneInfo, ms: int) -> int:

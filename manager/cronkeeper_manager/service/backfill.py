@@ -63,6 +63,8 @@ class Backfill:
 def faults_of(wish: Wish, spec: JobSpec) -> list[FieldError]:
     """Return what is wrong with the wish, but for the number of runs."""
     found = []
+    if spec.at_reboot:
+        found.append(FieldError("schedule", "starts of nodes cannot be caught up with", "use run: POST /jobs/{id}/run"))
     if wish.to_ms <= wish.from_ms:
         found.append(FieldError("to", "is not after from", "the range is from (included) to (excluded)"))
     if wish.max_parallel > 1 and spec.concurrency is not Concurrency.ALLOW:

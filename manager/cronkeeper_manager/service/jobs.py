@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
-from cronkeeper.domain.job import Job, JobSpec, JobState, next_fire
+from cronkeeper.domain.job import Job, JobSpec, JobState, may_fire
 from cronkeeper.errors import (
     ConflictError,
     CronkeeperError,
@@ -120,7 +120,7 @@ class Jobs:
         def decide_one(old: Job) -> Job | None:
             if old.state is JobState.ACTIVE:
                 return None
-            if next_fire(old.spec, self._clock.now_ms()) is None:
+            if not may_fire(old.spec, self._clock.now_ms()):
                 raise ConflictError(f"job {job_id} has no fire time left; change its schedule first")
             return self._next_generation(old, state=JobState.ACTIVE)
 
@@ -278,7 +278,7 @@ class Jobs:
             task
             for job in jobs
             if before is not None and job.id in before
-            for task in before[job.id].tasks()[job.spec.shards :]
+            for task in before[job.id].tasks()[len(job.tasks()) :]
         ]
         if gone:
             self._news.drop(gone)

@@ -291,5 +291,5 @@ class Forecasts:
             after = page[-1].id
             for job in page:
                 tasks = job.spec.shards if worker is None else shards[job.id]
-                if job.state is JobState.ACTIVE and tasks:
+                if job.state is JobState.ACTIVE and tasks and not job.spec.at_reboot:
                     yield Part(job.spec, tasks, took.get(job.id))

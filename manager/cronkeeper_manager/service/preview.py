@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from cronkeeper.domain.calendars import OnExcluded, known_until
 from cronkeeper.domain.instants import MAX_MS, rfc3339
-from cronkeeper.domain.job import JobSpec, JobState
+from cronkeeper.domain.job import JobSpec, JobState, may_fire
 from cronkeeper.domain.schedule import notes
 
 MAX_COUNT = 1000
@@ -31,7 +31,7 @@ def forecast(spec: JobSpec, *, after_ms: int, count: int, state: JobState = JobS
     times: tuple[int, ...] = ()
     if state is JobState.ACTIVE:
         times = upcoming(spec, after_ms=after_ms, count=count)
-        if not times and not any("no fire" in note for note in told):
+        if not may_fire(spec, after_ms) and not any("no fire" in note for note in told):
             told.append("There is no fire time left between starts_at and ends_at.")
     else:
         told.append(f"The job is {state.value}: it does not fire.")

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from cronkeeper.domain.cronfields import ScheduleError
-from cronkeeper.domain.job import Delivery, JobSpec, JobType, OnWorkerLoss, next_fire, spec_to_dict
+from cronkeeper.domain.job import Delivery, JobSpec, JobType, OnWorkerLoss, may_fire, spec_to_dict
 from cronkeeper.domain.labels import check_labels, parse_selector
 from cronkeeper.domain.schedule import load_zone, parse_schedule
 from cronkeeper.domain.scope import NAMESPACE, Scope
@@ -54,6 +54,8 @@ def check_spec(
         faults += more
     elif not named & {"schedule", "timezone", "starts_at", "ends_at"}:
         faults += _no_fire_left(spec, now_ms, before)
+    if spec.at_reboot and spec.shards > 1:
+        faults.append(FieldError("shards", "each node has one task of @reboot", "leave it out, or make several jobs"))
     if spec.retry.max_backoff_s < spec.retry.backoff_s:
         faults.append(
             FieldError("retry.max_backoff_s", "is less than backoff_s", f"write {spec.retry.backoff_s} or more")
@@ -287,7 +289,7 @@ def _no_fire_left(spec: JobSpec, now_ms: int, before: JobSpec | None) -> list[Fi
     """A job that can never fire is a mistake; one whose last fire has passed may still be edited."""
     if before is not None and before.timing == spec.timing:
         return []
-    if next_fire(spec, now_ms) is not None:
+    if may_fire(spec, now_ms):
         return []
     windowed = spec.starts_at_ms is not None or spec.ends_at_ms is not None
     where = " between starts_at and ends_at" if windowed else " in the future"

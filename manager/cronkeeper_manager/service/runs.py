@@ -7,7 +7,7 @@ import secrets
 import threading
 from collections.abc import Iterator, Sequence
 
-from cronkeeper.domain.ids import RunKey, TaskId
+from cronkeeper.domain.ids import RunKey, TaskId, node_shard
 from cronkeeper.domain.job import Job, JobState
 from cronkeeper.domain.run import ACTIVE, Run, RunState, Trigger
 from cronkeeper.domain.schedule import Kind
@@ -38,18 +38,20 @@ class Runs:
     ) -> list[Run]:
         """Ask for a run of each shard (or of one) and return the pending rows. A paused job may be run, too.
 
+        Of `@reboot` each node that has it runs it.
+
         Raises NotFoundError, ConflictError (a finished job), ValidationFailedError (no such shard) or StaleWriteError
         (another server has taken the request over).
         """
         job = self._store.jobs.get(job_id)
         if job.state is JobState.FINISHED:
             raise ConflictError(f"job {job_id} is finished; resume it before you run it")
-        if shard is not None and shard >= job.spec.shards:
+        tasks = self._tasks_of_nodes(job) if job.spec.at_reboot else job.tasks()
+        if shard is not None and TaskId(job.id, shard) not in tasks:
             raise ValidationFailedError(
                 [FieldError("shard", f"the job has no shard {shard}", f"write 0 to {job.spec.shards - 1}")]
             )
-        shards = range(job.spec.shards) if shard is None else [shard]
-        found = self._request(job, [TaskId(job.id, number) for number in shards], request)
+        found = self._request(job, [task for task in tasks if shard in (None, task.shard)], request)
         self._news.enqueue([QueuedRun(run.key, caller.name) for run in found])
         log.info("a run was asked for", extra={"event": "run.requested", "job": job.id, "by": caller.name})
         return found
@@ -119,6 +121,13 @@ class Runs:
             return self._store.runs.get(key).state
         except NotFoundError:  # purged meanwhile: there is nothing to wait for
             return None
+
+    def _tasks_of_nodes(self, job: Job) -> list[TaskId]:
+        """Return the tasks that nodes have of `@reboot`. Raises ConflictError when no node has one."""
+        nodes = self._store.assignments.workers_of([job.id]).get(job.id, [])
+        if not nodes:
+            raise ConflictError(f"no node has job {job.id} now; run it once one that fits is there")
+        return [TaskId(job.id, node_shard(node)) for node in nodes]
 
     def _request(self, job: Job, tasks: Sequence[TaskId], request: RequestKey | None) -> list[Run]:
         """Insert pending rows, all or none, at the first millisecond from now on that is free for all of them."""

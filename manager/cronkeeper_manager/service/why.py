@@ -14,6 +14,8 @@ from cronkeeper.runtime.clock import Clock
 from cronkeeper_manager.auditor import MissReason, Outcome, Span, known_outcome, settle_delay_ms, spans
 from cronkeeper_manager.service.why_words import ADVICE
 
+#: True of a job whose schedule is over, and of one whose fires no clock tells.
+_NONE_FOLLOWS = "No fire follows that is known beforehand."
 #: Of a job with several shards the worst is told.
 _WORST = (Outcome.MISSED, Outcome.PENDING, Outcome.SKIPPED, Outcome.RUN)
 
@@ -152,10 +154,14 @@ def _of_shards(alike: Sequence[int], count: int) -> str:
 def _nothing_due(place: Place, records: Records) -> _Told:
     if records.runs:
         newest = max(records.runs, key=lambda run: run.key.attempt)
-        how = "a run on demand" if newest.trigger is Trigger.MANUAL else "a run that no version of the job asked for"
+        how = "a run that no version of the job asked for"
+        if newest.trigger is Trigger.MANUAL:
+            how = "a run on demand"
+        elif newest.key.task.of_node:
+            how = f"the start of node {newest.worker}"
         said = f"Nothing was due then; this is {how}: {newest.state}."
         return _Told(Outcome.RUN, None, said)
-    later = "No fire follows." if place.next_ms is None else f"The next is due at {rfc3339(place.next_ms)}."
+    later = _NONE_FOLLOWS if place.next_ms is None else f"The next is due at {rfc3339(place.next_ms)}."
     if place.idle is None:
         return _Told(Outcome.PENDING, None, f"Nothing was due then, and nothing before. {later}")
     reason, said = place.idle
