@@ -304,6 +304,20 @@ def test_fires_that_are_caught_up_run_one_after_the_other(world: World, policy: 
         world.end(world.ordered()[-1])
 
 
+def test_fires_of_another_node_hold_up_nothing_that_waits_behind_them(make: Callable[..., World]) -> None:
+    theirs, ours = make("w1"), make("w2")
+    for node in (theirs, ours):
+        node.give(spec(concurrency=Concurrency.FORBID, misfire=Misfire.ALL))
+    for _ in range(3):
+        theirs.pass_minutes(1)
+        theirs.end(theirs.ordered()[-1])
+    # The other one is gone for two minutes, and we did not know that it had decided the three before.
+    ours.pass_minutes(2)
+    assert [RunKey.parse(run_id).fire_ms for run_id in ours.ordered()] == [ours.clock.now_ms() - MINUTE]
+    ours.end(ours.ordered()[-1])
+    assert [RunKey.parse(run_id).fire_ms for run_id in ours.ordered()[1:]] == [ours.clock.now_ms()]
+
+
 def test_replace_ends_the_old_run_first(world: World) -> None:
     world.give(spec(concurrency=Concurrency.REPLACE))
     world.pass_minutes(1)

@@ -65,7 +65,18 @@ class Starter:
         self.launch(list(fresh.values()))
 
     def launch(self, entries: Sequence[Entry]) -> None:
-        """Claim and start decided runs: one claim for all of them."""
+        """Claim and start decided runs: one claim for all of them.
+
+        A claim that is refused holds up nobody: what waits behind it goes at once, not at the next look. By then the
+        next fire would be due, and be skipped for an overlap with a run that there never was.
+        """
+        while entries:
+            refused = self._launch(entries)
+            now_ms = self._parts.clock.now_ms()
+            entries = [entry for item in refused for entry in self.take_ready(item, now_ms)]
+
+    def _launch(self, entries: Sequence[Entry]) -> list[Installed]:
+        """Claim and start; return the tasks of which a claim was refused."""
         able: list[tuple[Installed, Entry]] = []
         for entry in entries:
             item = self._board.tasks.get(entry.run.key.task)
@@ -83,6 +94,8 @@ class Starter:
         answers = claim_runs(self._parts, able)
         orders = [self._on_answer(item, entry, *answers[entry.run.key]) for item, entry in able]
         self._order([order for order in orders if order is not None])
+        refused = [item for item, entry in able if answers[entry.run.key][0] is Outcome.REFUSED]
+        return list({item.id: item for item in refused}.values())
 
     def skip(self, entry: Entry, reason: Reason) -> None:
         run = entry.run.evolve(state=advance(RunState.PENDING, RunEvent.SKIP), reason=reason)
