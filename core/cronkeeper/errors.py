@@ -48,6 +48,10 @@ class StaleWriteError(CronkeeperError):
     """Somebody else changed the row or znode first. Read again and decide again."""
 
 
+class StaleCopyError(StaleWriteError):
+    """What was copied into a job is not what there is any more. Copy it again."""
+
+
 class FencedError(CronkeeperError):
     """A newer leader, worker session or generation exists. Stop writing."""
 

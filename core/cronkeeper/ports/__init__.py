@@ -23,6 +23,7 @@ from cronkeeper.ports.access import (
 )
 from cronkeeper.ports.audit import AuditMark, AuditStore, Fate, Fire, JobVersion, Missed
 from cronkeeper.ports.blobs import BlobInfo, BlobStore
+from cronkeeper.ports.calendars import CalendarStore
 from cronkeeper.ports.coordinator import Coordinator, Leadership
 from cronkeeper.ports.fleet import (
     AssignmentStore,
@@ -45,6 +46,7 @@ __all__ = [
     "Beat",
     "BlobInfo",
     "BlobStore",
+    "CalendarStore",
     "Coordinator",
     "Cordon",
     "CordonStore",

@@ -25,6 +25,9 @@ class JobQuery:
     labels: tuple[tuple[str, str], ...] = ()
     #: Only jobs of these namespaces; None: of any.
     within: frozenset[str] | None = None
+    #: Only jobs that name this calendar; with a digest, only those whose copy of it has another one.
+    calendar: str | None = None
+    outdated: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from cronkeeper.ports.access import EventStore, IdempotencyStore, TokenStore
 from cronkeeper.ports.audit import AuditStore
+from cronkeeper.ports.calendars import CalendarStore
 from cronkeeper.ports.fleet import AssignmentStore, CordonStore, LeaseStore, MoveRequestStore, TermStore
 from cronkeeper.ports.ledger import JobStore, RunStore
 
@@ -24,6 +25,7 @@ class Store(Protocol):
     idempotency: IdempotencyStore
     events: EventStore
     audit: AuditStore
+    calendars: CalendarStore
 
     def ping(self) -> None:
         """One cheap round trip. Raises UnavailableError."""

@@ -15,6 +15,7 @@ from cronkeeper.domain.run import UNSUCCESSFUL
 from cronkeeper.errors import ConflictError, NotFoundError, StaleWriteError, WireFormatError
 from cronkeeper.ports import JobQuery, NewJob, PlanRow
 from cronkeeper.store import job_rows, schema
+from cronkeeper.store.calendars import forget_uses, names_calendar, write_uses
 from cronkeeper.store.flavour import chunks, names, slices
 from cronkeeper.store.notes import note_saved
 from cronkeeper.store.session import Database
@@ -107,6 +108,7 @@ class SqlJobStore:
         def body(conn: Connection) -> bool:
             for table in (_labels, _heads, schema.job_history):
                 conn.execute(table.delete().where(table.c.job_id == job_id))
+            forget_uses(conn, [job_id])
             return conn.execute(_jobs.delete().where(_jobs.c.id == job_id)).rowcount == 1
 
         def landed(conn: Connection) -> bool:
@@ -202,6 +204,7 @@ class SqlJobStore:
                     f"job {stale[0]} is at generation {stored[stale[0]]}, not {expected[stale[0]]} any more"
                 )
             conn.execute(_labels.delete().where(_labels.c.job_id.in_(some)))
+            forget_uses(conn, some)
         self._write(conn, [job for job, _ in changed])
 
     def _write(self, conn: Connection, jobs: Sequence[Job]) -> None:
@@ -212,6 +215,7 @@ class SqlJobStore:
             flavour.insert(conn, _jobs, job_rows.COLUMNS, rows, end)
         for rows in chunks([row for job in jobs for row in job_rows.label_rows(job)]):
             flavour.insert(conn, _labels, ("job_id", "key", "value"), rows)
+        write_uses(conn, flavour, jobs)
         self._remember(conn, [job.id for job in jobs])
 
     def _remember(self, conn: Connection, job_ids: Sequence[int]) -> None:
@@ -262,6 +266,8 @@ def _filtered(query: JobQuery) -> Select[Any]:
     if query.q:
         # Both sides are case-folded already, and instr knows no wildcards that would need escaping.
         selected = selected.where(func.instr(_jobs.c.search, query.q.casefold()) > 0)
+    if query.calendar is not None:
+        selected = selected.where(names_calendar(_jobs.c.id, query.namespace, query.calendar, query.outdated))
     for key, value in query.labels:
         has = and_(_labels.c.job_id == _jobs.c.id, _labels.c.key == key, _labels.c.value == value)
         selected = selected.where(exists().where(has))

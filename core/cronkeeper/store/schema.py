@@ -271,6 +271,36 @@ job_history = Table(
     **_TABLE_OPTIONS,
 )
 
+#: Days that jobs share by a name.
+calendars = Table(
+    "calendars",
+    metadata,
+    Column("namespace", name_text(), primary_key=True),
+    Column("name", name_text(), primary_key=True),
+    Column("description", long_text(), nullable=False),
+    #: JSON: {"exclude": [days], "include": [days]}, and a digest of it.
+    Column("dates", long_text(), nullable=False),
+    Column("digest", ascii_text(32), nullable=False),
+    Column("generation", BigInteger, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("updated_ms", BigInteger, nullable=False),
+    #: Moved by each save of a job that names it.
+    Column("touched", BigInteger, nullable=False),
+    **_TABLE_OPTIONS,
+)
+
+#: Which jobs name which calendars, and the digest of their copies.
+job_calendars = Table(
+    "job_calendars",
+    metadata,
+    Column("job_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("name", name_text(), primary_key=True),
+    Column("namespace", name_text(), nullable=False),
+    Column("digest", ascii_text(32), nullable=False),
+    Index("job_calendars_by_name", "namespace", "name"),
+    **_TABLE_OPTIONS,
+)
+
 #: The auditor's word on fires that were due and have no row in the ledger.
 missed = Table(
     "missed",

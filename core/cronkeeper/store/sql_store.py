@@ -7,6 +7,7 @@ from sqlalchemy import Engine
 from cronkeeper.ports import (
     AssignmentStore,
     AuditStore,
+    CalendarStore,
     CordonStore,
     EventStore,
     IdempotencyStore,
@@ -19,6 +20,7 @@ from cronkeeper.ports import (
 )
 from cronkeeper.store.assignments import SqlAssignmentStore, SqlCordonStore, SqlMoveRequestStore
 from cronkeeper.store.audit import SqlAuditStore
+from cronkeeper.store.calendars import SqlCalendarStore
 from cronkeeper.store.jobs import SqlJobStore
 from cronkeeper.store.leases import SqlLeaseStore
 from cronkeeper.store.notes import SqlEventStore, SqlIdempotencyStore
@@ -44,6 +46,7 @@ class SqlStore:
         self.idempotency: IdempotencyStore = SqlIdempotencyStore(self._db)
         self.events: EventStore = SqlEventStore(self._db)
         self.audit: AuditStore = SqlAuditStore(self._db)
+        self.calendars: CalendarStore = SqlCalendarStore(self._db)
 
     def ping(self) -> None:
         self._db.read(lambda conn: conn.exec_driver_sql("SELECT 1").scalar_one())

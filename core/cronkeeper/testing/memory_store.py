@@ -5,6 +5,7 @@ from __future__ import annotations
 from cronkeeper.ports import (
     AssignmentStore,
     AuditStore,
+    CalendarStore,
     CordonStore,
     EventStore,
     IdempotencyStore,
@@ -17,6 +18,7 @@ from cronkeeper.ports import (
 )
 from cronkeeper.runtime.clock import Clock
 from cronkeeper.testing.memory_store_audit import MemoryAuditStore
+from cronkeeper.testing.memory_store_calendars import MemoryCalendarStore
 from cronkeeper.testing.memory_store_fleet import (
     MemoryAssignmentStore,
     MemoryCordonStore,
@@ -49,6 +51,7 @@ class MemoryStore:
         self.idempotency: IdempotencyStore = MemoryIdempotencyStore(self._memory)
         self.events: EventStore = MemoryEventStore(self._memory)
         self.audit: AuditStore = MemoryAuditStore(self._memory)
+        self.calendars: CalendarStore = MemoryCalendarStore(self._memory)
 
     def ping(self) -> None:
         with self._memory.call("ping"):

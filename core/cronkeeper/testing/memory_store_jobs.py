@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from cronkeeper.domain.job import Job, JobState, status_of
 from cronkeeper.domain.run import UNSUCCESSFUL
-from cronkeeper.errors import ConflictError, NotFoundError, StaleWriteError, WireFormatError
+from cronkeeper.errors import ConflictError, NotFoundError, StaleCopyError, StaleWriteError, WireFormatError
 from cronkeeper.ports import JobQuery, NewJob, PlanRow
-from cronkeeper.testing.memory_store_state import Memory
+from cronkeeper.testing.memory_store_state import Memory, uses_of
 
 
 class MemoryJobStore:
@@ -103,6 +103,7 @@ class MemoryJobStore:
         names = [(job.spec.namespace, job.spec.name) for job in jobs.values() if job.spec.name is not None]
         if len(names) != len(set(names)):
             raise ConflictError("the namespace has a job of that name already")
+        self._check_calendars([*(job for job, _ in changed), *inserted])
         self._memory.note_saved([(item.request, [str(job.id)]) for item, job in zip(new, inserted, strict=True)])
         self._memory.jobs = jobs
         for job_id in (*removed, *(job.id for job, _ in changed), *(job.id for job in inserted)):
@@ -110,6 +111,13 @@ class MemoryJobStore:
                 self._memory.remember(jobs[job_id])
         self._memory.last_job_id += len(new)
         return inserted
+
+    def _check_calendars(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            for name, digest in uses_of(job).items():
+                stored = self._memory.calendars.get((job.spec.namespace, name))
+                if job.state is not JobState.FINISHED and (stored is None or stored.dates.digest != digest):
+                    raise StaleCopyError(f"the calendar {name} of {job.spec.namespace} has changed, or is gone")
 
     def _finished(self, job: Job) -> Job:
         if job.state is JobState.FINISHED:
@@ -136,6 +144,8 @@ def _matches(job: Job, query: JobQuery) -> bool:
         query.namespace in (None, spec.namespace)
         and (query.within is None or spec.namespace in query.within)
         and query.q.casefold() in text
+        and (query.calendar is None or query.calendar in uses_of(job))
+        and not (query.calendar is not None and query.outdated and uses_of(job)[query.calendar] == query.outdated)
         and all(spec.labels.get(key) == value for key, value in query.labels)
         and query.status in (None, status_of(job.state, job.last_run, unsuccessful=UNSUCCESSFUL))
     )

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.job import Job, JobState, LastRun
+from cronkeeper.domain.named_calendars import NamedCalendar
 from cronkeeper.domain.placement import Assignment, WorkerInfo
 from cronkeeper.domain.run import Run, RunState
 from cronkeeper.errors import FencedError, StaleWriteError, UnavailableError
@@ -66,6 +67,7 @@ class Memory:
         self.versions: dict[tuple[int, int, JobState], JobVersion] = {}
         self.missed: dict[Fire, Missed] = {}
         self.audit_mark = AuditMark()
+        self.calendars: dict[tuple[str, str], NamedCalendar] = {}
         self._lock = threading.RLock()
         self._available = True
         self._faults: list[_Fault] = []
@@ -145,6 +147,13 @@ class Memory:
                     self._faults.remove(fault)
                 return fault
         return None
+
+
+def uses_of(job: Job) -> dict[str, str]:
+    """Return the calendars that a job names, with the digest of its copy of each."""
+    copies = job.spec.named_dates
+    named = () if job.spec.calendar is None else job.spec.calendar.named
+    return {name: copies[name].digest if name in copies else "" for name in named}
 
 
 def _order(key: RunKey) -> tuple[int, int, int]:
