@@ -257,6 +257,42 @@ class Applied(Shape):
     pruned: list[ChangeAnswer]
 
 
+class NamedCalendar(Shape):
+    namespace: str
+    name: str
+    description: str
+    exclude: list[str] = Field(description="In order; three days and more in a row are a range.")
+    include: list[str]
+    generation: int = Field(description="Grows with every change.")
+    created_at: Instant
+    updated_at: Instant
+
+
+class AffectedJob(Shape):
+    id: str
+    name: str | None
+    next_before: list[Instant]
+    next_after: list[Instant] = Field(description="Empty: the job would never fire again.")
+
+
+class CalendarChange(Shape):
+    calendar: NamedCalendar
+    dry_run: bool
+    created: bool
+    changed: int = Field(description="How many jobs were saved anew, or would be.")
+    remaining: int = Field(description="How many are left: the same request again goes on with them.")
+    jobs: list[AffectedJob] = Field(description="Up to 20 of them.")
+
+
+class CalendarRefresh(Shape):
+    dry_run: bool
+    looked: int = Field(description="How many jobs were looked at.")
+    changed: int = Field(description="How many of them were saved anew, or would be.")
+    jobs: list[AffectedJob] = Field(description="Up to 20 of them.")
+    left: list[str] = Field(description="Jobs that need years of a region that is known no longer.")
+    after: str | None = Field(description="Where the next page begins; null after the last.")
+
+
 class Health(Shape):
     status: str
 
@@ -293,6 +329,9 @@ COMPONENTS: tuple[type[BaseModel], ...] = (
     Token,
     NewToken,
     Applied,
+    NamedCalendar,
+    CalendarChange,
+    CalendarRefresh,
     Health,
     Problem,
 )

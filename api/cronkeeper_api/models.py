@@ -25,7 +25,7 @@ from cronkeeper.domain.job import (
     OnWorkerLoss,
 )
 from cronkeeper.domain.labels import KEY, VALUE
-from cronkeeper.domain.named_calendars import MAX_NAMED
+from cronkeeper.domain.named_calendars import MAX_DAYS, MAX_NAMED
 from cronkeeper.domain.schedule import MAX_SCHEDULE_LENGTH, MAX_SCHEDULES, Fold, Gap
 from cronkeeper.domain.scope import ALL, MAX_NAMESPACES
 from cronkeeper.ports import Role
@@ -85,6 +85,7 @@ Day = Annotated[
     AfterValidator(_day),
     WithJsonSchema({"type": "string", "format": "date"}),
 ]
+Span = Annotated[str, StringConstraints(max_length=21), WithJsonSchema({"type": "string", "maxLength": 21})]
 Schedule = Annotated[
     str,
     StringConstraints(min_length=1, max_length=MAX_SCHEDULE_LENGTH),
@@ -180,11 +181,11 @@ class CalendarInput(Model):
         default=OnExcluded.SKIP,
         description="What becomes of a fire on an excluded day: dropped, or moved to the next or previous allowed one.",
     )
-
-
     named: list[Annotated[str, StringConstraints(max_length=128)]] = Field(
         default=[], max_length=MAX_NAMED, description="Calendars of the job's namespace, by name (see /calendars)."
     )
+
+
 class BlackoutInput(Model):
     """A time in which nothing is due."""
 
@@ -319,6 +320,16 @@ class PlanInput(Model):
     lose: list[str] = Field(default=[], max_length=1000, description="Workers that die.")
     drain: list[str] = Field(default=[], max_length=1000, description="Workers that are drained.")
     add: list[NewWorkerInput] = Field(default=[], max_length=1000, description="Workers that join.")
+
+
+class NamedCalendarInput(Model):
+    """A calendar. Days are written as 2026-12-24, or 2026-12-24/2027-01-02 for all from the first to the last."""
+
+    description: Text = Field(default="", description="For people; may have several lines.")
+    exclude: list[Span] = Field(default=[], max_length=MAX_DAYS, description="Days on which jobs do not fire.")
+    include: list[Span] = Field(
+        default=[], max_length=MAX_DAYS, description="Days that are allowed although something excludes them."
+    )
 
 
 class TokenInput(Model):

@@ -22,7 +22,7 @@ from cronkeeper.errors import (
     UnknownOutcomeError,
     ValidationFailedError,
 )
-from cronkeeper_manager.service import NameTakenError, StaleJobError, TooLargeError
+from cronkeeper_manager.service import NameTakenError, StaleCalendarError, StaleJobError, TooLargeError
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +147,7 @@ def _of_ours(exc: CronkeeperError) -> ProblemError:
             return ProblemError("name-taken", str(exc), [FieldError("name", "is taken in this namespace")])
         case ConflictError():
             return ProblemError("conflict", str(exc))
-        case StaleJobError():
+        case StaleJobError() | StaleCalendarError():
             return ProblemError("stale", str(exc), extra={"generation": exc.generation})
         case StaleWriteError():
             return ProblemError("conflict", "it was changed at the same moment; try again")

@@ -11,11 +11,21 @@ from flask import Response
 from cronkeeper.domain.ids import RunKey
 from cronkeeper.domain.instants import rfc3339
 from cronkeeper.domain.job import Job, JobState, LastRun, next_fire, spec_to_dict, status_of
+from cronkeeper.domain.named_calendars import NamedCalendar
 from cronkeeper.domain.run import UNSUCCESSFUL, Run
 from cronkeeper.ports import Event, Missed, Token
 from cronkeeper_manager.fleet import MoveView, PlanView, WorkerView
 from cronkeeper_manager.service import Answer as WhyAnswer
-from cronkeeper_manager.service import Applied, Backfill, Change, FleetForecast, Forecast
+from cronkeeper_manager.service import (
+    Applied,
+    Backfill,
+    CalendarChange,
+    Change,
+    FleetForecast,
+    Forecast,
+    Refreshed,
+)
+from cronkeeper_manager.service.calendars import Affected
 from cronkeeper_manager.service.outlook import Bucket
 
 
@@ -190,6 +200,58 @@ def plan_json(found: PlanView) -> dict[str, Any]:
         **moves_json(found.moves),
         "unplaced": {str(task): why for task, why in found.unplaced.items()},
         "load": {worker: round(load, 3) for worker, load in found.load.items()},
+    }
+
+
+def calendar_json(item: NamedCalendar) -> dict[str, Any]:
+    """Return a named calendar."""
+    return {
+        "namespace": item.namespace,
+        "name": item.name,
+        "description": item.description,
+        "exclude": list(item.dates.exclude),
+        "include": list(item.dates.include),
+        "generation": item.generation,
+        "created_at": rfc3339(item.created_ms),
+        "updated_at": rfc3339(item.updated_ms),
+    }
+
+
+def calendar_etag(item: NamedCalendar) -> str:
+    """Return a calendar's ETag: one that was removed and made again is another."""
+    return f'"calendar-{item.created_ms}-{item.generation}"'
+
+
+def calendar_change_json(found: CalendarChange, *, dry_run: bool) -> dict[str, Any]:
+    """Return what became, or would become, of a calendar and of the jobs that name it."""
+    return {
+        "calendar": calendar_json(found.calendar),
+        "dry_run": dry_run,
+        "created": found.created,
+        "changed": found.changed,
+        "remaining": found.remaining,
+        "jobs": [_affected(job) for job in found.shown],
+    }
+
+
+def refreshed_json(found: Refreshed, *, dry_run: bool) -> dict[str, Any]:
+    """Return what a refresh did to a page of jobs."""
+    return {
+        "dry_run": dry_run,
+        "looked": found.looked,
+        "changed": found.changed,
+        "jobs": [_affected(job) for job in found.shown],
+        "left": [str(job_id) for job_id in found.left],
+        "after": None if found.after is None else str(found.after),
+    }
+
+
+def _affected(job: Affected) -> dict[str, Any]:
+    return {
+        "id": str(job.job_id),
+        "name": job.name,
+        "next_before": [rfc3339(ms) for ms in job.next_before],
+        "next_after": [rfc3339(ms) for ms in job.next_after],
     }
 
 

@@ -17,6 +17,7 @@ from cronkeeper_api.config import ApiConfig, read_signing_key
 from cronkeeper_api.metrics import ApiMetrics
 from cronkeeper_manager.fleet import Fleet
 from cronkeeper_manager.service import Answers, Artifacts, Backfills, Forecasts, Jobs, News, Policy, Runs, Tokens
+from cronkeeper_manager.service.calendars import Calendars
 from cronkeeper_manager.service.scoped import scoped
 
 log = logging.getLogger(__name__)
@@ -92,6 +93,7 @@ class Services:
     runs: Runs
     backfills: Backfills
     forecasts: Forecasts
+    calendars: Calendars
     answers: Answers
     tokens: Tokens
     fleet: Fleet
@@ -139,15 +141,17 @@ def assemble(
 
     def on(mine: Store, scope: Scope, views: Views) -> Services:
         # All use cases stand on `mine` alone: that is what keeps them within the caller's namespaces.
+        jobs = Jobs(mine, artifacts, signer, news, clock, policy)
         return Services(
             config=config,
             clock=clock,
             store=mine,
             coordinator=coordinator,
-            jobs=Jobs(mine, artifacts, signer, news, clock, policy),
+            jobs=jobs,
             runs=Runs(mine, news, clock),
             backfills=Backfills(mine, news, clock),
             forecasts=Forecasts(mine, clock),
+            calendars=Calendars(mine, jobs, clock),
             answers=Answers(mine, clock),
             tokens=Tokens(mine.tokens, clock),
             fleet=fleet.within(mine.jobs),

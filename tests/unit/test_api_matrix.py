@@ -53,6 +53,13 @@ class Town:
         for name in ("node-3", "node-7"):
             store.leases.beat(WorkerInfo(name, name), local_ms=NOON_MS)
         self.objects = {"job_id": self.job, "run_id": run["id"], "worker_id": "node-3", "token_id": "1"}
+        made = self.world.call(
+            "PUT", "/calendars/days?namespace=team-a", json={"description": CANARY, "exclude": ["2027-01-01"]}
+        )
+        assert made.status_code == 201
+        # So that it stays for everybody who tries to remove it.
+        self.world.call("PATCH", f"/jobs/{self.job}", json={"calendar": {"named": ["days"]}})
+        self.objects["name"] = "days"
         self.tokens = {
             (role, name): self.world.services.tokens.create(name=f"{role}-{name}", role=role, scope=scope)[1]
             for role, (name, scope) in product(Role, SCOPES.items())
@@ -65,6 +72,8 @@ class Town:
     def call(self, route: Route, role: Role, whose: str, **changes: Any) -> TestResponse:
         """Call a route with its example, on what is team-a's."""
         headers = {"Authorization": f"Bearer {self.tokens[role, whose]}"}
+        if "{" in route.path and any(param.name == "namespace" for param in route.params):
+            changes.setdefault("query_string", {"namespace": "team-a"})
         return self.world.call(
             route.method, _path(route, self.objects), role=None, headers=headers, **_body(route) | changes
         )
@@ -212,7 +221,8 @@ def test_a_job_cannot_be_moved_into_a_foreign_namespace(town: Town) -> None:
     assert absent.get_data(as_text=True).count("no-such") == 1
     both = town.world.services.tokens.create(name="both", role=Role.OPERATOR, scope=scope_of(["team-a", "team-b"]))[1]
     headers = {"Authorization": f"Bearer {both}"}
-    assert town.world.call("PATCH", path, role=None, headers=headers, json={"namespace": "team-b"}).status_code == 200
+    body = {"namespace": "team-b", "calendar": None}
+    assert town.world.call("PATCH", path, role=None, headers=headers, json=body).status_code == 200
 
 
 def test_apply_reaches_only_its_own_namespace(town: Town) -> None:
@@ -267,8 +277,13 @@ def test_only_what_is_declared_so_takes_a_token_of_some_namespaces() -> None:
     }
     fleet = {route.endpoint for route in GUARDED if "{" not in route.path and route.reach is Reach.NAMESPACES}
     # Without an id in the path nothing but `Call.services` keeps them within the caller's namespaces.
-    assert fleet == {"GET /jobs", "POST /jobs", "POST /preview", "POST /apply", "GET /forecast", "GET /events"}
-    assert all(route.path.startswith(("/jobs/{job_id}", "/runs/{run_id}")) for route in WITH_OBJECT)
+    assert fleet == {"GET /jobs", "POST /jobs", "POST /preview", "POST /apply", "GET /forecast", "GET /events"} | {
+        "GET /calendars",
+        "POST /calendars/refresh",
+    }
+    assert all(
+        route.path.startswith(("/jobs/{job_id}", "/runs/{run_id}", "/calendars/{name}")) for route in WITH_OBJECT
+    )
 
 
 @pytest.mark.parametrize("names", [[], ["*", "team-a"], ["Team"], [""], ["a,b"], ["a"] * 51, "team-a", None])

@@ -176,6 +176,35 @@ WORKER = {
 MOVES = {"moves": [{"task": "1/0", "from": "node-3", "to": "node-7", "reason": "reassign"}]}
 PLAN = {**MOVES, "unplaced": {"9/0": "no worker matches gpu"}, "load": {"node-7": 12.5}}
 
+CALENDAR_INPUT = {
+    "description": "Days on which the banks are closed.",
+    "exclude": ["2026-12-24/2026-12-26", "2027-01-01"],
+    "include": ["2026-12-27"],
+}
+CALENDAR = {
+    "namespace": "default",
+    "name": "bank-days",
+    **CALENDAR_INPUT,
+    "generation": 2,
+    "created_at": "2026-03-01T11:00:00Z",
+    "updated_at": "2026-03-01T12:00:00Z",
+}
+_AFFECTED = {
+    "id": "1",
+    "name": "listing",
+    "next_before": ["2026-12-24T09:00:00Z"],
+    "next_after": ["2026-12-27T09:00:00Z"],
+}
+CALENDAR_CHANGE = {
+    "calendar": CALENDAR,
+    "dry_run": False,
+    "created": False,
+    "changed": 1,
+    "remaining": 0,
+    "jobs": [_AFFECTED],
+}
+CALENDAR_REFRESH = {"dry_run": False, "looked": 210, "changed": 1, "jobs": [_AFFECTED], "left": [], "after": None}
+
 TOKEN = {
     "id": "2",
     "name": "ci",

@@ -44,6 +44,7 @@ _LIMIT = Param("limit", Type.INTEGER, "How many at most.", 1000, low=1, high=10_
         Param("q", Type.TEXT, "Part of the name, the executable or the description.", "", high=200),
         Param("namespace", Type.TEXT, "Only this namespace.", high=63),
         Param("label", Type.LABELS, "Only jobs with this label, written key=value; may be repeated.", ()),
+        Param("calendar", Type.TEXT, "Only jobs that name this calendar.", high=128),
     ),
     answers={200: Answer("A page of jobs.", "Job", [examples.JOB], headers=("Link",), many=True)},
 )
@@ -56,6 +57,7 @@ def list_jobs(call: Call) -> Response:
         q=call.query["q"],
         namespace=call.query["namespace"],
         labels=call.query["label"],
+        calendar=call.query["calendar"],
     )
     found = call.services.jobs.page(query)
     page = found[:limit]

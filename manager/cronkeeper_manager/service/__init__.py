@@ -7,6 +7,8 @@ is there, because the leader heals whatever it was not told. So a request is sav
 from cronkeeper_manager.service.apply import Applied, Change
 from cronkeeper_manager.service.artifacts import Artifacts, TooLargeError
 from cronkeeper_manager.service.backfill import Backfill, Backfills, Wish
+from cronkeeper_manager.service.calendar_rules import CalendarDraft
+from cronkeeper_manager.service.calendars import CalendarChange, Calendars, Refreshed, StaleCalendarError
 from cronkeeper_manager.service.jobs import Jobs, NameTakenError, StaleJobError
 from cronkeeper_manager.service.news import News
 from cronkeeper_manager.service.outlook import By, FleetForecast, Forecasts
@@ -24,6 +26,9 @@ __all__ = [
     "Backfill",
     "Backfills",
     "By",
+    "CalendarChange",
+    "CalendarDraft",
+    "Calendars",
     "Caller",
     "Change",
     "Draft",
@@ -34,7 +39,9 @@ __all__ = [
     "NameTakenError",
     "News",
     "Policy",
+    "Refreshed",
     "Runs",
+    "StaleCalendarError",
     "StaleJobError",
     "Tokens",
     "TooLargeError",

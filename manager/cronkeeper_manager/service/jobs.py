@@ -13,6 +13,7 @@ from cronkeeper.errors import (
     FieldError,
     NotFoundError,
     PermissionDeniedError,
+    StaleCopyError,
     StaleWriteError,
     ValidationFailedError,
 )
@@ -24,6 +25,7 @@ from cronkeeper_manager.service.apply import MAX_PAGE, Applied, Decided, check_n
 from cronkeeper_manager.service.artifacts import Artifacts, Pinned
 from cronkeeper_manager.service.gather import Gather
 from cronkeeper_manager.service.holiday_dates import settle, with_id
+from cronkeeper_manager.service.named_copies import NamedCopies
 from cronkeeper_manager.service.news import News
 from cronkeeper_manager.service.preview import Forecast, forecast
 from cronkeeper_manager.service.values import Caller, Draft, Policy
@@ -58,6 +60,7 @@ class Jobs:
         self._news = news
         self._clock = clock
         self._policy = policy
+        self._copies = NamedCopies(store)
         self._creations: Gather[NewJob, Job] = Gather(self._insert)
 
     def create(self, draft: Draft, caller: Caller, *, request: RequestKey | None = None) -> Job:
@@ -66,12 +69,7 @@ class Jobs:
         The job is saved once its row is committed; whether ZooKeeper could be told makes no difference to the answer.
         StaleWriteError when another server has taken the request over.
         """
-        pinned = self._checked(draft, caller)
-        self._artifacts.save(pinned)
-        try:
-            job = self._creations.submit(self._new(pinned.spec, request))
-        except ConflictError as exc:
-            raise NameTakenError(str(exc)) from exc
+        job = self._created(draft, caller, request)
         self._tell([job])
         log.info("a job was created", extra={"event": "job.created", "job": job.id, "by": caller.name})
         return job
@@ -103,6 +101,21 @@ class Jobs:
             return self._next_generation(old, spec=pinned.spec)
 
         return self._update(job_id, decide_one, expected, caller, "job.changed")
+
+    def renew(self, wanted: Sequence[tuple[Job, JobSpec]], caller: Caller) -> None:
+        """Save each job with this spec, which differs in what was copied for it alone, in one transaction.
+
+        Each is a new generation that takes effect from now on. Raises StaleWriteError, and then nothing is saved: a
+        job has changed, or what it copies has.
+        """
+        changed = [(self._next_generation(old, spec=spec), old) for old, spec in wanted]
+        self._store.jobs.save_many([], [(new, old.generation) for new, old in changed], [])
+        self._tell([new for new, _ in changed], {old.id: old for _, old in changed})
+        for new, _ in changed:
+            log.info(
+                "a job was changed",
+                extra={"event": "job.renewed", "job": new.id, "generation": new.generation, "by": caller.name},
+            )
 
     def pause(self, job_id: int, caller: Caller, expected: Expected = None) -> Job:
         """Stop the job from firing. Runs in progress go on. ConflictError for a finished job; safe to repeat."""
@@ -151,6 +164,7 @@ class Jobs:
 
     def preview(self, draft: Draft, caller: Caller, *, after_ms: int | None, count: int) -> Forecast:
         """Return what the draft would do, without saving anything. Raises as `create` does."""
+        (draft,) = self._copies.fill([draft])
         self._check(draft, caller, None)
         now_ms = self._clock.now_ms()
         spec = settle(draft.spec, None, now_ms=now_ms, job_id=None)
@@ -169,7 +183,7 @@ class Jobs:
         if faults := rules.check_scope(namespace, caller.scope):
             raise ValidationFailedError(faults)
         for _ in range(_TRIES):
-            decided = self._decide(drafts, caller, namespace, prune)
+            decided = self._decide(self._copies.fill(drafts), caller, namespace, prune)
             if dry_run:
                 return with_next(decided.applied, self._clock.now_ms())
             try:
@@ -180,7 +194,21 @@ class Jobs:
 
     # ------------------------------------------------------------------------------------------------- one job
 
+    def _created(self, draft: Draft, caller: Caller, request: RequestKey | None) -> Job:
+        """Insert the job; again from the start when a calendar that it names was changed meanwhile."""
+        for _ in range(_TRIES):
+            pinned = self._checked(draft, caller)
+            self._artifacts.save(pinned)
+            try:
+                return self._creations.submit(self._new(pinned.spec, request))
+            except StaleCopyError:
+                continue
+            except ConflictError as exc:
+                raise NameTakenError(str(exc)) from exc
+        raise ConflictError("the calendars that the job names are being changed at the same time; try again")
+
     def _checked(self, draft: Draft, caller: Caller, old: Job | None = None) -> Pinned:
+        (draft,) = self._copies.fill([draft])
         self._check(draft, caller, None if old is None else old.spec)
         return self._pin(draft, old)
 
@@ -235,7 +263,7 @@ class Jobs:
         return self._sealed(
             replace(
                 old,
-                spec=old.spec if spec is None else spec,
+                spec=self._copies.refreshed([old.spec])[0] if spec is None else spec,
                 state=old.state if state is None else state,
                 generation=old.generation + 1,
                 updated_ms=now_ms,

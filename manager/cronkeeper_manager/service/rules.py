@@ -15,6 +15,7 @@ from typing import Any
 from cronkeeper.domain.cronfields import ScheduleError
 from cronkeeper.domain.job import Delivery, JobSpec, JobType, OnWorkerLoss, may_fire, spec_to_dict
 from cronkeeper.domain.labels import check_labels, parse_selector
+from cronkeeper.domain.named_calendars import MAX_CALENDAR_BYTES
 from cronkeeper.domain.schedule import load_zone, parse_schedule
 from cronkeeper.domain.scope import NAMESPACE, Scope
 from cronkeeper.errors import FieldError
@@ -297,6 +298,10 @@ def _no_fire_left(spec: JobSpec, now_ms: int, before: JobSpec | None) -> list[Fi
 
 
 def _size(spec: JobSpec) -> int:
+    named = 0 if spec.calendar is None else len(spec.calendar.named)
+    if named:
+        # Room for whatever they may become: a change of a calendar must not find a job too large for it.
+        return len(dumps(spec_to_dict(spec.evolve(named_dates={})))) + named * MAX_CALENDAR_BYTES
     rough = len(spec.executable) + len(spec.description) + sum(map(len, spec.args))
     rough += sum(len(key) + len(value) for key, value in spec.env.items())
     rough += 100 * (len(spec.blackouts) + (spec.calendar is not None))

@@ -15,6 +15,7 @@ from typing import Any, NoReturn, cast
 
 from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.job import Job
+from cronkeeper.domain.named_calendars import NamedCalendar
 from cronkeeper.domain.placement import Assignment
 from cronkeeper.domain.run import Run
 from cronkeeper.domain.scope import Scope
@@ -82,6 +83,7 @@ class _ScopedStore(_Closed):
         self.audit = _ScopedAudit(store, border)
         self.assignments = _ScopedAssignments(store, border)
         self.events = _ScopedEvents(store, border)
+        self.calendars = _ScopedCalendars(store, border)
         # Keys are the token's own.
         self.idempotency = store.idempotency
         self.ping = store.ping
@@ -224,6 +226,44 @@ class _ScopedEvents(_Closed):
                 break
         # What came in between two pages moves the second: an event may come twice.
         return list(dict.fromkeys(found))[skip : skip + limit]
+
+
+class _ScopedCalendars(_Closed):
+    def __init__(self, store: Store, border: _Border) -> None:
+        self._store = store.calendars
+        self._scope = border.scope
+
+    def get(self, namespace: str, name: str) -> NamedCalendar:
+        self._demand(namespace, name)
+        return self._store.get(namespace, name)
+
+    def find(self, namespace: str, names: Sequence[str]) -> dict[str, NamedCalendar]:
+        return self._store.find(namespace, names) if self._scope.holds(namespace) else {}
+
+    def names(self, namespace: str) -> list[str]:
+        return self._store.names(namespace) if self._scope.holds(namespace) else []
+
+    def page(
+        self, *, within: frozenset[str] | None = None, after: tuple[str, str] = ("", ""), limit: int
+    ) -> list[NamedCalendar]:
+        names = self._scope.names
+        mine = names if within is None or names is None else within & names
+        return self._store.page(within=mine, after=after, limit=limit)
+
+    def save(self, calendar: NamedCalendar, *, expected_generation: int, **more: Any) -> None:
+        self._demand(calendar.namespace, calendar.name)
+        self._store.save(calendar, expected_generation=expected_generation, **more)
+
+    def delete(self, namespace: str, name: str, *, expected_generation: int, **more: Any) -> None:
+        self._demand(namespace, name)
+        self._store.delete(namespace, name, expected_generation=expected_generation, **more)
+
+    def count_uses(self, namespace: str, name: str, *, outdated: str = "") -> int:
+        return self._store.count_uses(namespace, name, outdated=outdated) if self._scope.holds(namespace) else 0
+
+    def _demand(self, namespace: str, name: str) -> None:
+        if not self._scope.holds(namespace):
+            raise NotFoundError(f"there is no calendar {name} in namespace {namespace}")
 
 
 def job_of_event(event: Event) -> int | None:
