@@ -30,6 +30,7 @@ from cronkeeper.store import open_store
 from cronkeeper_manager.config import ManagerConfig
 from cronkeeper_manager.leader import Leader
 from cronkeeper_manager.mysql_watch import MysqlWatch
+from cronkeeper_manager.reach import Reach
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,8 @@ def _serve(config: ManagerConfig, stopping: threading.Event) -> int:
     )
     loop = Loop("manager", lambda: step(), max_backoff_s=2.0)
     mysql = MysqlWatch(store, clock, background=True, on_return=loop.wake)
-    leader = Leader(config, store, coordinator, clock, metrics, mysql=mysql, stopping=stopping.is_set)
+    reach = Reach(store, clock, background=True)
+    leader = Leader(config, store, coordinator, clock, metrics, mysql=mysql, reach=reach, stopping=stopping.is_set)
     step = _spaced(leader.step, stopping)
 
     def stop() -> None:
@@ -95,6 +97,7 @@ def _serve(config: ManagerConfig, stopping: threading.Event) -> int:
         return _lead(loop)
     finally:
         mysql.stop()
+        reach.stop()
         if server is not None:
             server.shutdown()
             server.server_close()

@@ -14,7 +14,9 @@ from cronkeeper_manager.config import ManagerConfig
 from cronkeeper_manager.leading import Leading, Notes
 from cronkeeper_manager.mysql_watch import MysqlWatch
 from cronkeeper_manager.observe import Observer
+from cronkeeper_manager.reach import Reach
 from cronkeeper_manager.reconcile import Reconciler
+from cronkeeper_manager.succession import GIVE_WAY_S, gives_way
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ class Leader:
         metrics: ManagerMetrics,
         *,
         mysql: MysqlWatch,
+        reach: Reach,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self._config = config
@@ -45,6 +48,7 @@ class Leader:
         self._clock = clock
         self._metrics = metrics
         self._mysql = mysql
+        self._reach = reach
         self._stopping = stopping
         self.observer = Observer(store, coordinator, clock, mysql)
         self.reconciler: Reconciler | None = None
@@ -59,12 +63,18 @@ class Leader:
         """Stand, follow or lead once; return the seconds until the next. Raises UnavailableError or FencedError."""
         self._metrics.zookeeper.set(self._coordinator.connected)
         if self.reconciler is not None:
+            if self._mysql.silent_s() >= GIVE_WAY_S:
+                self._step_down()
             return self.reconciler.turn()
-        self._coordinator.campaign(self._note())
+        steady = self._reach.steady()
+        self._coordinator.campaign(self._note(reaches_mysql=steady))
         leadership = self._coordinator.leadership()
         if leadership is None:
             if self._elected_s is not None:
                 raise FencedError("the leadership was lost before its term began")
+            return FOLLOW_S
+        if not steady and gives_way(leads=False, silent_s=0.0, rivals=self._coordinator.rivals()):
+            self._stand_again()
             return FOLLOW_S
         self._begin(leadership)
         return 0.0
@@ -86,9 +96,7 @@ class Leader:
             term = self._mysql.call(lambda: self._store.terms.take(self._config.name))
         except UnavailableError:
             if now_s - self._elected_s > self._config.mysql_silent_s:
-                self._elected_s = None
-                self._coordinator.resign()
-                log.warning("elected, but MySQL is away: standing again", extra={"event": "leader.gave_way"})
+                self._stand_again()
             raise
         leading = Leading(
             store=self._store,
@@ -108,5 +116,24 @@ class Leader:
         log.info("elected as leader", extra={"event": "leader.elected", "term": term, "epoch": leadership.epoch})
         leading.notes.add("leader.elected", self._config.name, f"term {term}")
 
-    def _note(self) -> LeaderNote:
-        return LeaderNote(id=self._config.name, address=self._config.metrics_bind, epoch=0)
+    def _stand_again(self) -> None:
+        """Go to the end of the queue."""
+        self._elected_s = None
+        self._coordinator.resign()
+        log.warning("elected, but MySQL is away: standing again", extra={"event": "leader.gave_way"})
+
+    def _step_down(self) -> None:
+        """Leave the lead to whoever reaches MySQL, if there is one. Raises FencedError then."""
+        silent_s = self._mysql.silent_s()
+        rivals = self._coordinator.rivals()
+        if not gives_way(leads=True, silent_s=silent_s, rivals=rivals):
+            return
+        self._coordinator.resign()
+        log.warning(
+            "MySQL answers another manager but not this leader: stepping down",
+            extra={"event": "leader.stepped_down", "silent_s": round(silent_s, 1), "rivals": len(rivals)},
+        )
+        raise FencedError("stepped down: MySQL answers another manager")
+
+    def _note(self, *, reaches_mysql: bool) -> LeaderNote:
+        return LeaderNote(self._config.name, self._config.metrics_bind, 0, reaches_mysql)

@@ -395,6 +395,29 @@ def test_standing_again_keeps_the_place_and_changes_the_note(fleet: Fleet, proce
     assert process.leader() == LeaderNote("m1", "127.0.0.1:1", 5)
 
 
+def test_candidates_tell_the_others_whether_they_reach_mysql(fleet: Fleet, process: Coordinator) -> None:
+    second, third = fleet.process("two"), fleet.process("three")
+    assert process.rivals() == []
+    first = lead(process, "m1")
+    second.campaign(LeaderNote("m2", "", 1, reaches_mysql=True))
+    third.campaign(LeaderNote("m3", "", 1, reaches_mysql=False))
+    eventually(lambda: [note.id for note in process.rivals()] == ["m2", "m3"], "the others are seen, in their order")
+    assert [note.reaches_mysql for note in process.rivals()] == [True, False]
+    assert [note.id for note in second.rivals()] == ["m1", "m3"]
+    second.campaign(LeaderNote("m2", "", 1, reaches_mysql=False))
+    eventually(lambda: not any(note.reaches_mysql for note in process.rivals()), "the change is seen")
+    assert [note.id for note in process.rivals()] == ["m2", "m3"], "who tells something new keeps the place"
+    assert process.leadership() == first
+    second.resign()
+    eventually(lambda: [note.id for note in process.rivals()] == ["m3"], "who resigns is gone")
+
+
+def test_a_candidate_that_cannot_be_read_is_no_rival(fleet: Fleet, process: Coordinator) -> None:
+    lead(process, "m1")
+    fleet.write(f"/leader/{uuid.uuid4().hex}-candidate-0000000999", b"[")
+    assert process.rivals() == []
+
+
 def test_an_expired_leader_is_none_and_stands_at_the_end(fleet: Fleet, process: Coordinator) -> None:
     second = fleet.process("two")
     lead(process, "m1")

@@ -20,6 +20,7 @@ from cronkeeper_manager.config import ManagerConfig
 from cronkeeper_manager.fleet import Fleet
 from cronkeeper_manager.leader import Leader
 from cronkeeper_manager.mysql_watch import MysqlWatch
+from cronkeeper_manager.reach import Reach
 
 #: 2026-03-01T12:00:00Z
 NOON_MS = 1_772_366_400_000
@@ -116,15 +117,23 @@ class Manager:
             town.clock,
             ManagerMetrics(CollectorRegistry()),
             mysql=self.mysql,
+            reach=Reach(town.store, town.clock, background=False),
         )
         self.coordinator.on_change(self.leader.observer.note_change)
+        self._town = town
+        #: False: this manager alone is cut from MySQL.
+        self.reaches_mysql = True
 
     @property
     def leads(self) -> bool:
         return self.leader.leads
 
     def step(self) -> float:
-        return self.leader.step()
+        self._town.store.set_available(self._town.mysql_up and self.reaches_mysql)
+        try:
+            return self.leader.step()
+        finally:
+            self._town.store.set_available(self._town.mysql_up)
 
     def die(self) -> None:
         self.coordinator.cut()

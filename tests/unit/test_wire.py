@@ -147,8 +147,13 @@ def test_every_znode_payload_survives_the_trip() -> None:
         assert znodes.decode_claim(znodes.encode_claim(note)) == note
     queued = znodes.QueuedRun(key, "alice")
     assert znodes.decode_queued(znodes.encode_queued(queued)) == queued
-    leader = znodes.LeaderNote("m1", "host", 4)
+    leader = znodes.LeaderNote("m1", "host", 4, reaches_mysql=True)
     assert znodes.decode_leader(znodes.encode_leader(leader)) == leader
+
+
+def test_a_manager_of_an_older_version_does_not_say_that_it_reaches_mysql() -> None:
+    note = znodes.decode_leader(dumps({"v": 1, "id": "m1", "address": "", "epoch": 0}))
+    assert not note.reaches_mysql
 
 
 @pytest.mark.parametrize("field", ["generation", "epoch", "reason", "assigned_ms", "since_ms"])

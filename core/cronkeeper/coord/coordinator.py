@@ -271,6 +271,9 @@ class ZnodeCoordinator:
     def resign(self) -> None:
         self._election.resign()
 
+    def rivals(self) -> list[LeaderNote]:
+        return self._election.rivals()
+
     def leader(self) -> LeaderNote | None:
         return self._election.leader()
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from cronkeeper.coord import paths
 from cronkeeper.coord.reads import Reads
-from cronkeeper.coord.requests import Create, Delete, Fault, Put, Refused, Session
+from cronkeeper.coord.requests import Create, Delete, Fault, Node, Put, Refused, Session
 from cronkeeper.errors import UnavailableError, WireFormatError
 from cronkeeper.ports import Leadership
 from cronkeeper.runtime.clock import Clock
@@ -95,6 +95,15 @@ class Election:
             if candidate is not None and candidate.session_id == self._session.session_id:
                 self._reads.write([Delete(candidate.path)])
 
+    def rivals(self) -> list[LeaderNote]:
+        """Return the other candidates' notes, in their order. Raises UnavailableError."""
+        with self._lock:
+            own = None if self._candidate is None else paths.name(self._candidate.path)
+        names = [name for name in _standing(self._reads.children([paths.LEADER])[0] or ()) if name != own]
+        nodes = self._reads.nodes([paths.join(paths.LEADER, name) for name in names])
+        notes = [_decoded(name, node) for name, node in zip(names, nodes, strict=True) if node is not None]
+        return [note for note in notes if note is not None]
+
     def leader(self) -> LeaderNote | None:
         """Return the lowest candidate's note."""
         for _ in range(5):
@@ -103,14 +112,7 @@ class Election:
                 return None
             node = self._reads.nodes([paths.join(paths.LEADER, names[0])])[0]
             if node is not None:
-                try:
-                    return decode_leader(node.data)
-                except WireFormatError as exc:
-                    log.warning(
-                        "the leader's znode cannot be read",
-                        extra={"event": "zookeeper.undecodable", "path": names[0], "error": str(exc)},
-                    )
-                    return None
+                return _decoded(names[0], node)
         raise UnavailableError("ZooKeeper: the leaders change while we look")
 
     def _look(self, candidate: _Candidate) -> Leadership | None:
@@ -148,6 +150,17 @@ class Election:
             else:
                 self._reads.write([Delete(path)])
         return mine
+
+
+def _decoded(name: str, node: Node) -> LeaderNote | None:
+    try:
+        return decode_leader(node.data)
+    except WireFormatError as exc:
+        log.warning(
+            "a candidate's znode cannot be read",
+            extra={"event": "zookeeper.undecodable", "path": name, "error": str(exc)},
+        )
+        return None
 
 
 def _standing(names: tuple[str, ...]) -> list[str]:

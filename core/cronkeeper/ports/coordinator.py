@@ -151,7 +151,7 @@ class Coordinator(Protocol):
     # -- election
 
     def campaign(self, note: LeaderNote) -> None:
-        """Stand for leadership with this session (idempotent)."""
+        """Stand for leadership with this session (idempotent). A changed note is written, the place stays."""
         ...
 
     def leadership(self) -> Leadership | None:
@@ -159,6 +159,10 @@ class Coordinator(Protocol):
         ...
 
     def resign(self) -> None: ...
+
+    def rivals(self) -> list[LeaderNote]:
+        """Return what the other candidates say of themselves, in their order. Unreadable ones are left out."""
+        ...
 
     def leader(self) -> LeaderNote | None:
         """Return who leads, as told by the election znode."""

@@ -105,6 +105,11 @@ class MemoryEnsemble:
         with self._lock:
             return {path: znode.data for path, znode in self._tree.items()}
 
+    @property
+    def writes(self) -> int:
+        """How many changes there have been."""
+        return self._zxid
+
     def open_session(self) -> int:
         with self._lock:
             self._sessions += 1

@@ -39,11 +39,13 @@ class QueuedRun:
 
 @dataclass(frozen=True, slots=True)
 class LeaderNote:
-    """What the leader's election znode says."""
+    """What a candidate's election znode says."""
 
     id: str
     address: str
     epoch: int
+    #: MySQL has answered it for some seconds without a break. Changes are written, nothing else is.
+    reaches_mysql: bool = False
 
 
 def encode_worker(info: WorkerInfo) -> bytes:
@@ -127,11 +129,24 @@ def decode_queued(raw: bytes) -> QueuedRun:
 
 
 def encode_leader(note: LeaderNote) -> bytes:
-    return dumps({"v": VERSION, "id": note.id, "address": note.address, "epoch": note.epoch})
+    return dumps(
+        {
+            "v": VERSION,
+            "id": note.id,
+            "address": note.address,
+            "epoch": note.epoch,
+            "reaches_mysql": note.reaches_mysql,
+        }
+    )
 
 
 def decode_leader(raw: bytes) -> LeaderNote:
-    return _read(raw, "leader", lambda data: LeaderNote(str(data["id"]), str(data["address"]), int(data["epoch"])))
+    def build(data: dict[str, Any]) -> LeaderNote:
+        # An older manager does not say: it cannot be counted on.
+        reaches = data.get("reaches_mysql") is True
+        return LeaderNote(str(data["id"]), str(data["address"]), int(data["epoch"]), reaches)
+
+    return _read(raw, "leader", build)
 
 
 def _worker(info: WorkerInfo) -> dict[str, Any]:
