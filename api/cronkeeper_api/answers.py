@@ -55,6 +55,7 @@ class Job(JobInput):
 
     id: str
     status: JobStatus
+    status_reason: str | None = Field(description="Why it was paused, where nobody asked for that.")
     executable: str = Field(description="The command line, or the URL of the file in the object store.")
     type: JobType
     schedule: str = Field(description="As given; of several, the one text in which they are saved.")

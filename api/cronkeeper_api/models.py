@@ -226,6 +226,9 @@ class JobInput(Model):
     run_as: str | None = Field(default=None, min_length=1, max_length=64, description="The account on the node.")
     timeout_s: Seconds | None = Field(default=None, description="A run is ended after so many seconds.")
     retry: RetryInput = Field(default=RetryInput(), description="Retries of failed runs.")
+    pause_after_failures: int | None = Field(
+        default=None, ge=1, le=1000, description="The job is paused after so many failed fire times in a row."
+    )
     concurrency: Annotated[Concurrency, Field(strict=False)] = Field(
         default=Concurrency.FORBID, description="What a fire does while an earlier run is active."
     )

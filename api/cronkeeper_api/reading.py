@@ -170,6 +170,7 @@ def _spec(model: JobInput) -> JobSpec:
         run_as=model.run_as,
         timeout_s=model.timeout_s,
         retry=Retry(retry.limit, retry.backoff_s, longest),
+        pause_after_failures=model.pause_after_failures,
         concurrency=model.concurrency,
         misfire=model.misfire,
         grace_s=model.grace_s,

@@ -46,6 +46,7 @@ def job_json(
     return {
         "id": str(job.id),
         "status": status_of(job.state, job.last_run, unsuccessful=UNSUCCESSFUL).value,
+        "status_reason": job.state_reason or None,
         **data,
         "generation": job.generation,
         "created_at": rfc3339(job.created_ms),

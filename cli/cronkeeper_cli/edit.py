@@ -69,6 +69,7 @@ _PLAIN = (
     "misfire",
     "delivery",
     "on_worker_loss",
+    "pause_after_failures",
     "starts_at",
     "ends_at",
 )
@@ -121,6 +122,7 @@ Examples:
 @click.option("--timeout", "timeout_s", type=Duration(), help="End a run after so long: 90s, 10m, 1h.")
 @click.option("--grace", "grace_s", type=Duration(), help="How late a fire may still start.")
 @click.option("--retries", type=click.IntRange(0, 100), help="Attempts after a failed one.")
+@click.option("--pause-after", "pause_after_failures", type=click.IntRange(1, 1000), help="Failed fires in a row.")
 @click.option("--concurrency", type=click.Choice(["forbid", "allow", "replace", "queue"]), help="If one still runs.")
 @click.option("--misfire", type=click.Choice(["latest", "all", "skip"]), help="What becomes of late fires.")
 @click.option("--delivery", type=click.Choice(["at_least_once", "at_most_once"]), help="When no fence can be reached.")

@@ -20,7 +20,7 @@ class Catalog:
     """All jobs as of one refresh. A new one is made for every change; an unchanged refresh returns the same object."""
 
     rows: Mapping[int, PlanRow] = field(default_factory=dict)
-    #: The tasks that shall have a worker: those of active and paused jobs.
+    #: The tasks that shall have a worker: those of active and paused jobs, unless they were withdrawn.
     tasks: Mapping[TaskId, PlanTask] = field(default_factory=dict)
     #: Job -> why its row cannot be planned with. Its tasks stay where they are.
     bad: Mapping[int, str] = field(default_factory=dict)
@@ -73,7 +73,7 @@ class Catalog:
         if job_id in self.of_nodes:
             return list(self.of_nodes[job_id])
         row = self.rows.get(job_id)
-        return [] if row is None or row.state is JobState.FINISHED else _task_ids(row)
+        return [] if row is None or not _is_placed(row) else _task_ids(row)
 
     def is_known(self, task: TaskId) -> bool:
         """Say whether the job exists; what is not known here may be newer than the last refresh."""
@@ -113,7 +113,7 @@ def _forget(row: PlanRow, draft: _Draft) -> None:
 def _add(row: PlanRow, draft: _Draft) -> None:
     # An unreadable row may have become readable.
     draft.bad.pop(row.job_id, None)
-    if row.state is JobState.FINISHED:
+    if not _is_placed(row):
         return
     load, selector, held = MIN_LOAD, None, False
     try:
@@ -129,6 +129,10 @@ def _add(row: PlanRow, draft: _Draft) -> None:
     if is_reboot(row.schedule):
         # No load: a node that is full starts like any other.
         draft.everywhere[row.job_id] = PlanTask(TaskId(row.job_id, 0), row.generation, 0.0, selector, held)
+
+
+def _is_placed(row: PlanRow) -> bool:
+    return row.state is not JobState.FINISHED and not row.withdrawn
 
 
 def _task_ids(row: PlanRow) -> list[TaskId]:

@@ -19,6 +19,7 @@ from cronkeeper.ports import JobQuery
 from cronkeeper_manager.endings import has_no_fire_left, is_over, is_queue_entry_over, last_fire_within_grace
 from cronkeeper_manager.leading import Leading
 from cronkeeper_manager.observe import Observer, Snapshot
+from cronkeeper_manager.pausing import Pauser
 from cronkeeper_manager.planner import Decision, settle_requests
 from cronkeeper_manager.telling import Teller
 from cronkeeper_manager.world import World
@@ -26,6 +27,7 @@ from cronkeeper_manager.world import World
 log = logging.getLogger(__name__)
 
 _DAY_MS = 86_400_000
+_PAUSE_EVERY_S = 1.0
 _FINISH_EVERY_S = 5.0
 #: Jobs looked at in one go: those that fire once and are due, and the next page of all others.
 _FINISH_EACH = 200
@@ -46,12 +48,15 @@ class Chores:
         self._page_after = 0
         self._once_after = 0
         self._teller = Teller(leading.notes)
+        self._pauser = Pauser(leading)
 
     def work(self, snapshot: Snapshot, world: World, decision: Decision) -> None:
         """Do what is due. Raises UnavailableError or FencedError."""
         self._teller.tell(snapshot, decision)
         self._settle_requests(snapshot, world)
         self._keep_nodes(snapshot)
+        if self._is_due("pause", _PAUSE_EVERY_S, snapshot):
+            self._pauser.work(snapshot.now_ms)
         if self._is_due("finish", _FINISH_EVERY_S, snapshot):
             self._finish(snapshot)
         if self._is_due("queue", _QUEUE_EVERY_S, snapshot):

@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from cronkeeper.domain.attempts import next_attempt
 from cronkeeper.domain.ids import RunKey
-from cronkeeper.domain.job import JobSpec
 from cronkeeper.domain.placement import START_WITHIN_S
-from cronkeeper.domain.retry import next_attempt_after_s
 from cronkeeper.domain.run import Reason, Run, RunEvent, RunState, Trigger, advance
 from cronkeeper.errors import UnavailableError
 from cronkeeper.runtime.clock import Clock
@@ -20,9 +19,6 @@ from cronkeeper_worker.gate import Decision
 from cronkeeper_worker.journal import Entry, Journal, Phase
 from cronkeeper_worker.orders import Ended, Order
 from cronkeeper_worker.tasks import Installed
-
-#: A run whose end nobody saw is run again (if the job wants that), at most so many times beyond its retries.
-MAX_RERUNS = 3
 
 
 class Runner(Protocol):
@@ -157,17 +153,6 @@ def failed_run(run: Run, reason: Reason, now_ms: int, message: str = "") -> Run:
         run = run.evolve(state=advance(run.state, RunEvent.START))
     state = advance(run.state, RunEvent.EXIT_ERROR)
     return run.evolve(state=state, reason=reason, ended_ms=now_ms, output_tail=message[:4096])
-
-
-def next_attempt(spec: JobSpec, run: Run) -> tuple[int, Trigger] | None:
-    """Return after how many seconds, and as what, the fire of an ended run is tried again; None: it is not. PURE."""
-    wait_s, trigger = None, Trigger.RETRY
-    if run.state in (RunState.FAILED, RunState.TIMED_OUT):
-        wait_s = next_attempt_after_s(spec.retry, run.key.attempt)
-    elif run.state is RunState.LOST and spec.reruns_lost:
-        trigger = Trigger.CATCH_UP
-        wait_s = 1 if run.key.attempt <= spec.retry.limit + MAX_RERUNS else None
-    return None if wait_s is None else (wait_s, trigger)
 
 
 def _how_it_ended(ended: Ended, cancel_reason: Reason) -> tuple[RunEvent, Reason | None]:

@@ -40,4 +40,6 @@ def backfill(call: Call, job_id: str) -> Response:
         rerun_skipped=wanted.rerun_skipped,
         dry_run=wanted.dry_run,
     )
+    if not wanted.dry_run:
+        call.services.jobs.sign_pause(job_id_of(job_id), call.caller)
     return json_response(backfill_json(call.services.backfills.backfill(job_id_of(job_id), wish, call.caller)))

@@ -16,6 +16,7 @@ LAST_RUN = {
 JOB: dict[str, Any] = {
     "id": "1",
     "status": "scheduled",
+    "status_reason": None,
     **NEW_JOB,
     "namespace": "default",
     "name": None,
@@ -27,6 +28,7 @@ JOB: dict[str, Any] = {
     "run_as": None,
     "timeout_s": None,
     "retry": {"limit": 0, "backoff_s": 10, "max_backoff_s": 3600},
+    "pause_after_failures": None,
     "concurrency": "forbid",
     "misfire": "latest",
     "grace_s": 3600,

@@ -54,6 +54,7 @@ def _requested_before(call: Call, saved: Sequence[str]) -> Response:
 )
 def run_now(call: Call, job_id: str) -> Response:
     wanted = read_model(RunInput, read_body(optional=True).value)
+    call.services.jobs.sign_pause(job_id_of(job_id), call.caller)
     return _requested(call.services.runs.run_now(job_id_of(job_id), call.caller, shard=wanted.shard, request=call.key))
 
 

@@ -128,6 +128,8 @@ class JobSpec:
     run_as: str | None = None
     timeout_s: int | None = None
     retry: Retry = NO_RETRY
+    #: After so many fire times in a row that have failed for good, the job is paused; None is never.
+    pause_after_failures: int | None = None
     concurrency: Concurrency = Concurrency.FORBID
     misfire: Misfire = Misfire.LATEST
     grace_s: int = DEFAULT_GRACE_S
@@ -199,6 +201,11 @@ class JobSpec:
         """Whether a run whose end nobody saw is run again. Not under `at_most_once`: it may have run, or still run."""
         return self.on_worker_loss is OnWorkerLoss.RERUN and self.delivery is Delivery.AT_LEAST_ONCE
 
+    @property
+    def watched(self) -> bool:
+        """Whether the leader acts on its failures."""
+        return self.pause_after_failures is not None
+
     def due_between(self, after_ms: int, until_ms: int) -> tuple[int, int]:
         """Narrow (after, until] to the job's own window [starts_at, ends_at)."""
         low = after_ms if self.starts_at_ms is None else max(after_ms, self.starts_at_ms - 1)
@@ -238,6 +245,10 @@ class Job:
     #: The signed task (see cronkeeper.wire.task), made where the authenticated request was accepted.
     envelope: bytes
     last_run: LastRun | None = None
+    #: Why it has the state it has, where nobody asked for that; empty otherwise.
+    state_reason: str = ""
+    #: A leader paused it, who can sign nothing: the envelope still says active, so no worker may have its tasks.
+    withdrawn: bool = False
 
     def tasks(self) -> list[TaskId]:
         """Return the job's tasks, one for each shard. Those that nodes have of `@reboot` are not known to the job."""
@@ -291,6 +302,7 @@ def spec_to_dict(spec: JobSpec) -> dict[str, Any]:
             "backoff_s": spec.retry.backoff_s,
             "max_backoff_s": spec.retry.max_backoff_s,
         },
+        "pause_after_failures": spec.pause_after_failures,
         "concurrency": spec.concurrency.value,
         "misfire": spec.misfire.value,
         "grace_s": spec.grace_s,
@@ -336,6 +348,7 @@ def spec_from_dict(data: Mapping[str, Any]) -> JobSpec:
         run_as=data["run_as"],
         timeout_s=data["timeout_s"],
         retry=Retry(int(retry["limit"]), int(retry["backoff_s"]), int(retry["max_backoff_s"])),
+        pause_after_failures=data.get("pause_after_failures"),
         concurrency=Concurrency(data["concurrency"]),
         misfire=Misfire(data["misfire"]),
         grace_s=int(data["grace_s"]),

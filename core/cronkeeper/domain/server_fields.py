@@ -6,6 +6,7 @@ SERVER_FIELDS = frozenset(
         "id",
         "generation",
         "status",
+        "status_reason",
         "created_at",
         "updated_at",
         "next_fire",

@@ -25,6 +25,7 @@ from cronkeeper.ports.audit import AuditMark, AuditStore, Fate, Fire, JobVersion
 from cronkeeper.ports.blobs import BlobInfo, BlobStore
 from cronkeeper.ports.calendars import CalendarStore
 from cronkeeper.ports.coordinator import Coordinator, Leadership
+from cronkeeper.ports.failures import FailureStore
 from cronkeeper.ports.fleet import (
     AssignmentStore,
     Beat,
@@ -52,6 +53,7 @@ __all__ = [
     "CordonStore",
     "Event",
     "EventStore",
+    "FailureStore",
     "Fate",
     "Fire",
     "Idempotency",

@@ -54,6 +54,8 @@ class PlanRow:
     timezone: str
     effective_from_ms: int
     updated_ms: int
+    #: See Job.withdrawn.
+    withdrawn: bool = False
 
 
 class JobStore(Protocol):

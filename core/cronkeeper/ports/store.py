@@ -7,6 +7,7 @@ from typing import Protocol
 from cronkeeper.ports.access import EventStore, IdempotencyStore, TokenStore
 from cronkeeper.ports.audit import AuditStore
 from cronkeeper.ports.calendars import CalendarStore
+from cronkeeper.ports.failures import FailureStore
 from cronkeeper.ports.fleet import AssignmentStore, CordonStore, LeaseStore, MoveRequestStore, TermStore
 from cronkeeper.ports.ledger import JobStore, RunStore
 
@@ -24,6 +25,7 @@ class Store(Protocol):
     tokens: TokenStore
     idempotency: IdempotencyStore
     events: EventStore
+    failures: FailureStore
     audit: AuditStore
     calendars: CalendarStore
 

@@ -47,6 +47,9 @@ class ManagerMetrics:
         self.healed = Counter("cronkeeper_znodes_healed", "Task znodes put right", registry=registry)
         self.lost_runs = Counter("cronkeeper_runs_lost", "Runs given up with their worker", registry=registry)
         self.zookeeper = Gauge("cronkeeper_zookeeper_connected", "1 while the session is connected", registry=registry)
+        self.paused = Counter(
+            "cronkeeper_manager_jobs_paused", "Jobs paused after failures in a row", registry=registry
+        )
         self.audited = Counter(
             "cronkeeper_manager_audited", "Expected fires decided about, by outcome", ["outcome"], registry=registry
         )

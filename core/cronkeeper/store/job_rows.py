@@ -30,11 +30,35 @@ COLUMNS = (
     "search",
     "spec",
     "envelope",
+    "watched",
+    "state_reason",
 )
 #: What `from_row` reads: columns of jobs, then of job_heads (all None where the job has never run).
-READ = ("id", "generation", "state", "effective_from_ms", "created_ms", "updated_ms", "spec", "envelope")
+READ = (
+    "id",
+    "generation",
+    "state",
+    "effective_from_ms",
+    "created_ms",
+    "updated_ms",
+    "spec",
+    "envelope",
+    "state_reason",
+    "paused_generation",
+)
 READ_HEAD = ("shard", "fire_ms", "attempt", "state", "ended_ms")
-PLAN = ("id", "generation", "state", "shards", "selector", "schedule", "timezone", "effective_from_ms", "updated_ms")
+PLAN = (
+    "id",
+    "generation",
+    "state",
+    "shards",
+    "selector",
+    "schedule",
+    "timezone",
+    "effective_from_ms",
+    "updated_ms",
+    "paused_generation",
+)
 
 #: A version of a job, and where in the job's own row it comes from.
 HISTORY = ("job_id", "generation", "state", "since_ms", "effective_from_ms", "spec")
@@ -60,12 +84,14 @@ def to_row(job: Job) -> Row:
         searchable(spec),
         dumps(spec_to_dict(spec)).decode(),
         job.envelope,
+        int(spec.watched),
+        job.state_reason,
     )
 
 
 def placeholder(namespace: str, name: str | None, mark: str) -> Row:
     """Return a row without an id that holds a place (and a name) until the same transaction fills it."""
-    return (namespace, name, 0, JobState.PAUSED.value, "", "", None, 1, 0, 0, 0, mark, "", b"")
+    return (namespace, name, 0, JobState.PAUSED.value, "", "", None, 1, 0, 0, 0, mark, "", b"", 0, "")
 
 
 def label_rows(job: Job) -> list[Row]:
@@ -80,7 +106,7 @@ def searchable(spec: JobSpec) -> str:
 
 def from_row(row: Any) -> Job:
     """Read a row of READ and READ_HEAD. Raises WireFormatError when it was edited by hand or is of a newer version."""
-    job_id, generation, state, effective_from_ms, created_ms, updated_ms, spec, envelope, *head = row
+    job_id, generation, state, effective_from_ms, created_ms, updated_ms, spec, envelope, reason, paused, *head = row
     try:
         return Job(
             id=int(job_id),
@@ -92,6 +118,8 @@ def from_row(row: Any) -> Job:
             effective_from_ms=int(effective_from_ms),
             envelope=bytes(envelope),
             last_run=_last_run(int(job_id), *head),
+            state_reason=reason,
+            withdrawn=_is_withdrawn(state, generation, paused),
         )
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as exc:
         raise WireFormatError(f"the row of job {job_id} cannot be read: {exc!r}") from exc
@@ -99,7 +127,7 @@ def from_row(row: Any) -> Job:
 
 def plan_row(row: Any) -> PlanRow:
     """Read a row of PLAN. Raises WireFormatError."""
-    job_id, generation, state, shards, selector, schedule, timezone, effective_from_ms, updated_ms = row
+    job_id, generation, state, shards, selector, schedule, timezone, effective_from_ms, updated_ms, paused = row
     try:
         return PlanRow(
             int(job_id),
@@ -111,6 +139,7 @@ def plan_row(row: Any) -> PlanRow:
             str(timezone),
             int(effective_from_ms),
             int(updated_ms),
+            _is_withdrawn(state, generation, paused),
         )
     except (TypeError, ValueError) as exc:
         raise WireFormatError(f"the row of job {job_id} cannot be read: {exc!r}") from exc
@@ -130,6 +159,11 @@ def version(row: Any) -> JobVersion:
         )
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as exc:
         raise WireFormatError(f"a version of job {job_id} cannot be read: {exc!r}") from exc
+
+
+def _is_withdrawn(state: str, generation: int, paused_generation: int | None) -> bool:
+    """Say whether a leader's pause still holds: whoever saves the job, of any version, makes a new generation."""
+    return state == JobState.PAUSED and paused_generation == generation
 
 
 def _last_run(

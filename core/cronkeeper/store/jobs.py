@@ -16,7 +16,8 @@ from cronkeeper.errors import ConflictError, NotFoundError, StaleWriteError, Wir
 from cronkeeper.ports import JobQuery, NewJob, PlanRow
 from cronkeeper.store import job_rows, schema
 from cronkeeper.store.calendars import forget_uses, names_calendar, write_uses
-from cronkeeper.store.flavour import chunks, names, slices
+from cronkeeper.store.flavour import chunks, slices
+from cronkeeper.store.job_versions import remember_jobs, touch
 from cronkeeper.store.notes import note_saved
 from cronkeeper.store.session import Database
 
@@ -86,13 +87,13 @@ class SqlJobStore:
 
     def mark_finished(self, job_id: int, *, generation: int) -> bool:
         text = (
-            f"UPDATE `jobs` SET `state` = '{JobState.FINISHED}', {self._touch()}"
+            f"UPDATE `jobs` SET `state` = '{JobState.FINISHED}', {touch(self._db.flavour)}"
             f" WHERE `id` = {self._mark} AND `generation` = {self._mark} AND `state` = '{JobState.ACTIVE}'"
         )
 
         def body(conn: Connection) -> bool:
             if conn.exec_driver_sql(text, (job_id, generation)).rowcount == 1:
-                self._remember(conn, [job_id])
+                remember_jobs(conn, self._db.flavour, [job_id])
                 return True
             # An earlier call may have done it whose answer was lost.
             state = select(_jobs.c.state).where(_jobs.c.id == job_id, _jobs.c.generation == generation)
@@ -106,7 +107,7 @@ class SqlJobStore:
             self._delete_history(table.name, job_id)
 
         def body(conn: Connection) -> bool:
-            for table in (_labels, _heads, schema.job_history):
+            for table in (_labels, _heads, schema.job_history, schema.failing):
                 conn.execute(table.delete().where(table.c.job_id == job_id))
             forget_uses(conn, [job_id])
             return conn.execute(_jobs.delete().where(_jobs.c.id == job_id)).rowcount == 1
@@ -149,11 +150,6 @@ class SqlJobStore:
     @property
     def _mark(self) -> str:
         return self._db.flavour.mark
-
-    def _touch(self) -> str:
-        """Move `updated_ms`, so that the leader's question for what has changed finds the row."""
-        now = self._db.flavour.now_ms
-        return f"`updated_ms` = CASE WHEN `updated_ms` < {now} THEN {now} ELSE `updated_ms` END"
 
     def _page(self, conn: Connection, query: JobQuery) -> list[Job]:
         found: list[Job] = []
@@ -216,27 +212,16 @@ class SqlJobStore:
         for rows in chunks([row for job in jobs for row in job_rows.label_rows(job)]):
             flavour.insert(conn, _labels, ("job_id", "key", "value"), rows)
         write_uses(conn, flavour, jobs)
-        self._remember(conn, [job.id for job in jobs])
-
-    def _remember(self, conn: Connection, job_ids: Sequence[int]) -> None:
-        """Keep these jobs as they are now: the auditor must be able to tell what was due at any instant of the past."""
-        flavour = self._db.flavour
-        end = flavour.replace_old(job_rows.HISTORY[:3], job_rows.HISTORY[3:])
-        for some in slices(job_ids):
-            text = (
-                f"INSERT INTO `job_history` ({names(job_rows.HISTORY)}) SELECT {names(job_rows.REMEMBERED)} FROM `jobs`"
-                f" WHERE `id` IN ({flavour.marks(len(some))}) {end}"
-            )
-            conn.exec_driver_sql(text, tuple(some))
+        remember_jobs(conn, flavour, [job.id for job in jobs])
 
     def _finish(self, conn: Connection, removed: Sequence[int]) -> None:
         for some in slices(sorted(removed)):
             text = (
-                f"UPDATE `jobs` SET `state` = '{JobState.FINISHED}', {self._touch()}"
+                f"UPDATE `jobs` SET `state` = '{JobState.FINISHED}', {touch(self._db.flavour)}"
                 f" WHERE `id` IN ({self._db.flavour.marks(len(some))}) AND `state` <> '{JobState.FINISHED}'"
             )
             conn.exec_driver_sql(text, tuple(some))
-            self._remember(conn, some)
+            remember_jobs(conn, self._db.flavour, some)
 
     def _is_stored(self, conn: Connection, job: Job) -> bool:
         query = select(_jobs.c.generation, _jobs.c.envelope).where(_jobs.c.id == job.id).with_for_update()

@@ -183,14 +183,18 @@ class RunReads:
         return int(conn.exec_driver_sql(f"SELECT {self._flavour.now_ms}").scalar_one())
 
     def _runs(self, rows: Iterable[Any]) -> list[Run]:
-        """Read the rows that can be read; one of a newer version must not hide the others."""
-        found: list[Run] = []
-        for row in rows:
-            try:
-                found.append(run_rows.from_row(row))
-            except WireFormatError as exc:
-                log.error("a run's row cannot be read and is left out", extra={"job": row[0], "error": str(exc)})
-        return found
+        return read_rows(rows)
+
+
+def read_rows(rows: Iterable[Any]) -> list[Run]:
+    """Read the rows that can be read; one of a newer version must not hide the others."""
+    found: list[Run] = []
+    for row in rows:
+        try:
+            found.append(run_rows.from_row(row))
+        except WireFormatError as exc:
+            log.error("a run's row cannot be read and is left out", extra={"job": row[0], "error": str(exc)})
+    return found
 
 
 def _columns_of(alias: str) -> str:

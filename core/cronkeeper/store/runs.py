@@ -13,6 +13,7 @@ from cronkeeper.domain.run import Reason, Run, RunEvent, RunState, advance, outw
 from cronkeeper.errors import ConflictError, NotFoundError, UnavailableError, UnknownOutcomeError
 from cronkeeper.ports import RequestKey
 from cronkeeper.store import run_rows, schema
+from cronkeeper.store.failures import note_failures
 from cronkeeper.store.flavour import Row, chunks, names, slices
 from cronkeeper.store.notes import note_saved
 from cronkeeper.store.run_output import RunOutput
@@ -133,6 +134,7 @@ class SqlRunStore(RunReads, RunOutput):
                 keys = [value for run in some for value in run_rows.key_row(run.key)]
                 conn.exec_driver_sql(text, (why.value, *keys))
                 self._move_heads(conn, some)
+            note_failures(conn, self._flavour, given_up)
             return given_up
 
         def landed(conn: Connection) -> bool:
@@ -225,7 +227,9 @@ class SqlRunStore(RunReads, RunOutput):
             text = f"SELECT {names(run_rows.COLUMNS)} FROM `runs` {flavour.by_key()} WHERE {among}"
             stored = self._runs(conn.exec_driver_sql(text, tuple(value for key in keys for value in key)))
             stored = [self._replace_skipped(conn, run, reported[run.key]) for run in stored]
-            self._move_heads(conn, [run for run in stored if run.nonce == reported[run.key].nonce])
+            ours = [run for run in stored if run.nonce == reported[run.key].nonce]
+            self._move_heads(conn, ours)
+            note_failures(conn, flavour, ours)
             return sorted(run.key for run in stored if run.nonce != reported[run.key].nonce)
 
         return self._db.transaction(body, repeatable=True)

@@ -71,6 +71,11 @@ jobs = Table(
     #: JSON, see cronkeeper.domain.job.spec_to_dict.
     Column("spec", long_text(), nullable=False),
     Column("envelope", long_bytes(), nullable=False),
+    #: Whether a leader acts on its failures, for those who report them: see JobSpec.watched.
+    Column("watched", Integer, nullable=False, server_default="0"),
+    #: The generation that a leader has paused, if it was this one.
+    Column("paused_generation", BigInteger, nullable=True),
+    Column("state_reason", ascii_text(255), nullable=False, server_default=""),
     Index("jobs_by_name", "namespace", "name", unique=True),
     Index("jobs_by_update", "updated_ms"),
     # Ids of removed jobs are never used again: old runs, znodes and crontabs may still name them.
@@ -98,6 +103,16 @@ job_heads = Table(
     Column("attempt", Integer, nullable=False),
     Column("state", ascii_text(16), nullable=False),
     Column("ended_ms", BigInteger, nullable=True),
+    **_TABLE_OPTIONS,
+)
+
+#: Jobs with a fire that has failed since the leader looked last, of those on whose failures it acts.
+failing = Table(
+    "failing",
+    metadata,
+    Column("job_id", BigInteger, primary_key=True, autoincrement=False),
+    #: Made anew by each report: whoever has looked removes only what it has seen.
+    Column("nonce", ascii_text(32), nullable=False),
     **_TABLE_OPTIONS,
 )
 

@@ -10,6 +10,7 @@ from cronkeeper.ports import (
     CalendarStore,
     CordonStore,
     EventStore,
+    FailureStore,
     IdempotencyStore,
     JobStore,
     LeaseStore,
@@ -21,6 +22,7 @@ from cronkeeper.ports import (
 from cronkeeper.store.assignments import SqlAssignmentStore, SqlCordonStore, SqlMoveRequestStore
 from cronkeeper.store.audit import SqlAuditStore
 from cronkeeper.store.calendars import SqlCalendarStore
+from cronkeeper.store.failures import SqlFailureStore
 from cronkeeper.store.jobs import SqlJobStore
 from cronkeeper.store.leases import SqlLeaseStore
 from cronkeeper.store.notes import SqlEventStore, SqlIdempotencyStore
@@ -45,6 +47,7 @@ class SqlStore:
         self.tokens: TokenStore = SqlTokenStore(self._db)
         self.idempotency: IdempotencyStore = SqlIdempotencyStore(self._db)
         self.events: EventStore = SqlEventStore(self._db)
+        self.failures: FailureStore = SqlFailureStore(self._db)
         self.audit: AuditStore = SqlAuditStore(self._db)
         self.calendars: CalendarStore = SqlCalendarStore(self._db)
 

@@ -8,6 +8,7 @@ from cronkeeper.ports import (
     CalendarStore,
     CordonStore,
     EventStore,
+    FailureStore,
     IdempotencyStore,
     JobStore,
     LeaseStore,
@@ -19,6 +20,7 @@ from cronkeeper.ports import (
 from cronkeeper.runtime.clock import Clock
 from cronkeeper.testing.memory_store_audit import MemoryAuditStore
 from cronkeeper.testing.memory_store_calendars import MemoryCalendarStore
+from cronkeeper.testing.memory_store_failures import MemoryFailureStore
 from cronkeeper.testing.memory_store_fleet import (
     MemoryAssignmentStore,
     MemoryCordonStore,
@@ -50,6 +52,7 @@ class MemoryStore:
         self.tokens: TokenStore = MemoryTokenStore(self._memory)
         self.idempotency: IdempotencyStore = MemoryIdempotencyStore(self._memory)
         self.events: EventStore = MemoryEventStore(self._memory)
+        self.failures: FailureStore = MemoryFailureStore(self._memory)
         self.audit: AuditStore = MemoryAuditStore(self._memory)
         self.calendars: CalendarStore = MemoryCalendarStore(self._memory)
 

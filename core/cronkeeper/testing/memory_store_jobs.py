@@ -61,6 +61,7 @@ class MemoryJobStore:
                 del self._memory.runs[key]
                 self._memory.output.pop(key, None)
             self._memory.heads.pop(job_id, None)
+            self._memory.failing.pop(job_id, None)
             versions, missed = self._memory.versions, self._memory.missed
             self._memory.versions = {key: item for key, item in versions.items() if item.job_id != job_id}
             self._memory.missed = {fire: item for fire, item in missed.items() if fire.task.job_id != job_id}
@@ -95,7 +96,7 @@ class MemoryJobStore:
             stored = self._stored(job.id)
             if stored.generation != expected:
                 raise StaleWriteError(f"job {job.id} is at generation {stored.generation}, not {expected} any more")
-            jobs[job.id] = replace(job, last_run=None)
+            jobs[job.id] = replace(job, last_run=None, withdrawn=False)
         inserted = []
         for job_id, item in enumerate(new, start=self._memory.last_job_id + 1):
             jobs[job_id] = replace(item.build(job_id), last_run=None)
@@ -163,4 +164,5 @@ def _plan_row(job: Job) -> PlanRow:
         spec.timezone,
         job.effective_from_ms,
         job.updated_ms,
+        job.withdrawn,
     )

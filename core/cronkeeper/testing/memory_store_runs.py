@@ -60,8 +60,8 @@ class MemoryRunStore:
     def history(self, job_id: int, *, limit: int, before: RunKey | None = None) -> list[Run]:
         with self._memory.call("runs.history"):
             runs = [run for run in self._memory.runs.values() if run.key.task.job_id == job_id]
-            older = [run for run in runs if before is None or _place(run.key) < _place(before)]
-            return sorted(older, key=lambda run: _place(run.key), reverse=True)[:limit]
+            older = [run for run in runs if before is None or place(run.key) < place(before)]
+            return sorted(older, key=lambda run: place(run.key), reverse=True)[:limit]
 
     def at(self, job_id: int, fire_ms: int) -> list[Run]:
         with self._memory.call("runs.at"):
@@ -209,6 +209,7 @@ class MemoryRunStore:
     def _put(self, run: Run) -> None:
         self._memory.runs[run.key] = run
         self._memory.move_head(run)
+        self._memory.note_failure(run)
 
     def _stored(self, key: RunKey) -> Run:
         run = self._memory.runs.get(key)
@@ -238,5 +239,6 @@ def _merge(stored: Run, report: Run) -> Run:
     return stored.evolve(**changes)
 
 
-def _place(key: RunKey) -> tuple[int, int, int]:
+def place(key: RunKey) -> tuple[int, int, int]:
+    """Return where in a job's history a run stands."""
     return (key.fire_ms, key.task.shard, key.attempt)

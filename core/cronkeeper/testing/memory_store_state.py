@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,7 @@ from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.job import Job, JobState, LastRun
 from cronkeeper.domain.named_calendars import NamedCalendar
 from cronkeeper.domain.placement import Assignment, WorkerInfo
-from cronkeeper.domain.run import Run, RunState
+from cronkeeper.domain.run import UNSUCCESSFUL, Run, RunState, Trigger
 from cronkeeper.errors import FencedError, StaleWriteError, UnavailableError
 from cronkeeper.ports import AuditMark, Cordon, Event, Fire, JobVersion, Missed, MoveRequest, RequestKey, Token
 from cronkeeper.runtime.clock import Clock
@@ -64,6 +65,7 @@ class Memory:
         self.tokens: list[Token] = []
         self.answers: dict[tuple[str, str], AnswerRow] = {}
         self.events: list[Event] = []
+        self.failing: dict[int, str] = {}
         self.versions: dict[tuple[int, int, JobState], JobVersion] = {}
         self.missed: dict[Fire, Missed] = {}
         self.audit_mark = AuditMark()
@@ -123,6 +125,14 @@ class Memory:
         for row, ids in rows:
             if row is not None:
                 row.saved = ids
+
+    def note_failure(self, run: Run) -> None:
+        """Note the job of a run that has failed, if a leader acts on it."""
+        job = self.jobs.get(run.key.task.job_id)
+        if job is None or not job.spec.watched:
+            return
+        if run.state in UNSUCCESSFUL and run.trigger is not Trigger.MANUAL:
+            self.failing[job.id] = secrets.token_hex(16)
 
     def with_last_run(self, job: Job) -> Job:
         """Return the job with its last run, as a read shows it."""

@@ -123,9 +123,16 @@ class Jobs:
         def decide_one(old: Job) -> Job | None:
             if old.state is JobState.FINISHED:
                 raise ConflictError(f"job {job_id} is finished; there is nothing to pause")
-            return None if old.state is JobState.PAUSED else self._next_generation(old, state=JobState.PAUSED)
+            signed = old.state is JobState.PAUSED and not old.withdrawn
+            return None if signed else self._next_generation(old, state=JobState.PAUSED)
 
         return self._update(job_id, decide_one, expected, caller, "job.paused")
+
+    def sign_pause(self, job_id: int, caller: Caller) -> None:
+        """Sign what a leader has paused, so that its tasks get workers again: before a run on demand. NotFoundError."""
+        self._update(
+            job_id, lambda old: self._next_generation(old) if old.withdrawn else None, None, caller, "job.paused"
+        )
 
     def resume(self, job_id: int, caller: Caller, expected: Expected = None) -> Job:
         """Let a paused or finished job fire again, from now on. ConflictError when it has no fire time left."""
@@ -259,12 +266,14 @@ class Jobs:
             return exc
 
     def _next_generation(self, old: Job, *, spec: JobSpec | None = None, state: JobState | None = None) -> Job:
-        now_ms = self._clock.now_ms()
+        now_ms, wanted = self._clock.now_ms(), old.state if state is None else state
         return self._sealed(
             replace(
                 old,
                 spec=self._copies.refreshed([old.spec])[0] if spec is None else spec,
-                state=old.state if state is None else state,
+                state=wanted,
+                state_reason=old.state_reason if wanted is old.state else "",
+                withdrawn=False,
                 generation=old.generation + 1,
                 updated_ms=now_ms,
                 # Never back: a clock that was set back must not let a fire of the past happen again.

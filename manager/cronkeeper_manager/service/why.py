@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cronkeeper.domain.exclusion import excluded
 from cronkeeper.domain.instants import rfc3339
@@ -235,6 +235,17 @@ def _fate(run: Run) -> Fate:
     return Fate(fire, run.key.attempt, run.state, run.trigger, run.worker, run.generation, run.reason, run.claimed_ms)
 
 
+def with_pause_reason(answer: Answer, versions: Sequence[JobVersion], reason: str) -> Answer:
+    """Return the answer with why the job is paused now (`reason`, may be empty), if it speaks of this very pause."""
+    if answer.reason is not MissReason.PAUSED or not reason:
+        return answer
+    active = [span for span in spans(versions) if span.version.state is JobState.ACTIVE]
+    if active and active[-1].begin_ms >= answer.fire_ms:
+        # The job was resumed since.
+        return answer
+    return replace(answer, words=f"{answer.words} It was {reason}.")
+
+
 # ------------------------------------------------------------------------------------------------------------ use cases
 
 
@@ -257,11 +268,13 @@ class Answers:
             JobVersion(job.id, job.generation, job.state, job.updated_ms, job.effective_from_ms, job.spec)
         ]
         place = locate(versions, asked_ms)
+        reason = job.state_reason if job.state is JobState.PAUSED else ""
         runs = [] if place.due else self._store.runs.at(job_id, asked_ms)
         if runs:
             place = Place(asked_ms, None, False, None, place.previous_ms, place.next_ms)
             return explain(place, Records(runs, (), AuditMark()), now_ms)
-        return explain(place, self._records(job_id, place.fire_ms), now_ms)
+        answer = explain(place, self._records(job_id, place.fire_ms), now_ms)
+        return with_pause_reason(answer, versions, reason)
 
     def missed(self, job_id: int, *, limit: int) -> list[Missed]:
         """Return the job's missed fires, newest first. NotFoundError for a job that does not exist."""
