@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.job import JobSpec, JobState, JobType, OnWorkerLoss
 from cronkeeper.domain.placement import Assignment, MoveReason, WorkerInfo
-from cronkeeper.domain.run import Run, RunState, Trigger
+from cronkeeper.domain.run import Reason, Run, RunState, Trigger
 from cronkeeper.errors import UnavailableError
 from cronkeeper.ports import Leadership
 from cronkeeper.runtime.metrics import WorkerMetrics
@@ -77,7 +77,7 @@ class World:
         self.leader.put_tasks({task: signer.seal(body)})
 
     def assign(self, *tasks: TaskId, epoch: int = 5, since_ms: int = 0) -> None:
-        given = [Assignment(task, "w1", 1, epoch, MoveReason.NEW, 0, since_ms) for task in tasks]
+        given = [Assignment(task, "w1", 1, epoch, MoveReason.NEW, self.clock.now_ms(), since_ms) for task in tasks]
         self.leader.move(given, [], self.leadership())
 
     def ready(self) -> None:
@@ -369,3 +369,32 @@ def test_a_task_whose_body_is_missing_is_looked_after_when_it_is_back(make: Call
     world.put(T1)
     world.agent.step()
     assert world.demands == [Demand([RunKey(T1, lost.fire_ms, 2)], Trigger.CATCH_UP)]
+
+
+def test_fires_that_waited_when_the_last_owner_died_are_looked_at_again(make: Callable[[], World]) -> None:
+    world = make()
+    now_ms = world.clock.now_ms()
+    # It ran one; the next two waited for nothing but their turn, and the one after them was skipped because they did.
+    world.store.runs.claim([Run(RunKey(T1, now_ms - 240_000, 1), Trigger.TIMER, RunState.CLAIMED, "w2", "n")])
+    skipped = Run(RunKey(T1, now_ms - 60_000, 1), Trigger.TIMER, RunState.SKIPPED, "w2", "m", reason=Reason.OVERLAP)
+    world.store.runs.record([skipped])
+    world.put(T1)
+    world.assign(T1)
+    world.ready()
+    world.agent.step()
+    assert world.installed[T1].view.cursor_ms == now_ms - 240_000
+
+
+def test_what_a_former_owner_ran_after_the_task_was_ours_hides_nothing(make: Callable[[], World]) -> None:
+    world = make()
+    now_ms = world.clock.now_ms()
+    world.store.runs.claim([Run(RunKey(T1, now_ms - 60_000, 1), Trigger.TIMER, RunState.CLAIMED, "w2", "n")])
+    world.put(T1)
+    world.assign(T1)
+    world.clock.advance_ms(180_000)
+    # It was cut off from everything, and tells it now.
+    theirs = Run(RunKey(T1, now_ms + 120_000, 1), Trigger.TIMER, RunState.SUCCEEDED, "w2", "m", autonomous=True)
+    world.store.runs.record([theirs])
+    world.ready()
+    world.agent.step()
+    assert world.installed[T1].view.cursor_ms == now_ms - 60_000

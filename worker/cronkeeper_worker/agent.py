@@ -12,7 +12,7 @@ from cronkeeper.domain.job import Delivery, JobState
 from cronkeeper.domain.placement import Assignment, Ownership, WorkerInfo
 from cronkeeper.domain.run import Run, RunState, Trigger
 from cronkeeper.errors import SignatureError, UnavailableError, WireFormatError
-from cronkeeper.ports import Coordinator, Store
+from cronkeeper.ports import Coordinator, Span, Store
 from cronkeeper.runtime.clock import Clock
 from cronkeeper.runtime.metrics import WorkerMetrics
 from cronkeeper.wire.task import Task, Verifier
@@ -178,7 +178,8 @@ class Agent:
         notes = self._coordinator.claims(tasks=taken)
         try:
             self._carry_home(notes)
-            recorded = self._store.runs.last_fires(sorted(taken))
+            spans = {task: Span(early[task], assigned[task].assigned_ms) for task in sorted(taken)}
+            recorded = self._store.runs.last_fires(spans)
         except UnavailableError:
             by_mysql = {task for task, body in taken.items() if body.spec.delivery is Delivery.AT_MOST_ONCE}
             return {task: early[task] if task in by_mysql else hints[task] for task in taken}

@@ -36,7 +36,8 @@ from cronkeeper.ports.fleet import (
     MoveRequestStore,
     TermStore,
 )
-from cronkeeper.ports.ledger import JobQuery, JobStore, NewJob, PlanRow, RunStore
+from cronkeeper.ports.ledger import JobQuery, JobStore, NewJob, PlanRow, RunStore, Span
+from cronkeeper.ports.secrets import Secret, SecretStore
 from cronkeeper.ports.store import Store
 
 __all__ = [
@@ -72,6 +73,9 @@ __all__ = [
     "RequestKey",
     "Role",
     "RunStore",
+    "Secret",
+    "SecretStore",
+    "Span",
     "Store",
     "TermStore",
     "Token",

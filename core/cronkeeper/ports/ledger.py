@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.job import Job, JobState, JobStatus
@@ -119,6 +119,13 @@ class JobStore(Protocol):
         ...
 
 
+class Span(NamedTuple):
+    """Fire times after `early_ms`, up to `until_ms`."""
+
+    early_ms: int
+    until_ms: int
+
+
 class RunStore(Protocol):
     """The ledger: one row for each (task, fire time, attempt). Its unique key is the first fence."""
 
@@ -154,8 +161,13 @@ class RunStore(Protocol):
         """Return all runs of the job for one fire time, by shard and attempt."""
         ...
 
-    def last_fires(self, tasks: Sequence[TaskId]) -> dict[TaskId, int]:
-        """Return each task's newest fire time that has a row of its schedule (manual runs do not count)."""
+    def last_fires(self, tasks: Mapping[TaskId, Span]) -> dict[TaskId, int]:
+        """Return up to when each task's fires are decided: its newest fire time that has a row of its schedule.
+
+        Within a task's span a skip does not count: a worker that skips a fire, as an earlier one waits, may die with
+        the one that waits. Nor does anything after the span: a former owner went on without knowing that it was one.
+        To decide such a fire again is harmless, as its row refuses the claim. Manual runs never count.
+        """
         ...
 
     def open_runs(self, tasks: Sequence[TaskId]) -> list[Run]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 
 from cronkeeper.domain.ids import RunKey, TaskId
@@ -20,7 +20,7 @@ from cronkeeper.domain.run import (
     reachable_from,
 )
 from cronkeeper.errors import ConflictError, NotFoundError
-from cronkeeper.ports import RequestKey
+from cronkeeper.ports import RequestKey, Span
 from cronkeeper.testing.memory_store_state import Memory
 
 _OVER = TERMINAL | {RunState.LOST}
@@ -69,11 +69,14 @@ class MemoryRunStore:
             found = [run for run in runs if (run.key.task.job_id, run.key.fire_ms) == (job_id, fire_ms)]
             return sorted(found, key=lambda run: run.key)
 
-    def last_fires(self, tasks: Sequence[TaskId]) -> dict[TaskId, int]:
+    def last_fires(self, tasks: Mapping[TaskId, Span]) -> dict[TaskId, int]:
         with self._memory.call("runs.last_fires"):
             found: dict[TaskId, int] = {}
-            for run in self._of(tasks, RunState):
-                if run.trigger is not Trigger.MANUAL and run.key.attempt == 1:
+            for run in self._of(list(tasks), RunState):
+                early_ms, until_ms = tasks[run.key.task]
+                counts = run.state is not RunState.SKIPPED or run.key.fire_ms <= early_ms
+                scheduled = run.trigger is not Trigger.MANUAL and run.key.attempt == 1
+                if scheduled and counts and run.key.fire_ms <= until_ms:
                     found[run.key.task] = max(run.key.fire_ms, found.get(run.key.task, 0))
             return found
 

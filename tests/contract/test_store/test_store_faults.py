@@ -18,7 +18,7 @@ from cronkeeper.domain.job import JobState
 from cronkeeper.domain.placement import Assignment, MoveReason
 from cronkeeper.domain.run import Reason, RunState
 from cronkeeper.errors import ConflictError, StaleWriteError, UnavailableError, UnknownOutcomeError
-from cronkeeper.ports import Event, Idempotency, JobQuery, Store
+from cronkeeper.ports import Event, Idempotency, JobQuery, Span, Store
 from cronkeeper.store import open_store
 from cronkeeper.store.engine import PING_AFTER_S
 from tests.contract.test_store.builders import MINUTE_MS, begin, new_job, on_demand, recorded, run, taken
@@ -274,7 +274,7 @@ def test_while_the_database_is_away_every_call_says_so_and_none_is_empty(store: 
         lambda: store.jobs.create(new_job("b")),
         lambda: store.runs.claim([run()]),
         lambda: store.runs.record([run()]),
-        lambda: store.runs.last_fires([TaskId(1, 0)]),
+        lambda: store.runs.last_fires({TaskId(1, 0): Span(0, 1)}),
         lambda: store.leases.leases(),
         lambda: store.terms.take("m1"),
         lambda: store.assignments.load(),

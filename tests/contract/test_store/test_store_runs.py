@@ -5,10 +5,12 @@ import pytest
 from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.run import Reason, RunState, Trigger
 from cronkeeper.errors import ConflictError, FencedError, NotFoundError
-from cronkeeper.ports import Store
+from cronkeeper.ports import Span, Store
 from tests.contract.test_store.builders import MINUTE_MS, new_job, on_demand, recorded, run
 
 TASK = TaskId(1, 0)
+#: Everything that has a row counts.
+EVER = Span(2**62, 2**62)
 
 
 def test_an_unknown_run_is_not_found(store: Store) -> None:
@@ -49,18 +51,34 @@ def test_last_fires_know_each_tasks_newest_scheduled_fire(store: Store) -> None:
     )
     store.runs.record([run(shard=2, fire_ms=7 * MINUTE_MS, state=RunState.SKIPPED, reason=Reason.LATE)])
     tasks = [TaskId(1, 0), TaskId(1, 1), TaskId(1, 2), TaskId(1, 3), TaskId(3, 0)]
-    assert store.runs.last_fires(tasks) == {
+    assert store.runs.last_fires(dict.fromkeys(tasks, EVER)) == {
         TaskId(1, 0): 3 * MINUTE_MS,
         TaskId(1, 1): 4 * MINUTE_MS,
         TaskId(1, 2): 7 * MINUTE_MS,
     }
-    assert store.runs.last_fires([]) == {}
+    assert store.runs.last_fires({}) == {}
+
+
+def test_what_counts_as_the_last_fire_of_a_span(store: Store) -> None:
+    store.runs.claim([run(fire_ms=minute * MINUTE_MS) for minute in (4, 8)])
+    skipped = [
+        run(fire_ms=minute * MINUTE_MS, state=RunState.SKIPPED, reason=Reason.OVERLAP) for minute in (2, 3, 6, 7, 9)
+    ]
+    store.runs.record(skipped)
+
+    def last(early: int, until: int) -> int | None:
+        found = store.runs.last_fires({TASK: Span(early * MINUTE_MS, until * MINUTE_MS)})
+        return found[TASK] // MINUTE_MS if TASK in found else None
+
+    # Skips count up to the span's beginning; nothing counts that is after its end.
+    assert (last(9, 10), last(5, 10), last(5, 7), last(6, 7)) == (9, 8, 4, 6)
+    assert (last(3, 3), last(2, 3), last(1, 3)) == (3, 2, None)
 
 
 def test_last_fires_of_thousands_of_tasks_are_one_call(store: Store) -> None:
     store.runs.claim([run(job_id=job_id, fire_ms=job_id * MINUTE_MS) for job_id in range(1, 1101)])
     tasks = [TaskId(job_id, 0) for job_id in range(1, 1101)]
-    assert store.runs.last_fires(tasks) == {task: task.job_id * MINUTE_MS for task in tasks}
+    assert store.runs.last_fires(dict.fromkeys(tasks, EVER)) == {task: task.job_id * MINUTE_MS for task in tasks}
 
 
 def test_open_runs_are_those_that_are_claimed_or_running(store: Store) -> None:
@@ -227,4 +245,4 @@ def test_purge_keeps_each_jobs_last_run(store: Store) -> None:
     last = recorded(store, RunState.SUCCEEDED, job_id=job.id, fire_ms=2)
     assert store.runs.purge(before_ms=MINUTE_MS, limit=100) == 1
     assert store.runs.history(job.id, limit=10) == [last]
-    assert store.runs.last_fires([TaskId(job.id, 0)]) == {TaskId(job.id, 0): 2}
+    assert store.runs.last_fires({TaskId(job.id, 0): EVER}) == {TaskId(job.id, 0): 2}
