@@ -37,7 +37,6 @@ from cronkeeper.ports.fleet import (
     TermStore,
 )
 from cronkeeper.ports.ledger import JobQuery, JobStore, NewJob, PlanRow, RunStore, Span
-from cronkeeper.ports.secrets import Secret, SecretStore
 from cronkeeper.ports.store import Store
 
 __all__ = [
@@ -73,8 +72,6 @@ __all__ = [
     "RequestKey",
     "Role",
     "RunStore",
-    "Secret",
-    "SecretStore",
     "Span",
     "Store",
     "TermStore",
