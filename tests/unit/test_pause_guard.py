@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cronkeeper.testing.fake_clock import FakeClock
-from cronkeeper_worker.pause_guard import HOLD_S, LOOK_AGAIN_S, PauseGuard
+from cronkeeper_worker.pause_guard import HOLD_S, LOOK_AGAIN_S, PAUSE_S, PauseGuard
 
 
 class World:
@@ -39,7 +39,7 @@ def test_a_process_that_runs_holds_nothing(world: World) -> None:
     assert world.step() == 10.0
 
 
-@pytest.mark.parametrize(("seconds", "held"), [(3.9, False), (4.6, True), (3600.0, True)])
+@pytest.mark.parametrize(("seconds", "held"), [(3.9, False), (PAUSE_S, False), (4.6, True), (3600.0, True)])
 def test_a_pause_holds_whoever_finds_it_first(world: World, seconds: float, held: bool) -> None:
     world.clock.advance_ms(round(seconds * 1000))
     assert world.guard.holds() is held
@@ -64,6 +64,41 @@ def test_a_look_over_an_old_connection_does_not_count(world: World) -> None:
     world.heard_s = world.clock.boot_s()
     assert world.step() == 10.0
     assert not world.guard.holds()
+
+
+def test_what_was_sent_before_the_pause_was_found_says_nothing(world: World) -> None:
+    world.clock.advance_ms(30_000)
+    world.heard_s = world.clock.boot_s()
+    assert world.guard.holds()
+    assert world.step() == LOOK_AGAIN_S
+    assert world.guard.holds()
+
+
+def test_what_is_heard_during_a_look_is_for_the_next_look(world: World) -> None:
+    def look() -> float:
+        # It has read our tasks already when the connection turns out to live.
+        world.heard_s = world.clock.boot_s()
+        return 10.0
+
+    world.clock.advance_ms(30_000)
+    assert world.guard.holds()
+    world.run(0.5)
+    assert world.guard.around(look)() == LOOK_AGAIN_S
+    assert world.guard.holds()
+
+
+def test_a_pause_in_the_middle_of_a_look_is_not_ended_by_it(world: World) -> None:
+    def look() -> float:
+        world.clock.advance_ms(30_000)
+        world.guard.beat()
+        return 10.0
+
+    world.clock.advance_ms(30_000)
+    assert world.guard.holds()
+    world.run(0.5)
+    world.heard_s = world.clock.boot_s()
+    assert world.guard.around(look)() == LOOK_AGAIN_S
+    assert world.guard.holds()
 
 
 def test_a_look_that_fails_does_not_count(world: World) -> None:

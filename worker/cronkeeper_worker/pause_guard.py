@@ -59,10 +59,12 @@ class PauseGuard:
 
         def looked() -> float:
             with self._lock:
-                fresh = self._paused_s is not None and self._heard_s() > self._paused_s
+                paused_s = self._paused_s
+                fresh = paused_s is not None and self._heard_s() > paused_s
             wait_s = step()
             with self._lock:
-                if fresh:
+                # Another pause, in the middle of the look, is for the next look to end.
+                if fresh and self._paused_s == paused_s:
                     self._paused_s = None
                 return wait_s if self._paused_s is None else min(wait_s, LOOK_AGAIN_S)
 
