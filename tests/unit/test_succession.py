@@ -96,6 +96,7 @@ def _run_until_somebody_begins_afresh(town: Town, seconds: float) -> Manager:
             try:
                 manager.step()
             except FencedError:
+                assert manager.coordinator.leadership() is None, "it has resigned, and waits for no session to end"
                 manager.coordinator.stop()
                 town.managers[index] = Manager(town, f"m{index + 1}")
                 town.managers[index].reaches_mysql = manager.reaches_mysql
