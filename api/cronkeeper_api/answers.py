@@ -218,6 +218,30 @@ class Plan(Moves):
     load: dict[str, float] = Field(description="Expected fires a minute of each worker afterwards.")
 
 
+class QuotasAnswer(Shape):
+    max_jobs: int | None
+    max_fires_per_minute: float | None
+    min_interval_s: int | None
+    max_artifact_bytes: int | None
+    max_creates_per_minute: int | None
+
+
+class UsageAnswer(Shape):
+    jobs: int
+    fires_per_minute: float
+    artifact_bytes: int
+
+
+class Namespace(Shape):
+    """What is allowed in a namespace, and what it holds."""
+
+    name: str
+    run_as: list[str] | None
+    quotas: QuotasAnswer
+    usage: UsageAnswer = Field(description="Of the jobs that are not finished.")
+    updated_at: Instant | None = Field(description="When it was decided; null: never.")
+
+
 class Token(Shape):
     id: str
     name: str
@@ -327,6 +351,7 @@ COMPONENTS: tuple[type[BaseModel], ...] = (
     Worker,
     Moves,
     Plan,
+    Namespace,
     Token,
     NewToken,
     Applied,

@@ -31,9 +31,11 @@ from cronkeeper.domain.scope import ALL, MAX_NAMESPACES
 from cronkeeper.ports import Role
 from cronkeeper_manager.service import rules
 from cronkeeper_manager.service.backfill import MAX_PARALLEL
+from cronkeeper_manager.service.namespaces import MAX_ACCOUNTS
 
 DAY_S = 86_400
 MAX_JOBS = 10_000
+MAX_BOUND = 10**15
 
 Text = Annotated[str, StringConstraints(max_length=rules.MAX_TEXT_BYTES)]
 Seconds = Annotated[int, Field(ge=1, le=31 * DAY_S)]
@@ -333,6 +335,36 @@ class NamedCalendarInput(Model):
     include: list[Span] = Field(
         default=[], max_length=MAX_DAYS, description="Days that are allowed although something excludes them."
     )
+
+
+class QuotasInput(Model):
+    """Bounds of a namespace; null: none."""
+
+    max_jobs: int | None = Field(default=None, ge=0, le=MAX_BOUND, description="Jobs that are not finished.")
+    max_fires_per_minute: float | None = Field(
+        default=None, ge=0, le=1e9, description="Expected fires a minute of all of them, each shard on its own."
+    )
+    min_interval_s: int | None = Field(
+        default=None, ge=1, le=366 * DAY_S, description="The shortest time between two fires of a job, in seconds."
+    )
+    max_artifact_bytes: int | None = Field(
+        default=None, ge=0, le=MAX_BOUND, description="Bytes of the files of all of them."
+    )
+    max_creates_per_minute: int | None = Field(
+        default=None, ge=0, le=MAX_BOUND, description="Jobs that one token may create in a minute of the clock."
+    )
+
+
+class NamespaceInput(Model):
+    """What is allowed in a namespace. What is left out is not bounded."""
+
+    run_as: list[Annotated[str, StringConstraints(min_length=1, max_length=64)]] | None = Field(
+        default=None,
+        max_length=MAX_ACCOUNTS,
+        description="Accounts that its jobs may name in run_as; root among them only for admins. null: those of the "
+        "installation, and root for admins of all namespaces.",
+    )
+    quotas: QuotasInput = Field(default=QuotasInput(), description="Bounds.")
 
 
 class TokenInput(Model):

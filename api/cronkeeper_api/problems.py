@@ -17,6 +17,7 @@ from cronkeeper.errors import (
     FieldError,
     NotFoundError,
     PermissionDeniedError,
+    QuotaExceededError,
     StaleWriteError,
     UnavailableError,
     UnknownOutcomeError,
@@ -86,6 +87,12 @@ KINDS: dict[str, Kind] = {
             "`errors` names every one of them, and how to mend it. Nothing was saved.",
         ),
         Kind("key-reused", 422, "The Idempotency-Key belongs to another request", "Use a new key for a new request."),
+        Kind(
+            "over-quota",
+            422,
+            "The namespace's quota does not allow it",
+            "`errors` names the field and the quota. Finish other jobs, or ask an admin for more. Nothing was saved.",
+        ),
         Kind("too-many", 429, "Too many at once", "Wait as long as `Retry-After` says."),
         Kind("internal", 500, "Something is wrong here", "Tell the administrators the `instance`; their logs have it."),
         Kind("unknown-outcome", 500, "It is not known whether it was saved", "Read before you repeat it."),
@@ -141,6 +148,8 @@ def _of_ours(exc: CronkeeperError) -> ProblemError:
             return ProblemError("invalid", _count(exc.errors), exc.errors)
         case PermissionDeniedError():
             return ProblemError("forbidden", str(exc), [FieldError(exc.field, str(exc))] if exc.field else ())
+        case QuotaExceededError():
+            return _of_quota(exc)
         case NotFoundError():
             return ProblemError("not-found", str(exc))
         case NameTakenError():
@@ -160,6 +169,13 @@ def _of_ours(exc: CronkeeperError) -> ProblemError:
             log.error("a write's outcome is unknown", extra={"event": "store.unknown_outcome", "error": str(exc)})
             return ProblemError("unknown-outcome", "the answer of the store was lost; read before you repeat it")
     return _internal(exc)
+
+
+def _of_quota(exc: QuotaExceededError) -> ProblemError:
+    fault = FieldError(exc.field, f"goes beyond the quota {exc.quota}", "see GET /namespaces")
+    if exc.retry_after_s is None:
+        return ProblemError("over-quota", str(exc), [fault])
+    return ProblemError("too-many", str(exc), [fault], headers={"Retry-After": str(exc.retry_after_s)})
 
 
 def _internal(exc: BaseException) -> ProblemError:

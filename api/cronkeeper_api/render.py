@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from flask import Response
@@ -23,6 +24,7 @@ from cronkeeper_manager.service import (
     Change,
     FleetForecast,
     Forecast,
+    NamespaceView,
     Refreshed,
 )
 from cronkeeper_manager.service.calendars import Affected
@@ -253,6 +255,18 @@ def _affected(job: Affected) -> dict[str, Any]:
         "name": job.name,
         "next_before": [rfc3339(ms) for ms in job.next_before],
         "next_after": [rfc3339(ms) for ms in job.next_after],
+    }
+
+
+def namespace_json(view: NamespaceView) -> dict[str, Any]:
+    """Return a namespace."""
+    policy, usage = view.policy, view.usage
+    return {
+        "name": policy.name,
+        "run_as": None if policy.run_as is None else list(policy.run_as),
+        "quotas": asdict(policy.quotas),
+        "usage": {**asdict(usage), "fires_per_minute": round(usage.fires_per_minute, 4)},
+        "updated_at": _instant(policy.updated_ms),
     }
 
 

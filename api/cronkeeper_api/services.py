@@ -16,7 +16,18 @@ from cronkeeper.wire.task import Signer
 from cronkeeper_api.config import ApiConfig, read_signing_key
 from cronkeeper_api.metrics import ApiMetrics
 from cronkeeper_manager.fleet import Fleet
-from cronkeeper_manager.service import Answers, Artifacts, Backfills, Forecasts, Jobs, News, Policy, Runs, Tokens
+from cronkeeper_manager.service import (
+    Answers,
+    Artifacts,
+    Backfills,
+    Forecasts,
+    Jobs,
+    Namespaces,
+    News,
+    Policy,
+    Runs,
+    Tokens,
+)
 from cronkeeper_manager.service.calendars import Calendars
 from cronkeeper_manager.service.scoped import scoped
 
@@ -96,6 +107,7 @@ class Services:
     calendars: Calendars
     answers: Answers
     tokens: Tokens
+    namespaces: Namespaces
     fleet: Fleet
     news: News
     metrics: ApiMetrics
@@ -141,7 +153,8 @@ def assemble(
 
     def on(mine: Store, scope: Scope, views: Views) -> Services:
         # All use cases stand on `mine` alone: that is what keeps them within the caller's namespaces.
-        jobs = Jobs(mine, artifacts, signer, news, clock, policy)
+        namespaces = Namespaces(mine, clock, policy)
+        jobs = Jobs(mine, artifacts, signer, news, clock, namespaces)
         return Services(
             config=config,
             clock=clock,
@@ -154,6 +167,7 @@ def assemble(
             calendars=Calendars(mine, jobs, clock),
             answers=Answers(mine, clock),
             tokens=Tokens(mine.tokens, clock),
+            namespaces=namespaces,
             fleet=fleet.within(mine.jobs),
             news=news,
             metrics=metrics,

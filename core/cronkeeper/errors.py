@@ -76,6 +76,21 @@ class ValidationFailedError(CronkeeperError):
         self.errors = tuple(errors)
 
 
+class QuotaExceededError(CronkeeperError):
+    """A quota of the namespace does not allow it; nothing was saved. `field` is what asks for too much.
+
+    `retry_after_s` is set where waiting helps.
+    """
+
+    def __init__(
+        self, namespace: str, quota: str, field: str, limit: float, wanted: float, retry_after_s: int | None = None
+    ) -> None:
+        super().__init__(f"namespace {namespace} may have {quota} {limit:g}; it would be {wanted:g}")
+        self.quota = quota
+        self.field = field
+        self.retry_after_s = retry_after_s
+
+
 class SignatureError(CronkeeperError):
     """A signed task does not verify. It must not be installed or run."""
 

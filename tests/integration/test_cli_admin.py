@@ -84,6 +84,24 @@ def test_a_token_of_some_namespaces_ends_in_time(api: Api) -> None:
     assert api.run(*asked, "--expires", "1d", "--expires-at", "2030-01-01T00:00:00Z").exit_code == 2
 
 
+def test_namespaces_are_listed_shown_and_set(api: Api) -> None:
+    assert "no namespaces" in api.run("namespaces", "list").output
+    api.ok("create", *FIELDS, "-n", "team-a")
+    made = api.json("namespaces", "set", "team-a", "--run-as", "nobody", "--max-jobs", "1", "--max-fires", "2.5")
+    assert (made["run_as"], made["quotas"]["max_jobs"], made["usage"]["jobs"]) == (["nobody"], 1, 1)
+    refused = api.run("create", *FIELDS, "-n", "team-a")
+    assert (refused.exit_code, "max_jobs" in refused.output) == (2, True)
+    changed = api.json("namespaces", "set", "team-a", "--max-jobs", "none", "--min-interval", "60")
+    assert (changed["quotas"]["max_jobs"], changed["quotas"]["max_fires_per_minute"]) == (None, 2.5)
+    assert changed["run_as"] == ["nobody"]
+    assert api.json("namespaces", "set", "team-a", "--run-as", "none")["run_as"] is None
+    assert api.ok("namespaces", "list", "-o", "name").split() == ["team-a"]
+    assert "team-a" in api.ok("namespaces", "show", "team-a")
+    for wrong in ((), ("--max-jobs", "x"), ("--run-as", "none", "--run-as", "a"), ("--max-jobs", "-1")):
+        assert api.run("namespaces", "set", "team-a", *wrong).exit_code == 2, wrong
+    assert api.run("namespaces", "show", "No").exit_code == 3
+
+
 # ------------------------------------------------------------------------------------------------- database, doctor
 
 

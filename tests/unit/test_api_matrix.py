@@ -60,6 +60,7 @@ class Town:
         # So that it stays for everybody who tries to remove it.
         self.world.call("PATCH", f"/jobs/{self.job}", json={"calendar": {"named": ["days"]}})
         self.objects["name"] = "days"
+        self.objects["namespace"] = "team-a"
         self.tokens = {
             (role, name): self.world.services.tokens.create(name=f"{role}-{name}", role=role, scope=scope)[1]
             for role, (name, scope) in product(Role, SCOPES.items())
@@ -151,7 +152,7 @@ def test_everybody_gets_what_the_declaration_says(route: Route, town: Town) -> N
 @pytest.mark.parametrize("route", WITH_OBJECT, ids=lambda route: route.endpoint)
 def test_a_foreign_object_looks_as_if_it_did_not_exist(route: Route, town: Town) -> None:
     there = town.call(route, Role.ADMIN, "foreign")
-    gone = {"job_id": "99", "run_id": town.objects["run_id"].replace(f"{town.job}-", "99-", 1)}
+    gone = {"namespace": "team-c", "job_id": "99", "run_id": town.objects["run_id"].replace(f"{town.job}-", "99-", 1)}
     real, town.objects = town.objects, {**town.objects, **gone}
     absent = town.call(route, Role.ADMIN, "foreign")
     assert there.status_code == absent.status_code == 404
@@ -161,12 +162,15 @@ def test_a_foreign_object_looks_as_if_it_did_not_exist(route: Route, town: Town)
 
 def _blanked(answer: TestResponse, objects: dict[str, str]) -> str:
     text = json.dumps({**answer.get_json(), "instance": ""})
+    text = re.sub(r"\bteam-[ac]\b", "namespace", text)
     for name in ("run_id", "job_id"):
         text = re.sub(rf"\b{objects[name]}\b", name, text)
     return text
 
 
-@pytest.mark.parametrize("route", WITH_OBJECT, ids=lambda route: route.endpoint)
+@pytest.mark.parametrize(
+    "route", [route for route in WITH_OBJECT if "namespace" not in route.path], ids=lambda r: r.endpoint
+)
 def test_a_foreign_row_that_cannot_be_read_does_not_say_that_it_exists(route: Route, town: Town) -> None:
     town.world.store.spoil_job(int(town.job))
     assert town.call(route, Role.ADMIN, "foreign").status_code == 404
@@ -254,9 +258,11 @@ def test_lists_show_ones_own_only(town: Town) -> None:
     assert (ask("own", "/forecast")["jobs"], ask("all", "/forecast")["jobs"]) == (1, 2)
     assert ask("foreign", "/forecast?worker=node-3")["tasks"] == 0
     assert ask("own", "/forecast?worker=node-3")["tasks"] == 1
+    assert [one["name"] for one in ask("own", "/namespaces")] == ["team-a"]
+    assert [one["name"] for one in ask("all", "/namespaces")] == ["team-a", "team-b"]
 
 
-def test_what_is_not_decided_about_is_closed_to_scoped_callers(town: Town) -> None:
+def test_what_is_not_decided_is_closed(town: Town) -> None:
     from cronkeeper.errors import PermissionDeniedError
 
     narrow: Any = town.world.services.within(SCOPES["own"]).store
@@ -277,12 +283,20 @@ def test_only_what_is_declared_so_takes_a_token_of_some_namespaces() -> None:
     }
     fleet = {route.endpoint for route in GUARDED if "{" not in route.path and route.reach is Reach.NAMESPACES}
     # Without an id in the path nothing but `Call.services` keeps them within the caller's namespaces.
-    assert fleet == {"GET /jobs", "POST /jobs", "POST /preview", "POST /apply", "GET /forecast", "GET /events"} | {
+    assert fleet == {
+        "GET /jobs",
+        "POST /jobs",
+        "POST /preview",
+        "POST /apply",
+        "GET /forecast",
+        "GET /events",
+        "GET /namespaces",
         "GET /calendars",
         "POST /calendars/refresh",
     }
     assert all(
-        route.path.startswith(("/jobs/{job_id}", "/runs/{run_id}", "/calendars/{name}")) for route in WITH_OBJECT
+        route.path.startswith(("/jobs/{job_id}", "/runs/{run_id}", "/namespaces/{namespace}", "/calendars/{name}"))
+        for route in WITH_OBJECT
     )
 
 

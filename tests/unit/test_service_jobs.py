@@ -36,7 +36,7 @@ class Outrun:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._jobs, name)
 
-    def replace(self, job: Any, *, expected_generation: int) -> None:
+    def replace(self, job: Any, *, expected_generation: int, **more: Any) -> None:
         if self._times:
             self._times -= 1
             theirs = self._jobs.get(job.id)
@@ -46,7 +46,7 @@ class Outrun:
                 theirs.effective_from_ms, theirs.envelope,
             )  # fmt: skip
             self._jobs.replace(other, expected_generation=theirs.generation)
-        self._jobs.replace(job, expected_generation=expected_generation)
+        self._jobs.replace(job, expected_generation=expected_generation, **more)
 
 
 def _described(spec: JobSpec) -> Draft:
@@ -103,11 +103,11 @@ def test_one_transaction_serves_those_who_come_together_and_a_taken_name_hurts_o
 
 def test_an_apply_that_loses_a_race_decides_again(world: World) -> None:
     class Taken(Outrun):
-        def save_many(self, *given: Any) -> Any:
+        def save_many(self, *given: Any, **more: Any) -> Any:
             if self._times:
                 self._times -= 1
                 raise StaleWriteError("somebody was first")
-            return self._jobs.save_many(*given)
+            return self._jobs.save_many(*given, **more)
 
     world.store.jobs = Taken(world.store.jobs, 2)
     drafts = [Draft(SPEC.evolve(name="x"))]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import pytest
 
 from cronkeeper.domain.instants import parse_rfc3339
 from cronkeeper.domain.job import JobSpec, JobType
+from cronkeeper.domain.scope import EVERYWHERE, Scope, scope_of
 from cronkeeper.ports import Role
-from cronkeeper_manager.service import rules
+from cronkeeper_manager.service import Caller, rules
+from cronkeeper_manager.service.namespaces import check_interval, root_fault
 
 NOW = parse_rfc3339("2026-03-01T12:00:00Z")
 SPEC = JobSpec("ls -la", "5 * * * *", JobType.COMMAND)
@@ -61,9 +64,15 @@ def test_a_whole_that_is_too_large_for_a_znode_is_refused() -> None:
 
 
 def test_only_an_admin_may_ask_for_root() -> None:
-    spec = SPEC.evolve(run_as="root")
-    assert [rules.needs_admin(spec, role) for role in (Role.VIEWER, Role.OPERATOR, Role.ADMIN)] == [True, True, False]
-    assert not rules.needs_admin(SPEC.evolve(run_as="nobody"), Role.OPERATOR)
+    def allowed(role: Role, scope: Scope, own: tuple[str, ...] | None) -> bool:
+        return root_fault(Caller("1", "x", role, scope), own) == ""
+
+    scopes = (EVERYWHERE, scope_of(["team-a"]))
+    for scope, own in product(scopes, (None, (), ("nobody",), ("nobody", "root"))):
+        assert not allowed(Role.VIEWER, scope, own)
+        assert not allowed(Role.OPERATOR, scope, own)
+    answers = [allowed(Role.ADMIN, scope, own) for own, scope in product((None, ("nobody",), ("root",)), scopes)]
+    assert answers == [True, False, False, False, True, True]
 
 
 def test_without_allowed_accounts_every_account_is_refused() -> None:
@@ -82,3 +91,30 @@ def test_a_value_of_any_shape_raises_nothing(field: str, value: Any) -> None:
 @pytest.mark.parametrize("text", ["a\x00", "a\x1b", "a\x7f", "a\x85", "a\u2028", "a\ud800", "a\n", "a\t"])
 def test_no_control_character_gets_into_a_plain_text(text: str) -> None:
     assert "position 2" in rules.text_fault(text)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "shortest_s"),
+    [
+        ("* * * * *", 60),
+        ("*/5 * * * *", 300),
+        ("0,1 3 * * *", 60),
+        ("59 23 * * *; 0 0 * * *", 60),
+        ("*/10 * * * * *", 10),
+        ("@every 90s", 90),
+        ("0 0 29 2 *", 86_400),
+    ],
+)
+def test_the_shortest_time_between_two_fires_is_found(schedule: str, shortest_s: int) -> None:
+    spec = SPEC.evolve(schedule=schedule)
+    assert check_interval(spec, shortest_s, NOW, None) == []
+    faults = [fault.field for fault in check_interval(spec, 5 * 366 * 86_400, NOW, None)]
+    assert faults == ([] if "29 2" in schedule else ["schedule"])
+    if "29 2" not in schedule:
+        assert [fault.field for fault in check_interval(spec, shortest_s + 1, NOW, None)] == ["schedule"]
+        assert check_interval(spec.evolve(description="x"), shortest_s + 1, NOW, spec) == []
+    assert check_interval(spec, None, NOW, None) == []
+
+
+def test_a_job_that_fires_once_has_no_interval() -> None:
+    assert check_interval(SPEC.evolve(schedule="@at 2026-06-01T00:00:00Z"), 86_400, NOW, None) == []

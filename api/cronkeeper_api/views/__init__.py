@@ -5,14 +5,25 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cronkeeper_api.routing import Access, Route
-from cronkeeper_api.views import backfill, bulk, calendars, documents, fleet, forecast, health, jobs, runs, tokens, why
+from cronkeeper_api.views import (
+    backfill,
+    bulk,
+    calendars,
+    documents,
+    fleet,
+    forecast,
+    health,
+    jobs,
+    namespaces,
+    runs,
+    tokens,
+    why,
+)
 
 
 def all_routes(*, metrics: Access) -> list[Route]:
     """Return every route of the API; `metrics` is who may read the numbers."""
-    found = [
-        route
-        for module in (jobs, bulk, runs, backfill, why, forecast, calendars, fleet, tokens, health, documents)
-        for route in module.router.routes
-    ]
+    of_jobs = (jobs, bulk, runs, backfill, why, forecast, calendars)
+    of_all = (fleet, namespaces, tokens, health, documents)
+    found = [route for module in (*of_jobs, *of_all) for route in module.router.routes]
     return [replace(route, access=metrics) if route.path == "/metrics" else route for route in found]

@@ -11,7 +11,7 @@ from cronkeeper_api.reading import read_draft, read_drafts, read_model
 from cronkeeper_api.render import applied_json, forecast_json, json_response
 from cronkeeper_api.routing import Access, Answer, Call, Reach, Router
 from cronkeeper_api.views import examples
-from cronkeeper_api.views.shared import AFTER, COUNT, DRY_RUN
+from cronkeeper_api.views.shared import AFTER, COUNT, DRY_RUN, accounts_of
 from cronkeeper_manager.service import rules
 
 router = Router("jobs")
@@ -31,7 +31,8 @@ router = Router("jobs")
     problems=("too-large",),
 )
 def preview(call: Call) -> Response:
-    draft = read_draft(read_body(), run_as_allowed=call.services.config.run_as_allowed)
+    body = read_body()
+    draft = read_draft(body, run_as_allowed=accounts_of(call, body.value))
     found = call.services.jobs.preview(draft, call.caller, after_ms=call.query["after"], count=call.query["count"])
     return json_response(forecast_json(found))
 
@@ -47,12 +48,12 @@ def preview(call: Call) -> Response:
     body=ApplyInput,
     example=examples.APPLY,
     answers={200: Answer("What was (or would be) created, changed, left and pruned.", "Applied", examples.APPLIED)},
-    problems=("conflict", "too-large"),
+    problems=("conflict", "over-quota", "too-many", "too-large"),
     idempotent=True,
 )
 def apply(call: Call) -> Response:
     wanted = read_model(ApplyInput, read_body().value)
-    allowed = call.services.config.run_as_allowed
+    allowed = call.services.namespaces.run_as_of(wanted.namespace)
     faults = rules.check_fields({"namespace": wanted.namespace, "selector": wanted.prune}, run_as_allowed=allowed)
     if faults:
         names = {"selector": "prune"}

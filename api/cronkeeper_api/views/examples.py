@@ -206,6 +206,19 @@ CALENDAR_CHANGE = {
     "jobs": [_AFFECTED],
 }
 CALENDAR_REFRESH = {"dry_run": False, "looked": 210, "changed": 1, "jobs": [_AFFECTED], "left": [], "after": None}
+NAMESPACE = {
+    "name": "team-a",
+    "run_as": ["nobody", "reports"],
+    "quotas": {
+        "max_jobs": 500,
+        "max_fires_per_minute": 100.0,
+        "min_interval_s": 30,
+        "max_artifact_bytes": None,
+        "max_creates_per_minute": 60,
+    },
+    "usage": {"jobs": 42, "fires_per_minute": 7.25, "artifact_bytes": 104_208},
+    "updated_at": "2026-03-01T11:00:00Z",
+}
 
 TOKEN = {
     "id": "2",

@@ -6,23 +6,25 @@ from collections.abc import Sequence
 
 from flask import Response, request
 
-from cronkeeper.domain.job import JobStatus
+from cronkeeper.domain.job import JobSpec, JobStatus
 from cronkeeper.ports import JobQuery
 from cronkeeper_api.body import read_body
 from cronkeeper_api.models import JobInput
 from cronkeeper_api.params import Param, Type
-from cronkeeper_api.reading import read_draft, read_patch
+from cronkeeper_api.reading import merge, read_draft, read_patch
 from cronkeeper_api.render import etag_of, forecast_json, job_json, json_response
 from cronkeeper_api.routing import Access, Answer, Call, Reach, Router
 from cronkeeper_api.views import examples
 from cronkeeper_api.views.shared import (
     AFTER,
     COUNT,
+    accounts_of,
     expected_generations,
     job_id_of,
     job_response,
     next_page,
 )
+from cronkeeper_manager.service import Draft
 
 router = Router("jobs")
 
@@ -84,12 +86,13 @@ def _created_before(call: Call, saved: Sequence[str]) -> Response:
     form=True,
     example=examples.NEW_JOB,
     answers={201: Answer("The job as saved.", "Job", examples.JOB, headers=("ETag", "Location"))},
-    problems=("name-taken", "too-large"),
+    problems=("name-taken", "over-quota", "too-many", "too-large"),
     idempotent=True,
     again=_created_before,
 )
 def create_job(call: Call) -> Response:
-    draft = read_draft(read_body(), run_as_allowed=call.services.config.run_as_allowed)
+    body = read_body()
+    draft = read_draft(body, run_as_allowed=accounts_of(call, body.value))
     return job_response(call, call.services.jobs.create(draft, call.caller, request=call.key), 201)
 
 
@@ -122,12 +125,13 @@ def get_job(call: Call, job_id: str) -> Response:
     form=True,
     example=examples.NEW_JOB,
     answers={200: _JOB},
-    problems=("not-found", "name-taken", "stale", "too-large"),
+    problems=("not-found", "name-taken", "over-quota", "stale", "too-large"),
     if_match=True,
 )
 def replace_job(call: Call, job_id: str) -> Response:
     number = job_id_of(job_id)
-    draft = read_draft(read_body(), run_as_allowed=call.services.config.run_as_allowed)
+    body = read_body()
+    draft = read_draft(body, run_as_allowed=accounts_of(call, body.value))
     job = call.services.jobs.change(number, lambda _: draft, call.caller, expected_generations(number))
     return job_response(call, job)
 
@@ -143,16 +147,17 @@ def replace_job(call: Call, job_id: str) -> Response:
     form=True,
     example={"schedule": "*/10 * * * *"},
     answers={200: _JOB},
-    problems=("not-found", "name-taken", "stale", "too-large"),
+    problems=("not-found", "name-taken", "over-quota", "stale", "too-large"),
     if_match=True,
 )
 def patch_job(call: Call, job_id: str) -> Response:
     number, body = job_id_of(job_id), read_body()
-    allowed = call.services.config.run_as_allowed
-    job = call.services.jobs.change(
-        number, lambda spec: read_patch(spec, body, run_as_allowed=allowed), call.caller, expected_generations(number)
-    )
-    return job_response(call, job)
+
+    def changed(spec: JobSpec) -> Draft:
+        allowed = accounts_of(call, merge({"namespace": spec.namespace}, body.value))
+        return read_patch(spec, body, run_as_allowed=allowed)
+
+    return job_response(call, call.services.jobs.change(number, changed, call.caller, expected_generations(number)))
 
 
 @router.route(
@@ -200,7 +205,7 @@ def pause_job(call: Call, job_id: str) -> Response:
     summary="Let a job fire again",
     description="From now on: what was due meanwhile stays undone. A finished job is taken up again, too.",
     answers={200: _JOB},
-    problems=("not-found", "conflict", "stale"),
+    problems=("not-found", "conflict", "over-quota", "stale"),
     if_match=True,
 )
 def resume_job(call: Call, job_id: str) -> Response:

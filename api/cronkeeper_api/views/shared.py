@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from typing import Any
 from urllib.parse import urlencode
 
 from flask import Response, request
 
 from cronkeeper.domain.ids import RunKey, is_job_id
-from cronkeeper.domain.job import Job
+from cronkeeper.domain.job import DEFAULT_NAMESPACE, Job
 from cronkeeper.errors import NotFoundError
 from cronkeeper_api.params import Param, Type
 from cronkeeper_api.render import etag_of, job_json, json_response
@@ -21,6 +22,12 @@ _ETAG = re.compile(r'"job-([0-9]+)-([0-9]{1,18})"', re.ASCII)
 COUNT = Param("count", Type.INTEGER, "How many fire times.", 10, low=1, high=MAX_COUNT)
 AFTER = Param("after", Type.INSTANT, "The instant (RFC 3339) after which to look; now unless given.")
 DRY_RUN = Param("dry_run", Type.BOOLEAN, "Only show what would change.", False)
+
+
+def accounts_of(call: Call, value: Any) -> tuple[str, ...]:
+    """Return the accounts that a job may name in `run_as`, by the namespace that its JSON names."""
+    given = value.get("namespace", DEFAULT_NAMESPACE) if isinstance(value, dict) else DEFAULT_NAMESPACE
+    return call.services.namespaces.run_as_of(given)
 
 
 def job_id_of(text: str) -> int:

@@ -37,6 +37,7 @@ from cronkeeper.ports.fleet import (
     TermStore,
 )
 from cronkeeper.ports.ledger import JobQuery, JobStore, NewJob, PlanRow, RunStore, Span
+from cronkeeper.ports.namespaces import NamespacePolicy, NamespaceStore, Weighing
 from cronkeeper.ports.store import Store
 
 __all__ = [
@@ -67,6 +68,8 @@ __all__ = [
     "Missed",
     "MoveRequest",
     "MoveRequestStore",
+    "NamespacePolicy",
+    "NamespaceStore",
     "NewJob",
     "PlanRow",
     "RequestKey",
@@ -77,4 +80,5 @@ __all__ = [
     "TermStore",
     "Token",
     "TokenStore",
+    "Weighing",
 ]

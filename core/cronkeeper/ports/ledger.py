@@ -10,6 +10,7 @@ from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.job import Job, JobState, JobStatus
 from cronkeeper.domain.run import Run
 from cronkeeper.ports.access import RequestKey
+from cronkeeper.ports.namespaces import Weighing
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,8 @@ class NewJob:
     build: Callable[[int], Job]
     #: Whose request it answers, if that is to be known after the server's death.
     request: RequestKey | None = None
+    #: The token that asks for it: how many it may create in a minute may be bounded.
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +64,25 @@ class PlanRow:
 class JobStore(Protocol):
     """The truth about jobs. Every write is one transaction: a job is saved whole or not at all."""
 
-    def create(self, new: NewJob) -> Job:
-        """Insert one job. Raises ConflictError when the namespace has that name already.
+    def create(self, new: NewJob, *, weighing: Weighing | None = None) -> Job:
+        """Insert one job. Raises ConflictError when the namespace has that name already, or QuotaExceededError.
 
         StaleWriteError when its request has been taken over.
         """
         ...
 
-    def save_many(self, new: Sequence[NewJob], changed: Sequence[tuple[Job, int]], removed: Sequence[int]) -> list[Job]:
+    def save_many(
+        self,
+        new: Sequence[NewJob],
+        changed: Sequence[tuple[Job, int]],
+        removed: Sequence[int],
+        *,
+        weighing: Weighing | None = None,
+    ) -> list[Job]:
         """Insert, replace (each with its expected generation) and finish jobs in one transaction; return the inserted.
 
-        Raises ConflictError or StaleWriteError, and then nothing is saved.
+        With a weighing it is held against the quotas of the namespaces, also where others write at the same moment.
+        Raises ConflictError, StaleWriteError or QuotaExceededError, and then nothing is saved.
         """
         ...
 
@@ -87,10 +98,10 @@ class JobStore(Protocol):
         """Return a page, each job with its last run."""
         ...
 
-    def replace(self, job: Job, *, expected_generation: int) -> None:
+    def replace(self, job: Job, *, expected_generation: int, weighing: Weighing | None = None) -> None:
         """Write the new row if the stored generation is still the expected one.
 
-        Raises NotFoundError, StaleWriteError, or ConflictError (the new name is taken).
+        Raises NotFoundError, StaleWriteError, ConflictError (the new name is taken) or QuotaExceededError.
         """
         ...
 

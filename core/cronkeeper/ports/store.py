@@ -10,6 +10,7 @@ from cronkeeper.ports.calendars import CalendarStore
 from cronkeeper.ports.failures import FailureStore
 from cronkeeper.ports.fleet import AssignmentStore, CordonStore, LeaseStore, MoveRequestStore, TermStore
 from cronkeeper.ports.ledger import JobStore, RunStore
+from cronkeeper.ports.namespaces import NamespaceStore
 
 
 class Store(Protocol):
@@ -28,6 +29,7 @@ class Store(Protocol):
     failures: FailureStore
     audit: AuditStore
     calendars: CalendarStore
+    namespaces: NamespaceStore
 
     def ping(self) -> None:
         """One cheap round trip. Raises UnavailableError."""

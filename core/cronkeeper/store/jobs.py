@@ -13,11 +13,12 @@ from sqlalchemy.exc import IntegrityError
 from cronkeeper.domain.job import Job, JobState, JobStatus
 from cronkeeper.domain.run import UNSUCCESSFUL
 from cronkeeper.errors import ConflictError, NotFoundError, StaleWriteError, WireFormatError
-from cronkeeper.ports import JobQuery, NewJob, PlanRow
+from cronkeeper.ports import JobQuery, NewJob, PlanRow, Weighing
 from cronkeeper.store import job_rows, schema
 from cronkeeper.store.calendars import forget_uses, names_calendar, write_uses
 from cronkeeper.store.flavour import chunks, slices
 from cronkeeper.store.job_versions import remember_jobs, touch
+from cronkeeper.store.namespaces import QuotaCheck
 from cronkeeper.store.notes import note_saved
 from cronkeeper.store.session import Database
 
@@ -37,13 +38,23 @@ class SqlJobStore:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    def create(self, new: NewJob) -> Job:
-        return self.save_many([new], [], [])[0]
+    def create(self, new: NewJob, *, weighing: Weighing | None = None) -> Job:
+        return self.save_many([new], [], [], weighing=weighing)[0]
 
-    def save_many(self, new: Sequence[NewJob], changed: Sequence[tuple[Job, int]], removed: Sequence[int]) -> list[Job]:
+    def save_many(
+        self,
+        new: Sequence[NewJob],
+        changed: Sequence[tuple[Job, int]],
+        removed: Sequence[int],
+        *,
+        weighing: Weighing | None = None,
+    ) -> list[Job]:
         inserted: list[Job] = []
 
         def body(conn: Connection) -> list[Job]:
+            check = None if weighing is None else QuotaCheck(conn, self._db.flavour, weighing)
+            if check is not None:
+                check.begin(new, changed)
             try:
                 self._finish(conn, removed)
                 self._replace(conn, changed)
@@ -53,6 +64,8 @@ class SqlJobStore:
                         note_saved(conn, item.request, [str(job.id)])
             except IntegrityError as exc:
                 raise ConflictError(_NAME_TAKEN) from exc
+            if check is not None:
+                check.end()
             return list(inserted)
 
         def landed(conn: Connection) -> bool:
@@ -82,8 +95,8 @@ class SqlJobStore:
     def page(self, query: JobQuery) -> list[Job]:
         return self._db.read(lambda conn: self._page(conn, query))
 
-    def replace(self, job: Job, *, expected_generation: int) -> None:
-        self.save_many([], [(job, expected_generation)], [])
+    def replace(self, job: Job, *, expected_generation: int, weighing: Weighing | None = None) -> None:
+        self.save_many([], [(job, expected_generation)], [], weighing=weighing)
 
     def mark_finished(self, job_id: int, *, generation: int) -> bool:
         text = (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Column, Double, Index, Integer, LargeBinary, MetaData, String, Table, Text
 from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
 
@@ -235,6 +235,35 @@ tokens = Table(
     Column("namespaces", ascii_text(4000), nullable=False, server_default="*"),
     Index("tokens_by_digest", "digest", unique=True),
     sqlite_autoincrement=True,
+    **_TABLE_OPTIONS,
+)
+
+#: What an administrator allows in a namespace, and its bounds (NULL: none).
+namespaces = Table(
+    "namespaces",
+    metadata,
+    Column("name", ascii_text(63), primary_key=True),
+    #: JSON: the accounts of run_as. NULL: those of the installation.
+    Column("run_as", long_text(), nullable=True),
+    Column("max_jobs", BigInteger, nullable=True),
+    Column("max_fires_per_minute", Double, nullable=True),
+    Column("min_interval_s", BigInteger, nullable=True),
+    Column("max_artifact_bytes", BigInteger, nullable=True),
+    Column("max_creates_per_minute", BigInteger, nullable=True),
+    Column("updated_ms", BigInteger, nullable=False),
+    #: Moved by each transaction that is held against the bounds, so that they wait for each other.
+    Column("writes", BigInteger, nullable=False),
+    **_TABLE_OPTIONS,
+)
+
+#: How many jobs a token has created in a minute of the clock, where that is bounded.
+creates = Table(
+    "creates",
+    metadata,
+    Column("namespace", ascii_text(63), primary_key=True),
+    Column("token", ascii_text(32), primary_key=True),
+    Column("minute", BigInteger, nullable=False),
+    Column("count", BigInteger, nullable=False),
     **_TABLE_OPTIONS,
 )
 

@@ -15,6 +15,7 @@ from cronkeeper.ports import (
     JobStore,
     LeaseStore,
     MoveRequestStore,
+    NamespaceStore,
     RunStore,
     TermStore,
     TokenStore,
@@ -25,6 +26,7 @@ from cronkeeper.store.calendars import SqlCalendarStore
 from cronkeeper.store.failures import SqlFailureStore
 from cronkeeper.store.jobs import SqlJobStore
 from cronkeeper.store.leases import SqlLeaseStore
+from cronkeeper.store.namespaces import SqlNamespaceStore
 from cronkeeper.store.notes import SqlEventStore, SqlIdempotencyStore
 from cronkeeper.store.runs import SqlRunStore
 from cronkeeper.store.session import Database
@@ -50,6 +52,7 @@ class SqlStore:
         self.failures: FailureStore = SqlFailureStore(self._db)
         self.audit: AuditStore = SqlAuditStore(self._db)
         self.calendars: CalendarStore = SqlCalendarStore(self._db)
+        self.namespaces: NamespaceStore = SqlNamespaceStore(self._db)
 
     def ping(self) -> None:
         self._db.read(lambda conn: conn.exec_driver_sql("SELECT 1").scalar_one())

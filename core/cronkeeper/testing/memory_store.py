@@ -13,6 +13,7 @@ from cronkeeper.ports import (
     JobStore,
     LeaseStore,
     MoveRequestStore,
+    NamespaceStore,
     RunStore,
     TermStore,
     TokenStore,
@@ -29,6 +30,7 @@ from cronkeeper.testing.memory_store_fleet import (
     MemoryTermStore,
 )
 from cronkeeper.testing.memory_store_jobs import MemoryJobStore
+from cronkeeper.testing.memory_store_namespaces import MemoryNamespaceStore
 from cronkeeper.testing.memory_store_notes import MemoryEventStore, MemoryIdempotencyStore, MemoryTokenStore
 from cronkeeper.testing.memory_store_runs import MemoryRunStore
 from cronkeeper.testing.memory_store_state import Memory
@@ -55,6 +57,7 @@ class MemoryStore:
         self.failures: FailureStore = MemoryFailureStore(self._memory)
         self.audit: AuditStore = MemoryAuditStore(self._memory)
         self.calendars: CalendarStore = MemoryCalendarStore(self._memory)
+        self.namespaces: NamespaceStore = MemoryNamespaceStore(self._memory)
 
     def ping(self) -> None:
         with self._memory.call("ping"):

@@ -8,7 +8,8 @@ from dataclasses import replace
 from cronkeeper.domain.job import Job, JobState, status_of
 from cronkeeper.domain.run import UNSUCCESSFUL
 from cronkeeper.errors import ConflictError, NotFoundError, StaleCopyError, StaleWriteError, WireFormatError
-from cronkeeper.ports import JobQuery, NewJob, PlanRow
+from cronkeeper.ports import JobQuery, NewJob, PlanRow, Weighing
+from cronkeeper.testing.memory_store_namespaces import check_quotas
 from cronkeeper.testing.memory_store_state import Memory, uses_of
 
 
@@ -18,13 +19,20 @@ class MemoryJobStore:
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
 
-    def create(self, new: NewJob) -> Job:
+    def create(self, new: NewJob, *, weighing: Weighing | None = None) -> Job:
         with self._memory.call("jobs.create"):
-            return self._save([new], [], [])[0]
+            return self._save([new], [], [], weighing)[0]
 
-    def save_many(self, new: Sequence[NewJob], changed: Sequence[tuple[Job, int]], removed: Sequence[int]) -> list[Job]:
+    def save_many(
+        self,
+        new: Sequence[NewJob],
+        changed: Sequence[tuple[Job, int]],
+        removed: Sequence[int],
+        *,
+        weighing: Weighing | None = None,
+    ) -> list[Job]:
         with self._memory.call("jobs.save_many"):
-            return self._save(new, changed, removed)
+            return self._save(new, changed, removed, weighing)
 
     def get(self, job_id: int) -> Job:
         with self._memory.call("jobs.get"):
@@ -42,9 +50,9 @@ class MemoryJobStore:
             readable = (self._read(job) for job in jobs if job.id not in self._memory.spoilt)
             return [job for job in readable if _matches(job, query)][: query.limit]
 
-    def replace(self, job: Job, *, expected_generation: int) -> None:
+    def replace(self, job: Job, *, expected_generation: int, weighing: Weighing | None = None) -> None:
         with self._memory.call("jobs.replace"):
-            self._save([], [(job, expected_generation)], [])
+            self._save([], [(job, expected_generation)], [], weighing)
 
     def mark_finished(self, job_id: int, *, generation: int) -> bool:
         with self._memory.call("jobs.mark_finished"):
@@ -86,7 +94,13 @@ class MemoryJobStore:
             jobs = self._memory.jobs
             return {job_id: jobs[job_id].envelope for job_id in job_ids if job_id in jobs}
 
-    def _save(self, new: Sequence[NewJob], changed: Sequence[tuple[Job, int]], removed: Sequence[int]) -> list[Job]:
+    def _save(
+        self,
+        new: Sequence[NewJob],
+        changed: Sequence[tuple[Job, int]],
+        removed: Sequence[int],
+        weighing: Weighing | None = None,
+    ) -> list[Job]:
         """Make the new table beside the old one, so that a refusal changes nothing."""
         jobs = dict(self._memory.jobs)
         for job_id in removed:
@@ -105,6 +119,8 @@ class MemoryJobStore:
         if len(names) != len(set(names)):
             raise ConflictError("the namespace has a job of that name already")
         self._check_calendars([*(job for job, _ in changed), *inserted])
+        if weighing is not None:
+            check_quotas(self._memory, jobs, new, [job for job, _ in changed], weighing)
         self._memory.note_saved([(item.request, [str(job.id)]) for item, job in zip(new, inserted, strict=True)])
         self._memory.jobs = jobs
         for job_id in (*removed, *(job.id for job, _ in changed), *(job.id for job in inserted)):

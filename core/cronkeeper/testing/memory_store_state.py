@@ -15,7 +15,18 @@ from cronkeeper.domain.named_calendars import NamedCalendar
 from cronkeeper.domain.placement import Assignment, WorkerInfo
 from cronkeeper.domain.run import UNSUCCESSFUL, Run, RunState, Trigger
 from cronkeeper.errors import FencedError, StaleWriteError, UnavailableError
-from cronkeeper.ports import AuditMark, Cordon, Event, Fire, JobVersion, Missed, MoveRequest, RequestKey, Token
+from cronkeeper.ports import (
+    AuditMark,
+    Cordon,
+    Event,
+    Fire,
+    JobVersion,
+    Missed,
+    MoveRequest,
+    NamespacePolicy,
+    RequestKey,
+    Token,
+)
 from cronkeeper.runtime.clock import Clock
 
 
@@ -63,6 +74,9 @@ class Memory:
         self.move_requests: dict[TaskId, MoveRequest] = {}
         self.cordons: dict[str, Cordon] = {}
         self.tokens: list[Token] = []
+        self.policies: dict[str, NamespacePolicy] = {}
+        #: (namespace, token): (minute, count).
+        self.creates: dict[tuple[str, str], tuple[int, int]] = {}
         self.answers: dict[tuple[str, str], AnswerRow] = {}
         self.events: list[Event] = []
         self.failing: dict[int, str] = {}

@@ -10,6 +10,7 @@ from cronkeeper_manager.service.backfill import Backfill, Backfills, Wish
 from cronkeeper_manager.service.calendar_rules import CalendarDraft
 from cronkeeper_manager.service.calendars import CalendarChange, Calendars, Refreshed, StaleCalendarError
 from cronkeeper_manager.service.jobs import Jobs, NameTakenError, StaleJobError
+from cronkeeper_manager.service.namespaces import Namespaces, NamespaceView
 from cronkeeper_manager.service.news import News
 from cronkeeper_manager.service.outlook import By, FleetForecast, Forecasts
 from cronkeeper_manager.service.preview import Forecast, forecast
@@ -37,6 +38,8 @@ __all__ = [
     "Forecasts",
     "Jobs",
     "NameTakenError",
+    "NamespaceView",
+    "Namespaces",
     "News",
     "Policy",
     "Refreshed",

@@ -13,6 +13,7 @@ from cronkeeper.errors import (
     FieldError,
     NotFoundError,
     PermissionDeniedError,
+    QuotaExceededError,
     StaleCopyError,
     StaleWriteError,
     ValidationFailedError,
@@ -26,9 +27,10 @@ from cronkeeper_manager.service.artifacts import Artifacts, Pinned
 from cronkeeper_manager.service.gather import Gather
 from cronkeeper_manager.service.holiday_dates import settle, with_id
 from cronkeeper_manager.service.named_copies import NamedCopies
+from cronkeeper_manager.service.namespaces import ROOT, Namespaces, check_interval, root_fault
 from cronkeeper_manager.service.news import News
 from cronkeeper_manager.service.preview import Forecast, forecast
-from cronkeeper_manager.service.values import Caller, Draft, Policy
+from cronkeeper_manager.service.values import Caller, Draft
 
 log = logging.getLogger(__name__)
 
@@ -52,19 +54,20 @@ class Jobs:
     """The use cases of jobs. Errors common to all: UnavailableError (nothing was saved; try again later)."""
 
     def __init__(
-        self, store: Store, artifacts: Artifacts, signer: Signer, news: News, clock: Clock, policy: Policy
+        self, store: Store, artifacts: Artifacts, signer: Signer, news: News, clock: Clock, namespaces: Namespaces
     ) -> None:
         self._store = store
         self._artifacts = artifacts
         self._signer = signer
         self._news = news
         self._clock = clock
-        self._policy = policy
+        self._namespaces = namespaces
         self._copies = NamedCopies(store)
         self._creations: Gather[NewJob, Job] = Gather(self._insert)
 
     def create(self, draft: Draft, caller: Caller, *, request: RequestKey | None = None) -> Job:
-        """Save a new job. Raises ValidationFailedError, PermissionDeniedError, TooLargeError or NameTakenError.
+        """Save a new job. Raises ValidationFailedError, PermissionDeniedError, TooLargeError, NameTakenError or
+        QuotaExceededError.
 
         The job is saved once its row is committed; whether ZooKeeper could be told makes no difference to the answer.
         StaleWriteError when another server has taken the request over.
@@ -97,6 +100,7 @@ class Jobs:
             pinned = self._checked(make(old.spec), caller, old)
             if pinned.spec == old.spec:
                 return None
+            self._namespaces.check_room(pinned.spec)
             self._artifacts.save(pinned)
             return self._next_generation(old, spec=pinned.spec)
 
@@ -205,9 +209,10 @@ class Jobs:
         """Insert the job; again from the start when a calendar that it names was changed meanwhile."""
         for _ in range(_TRIES):
             pinned = self._checked(draft, caller)
+            self._namespaces.check_room(pinned.spec)
             self._artifacts.save(pinned)
             try:
-                return self._creations.submit(self._new(pinned.spec, request))
+                return self._creations.submit(self._new(pinned.spec, caller, request))
             except StaleCopyError:
                 continue
             except ConflictError as exc:
@@ -232,36 +237,40 @@ class Jobs:
         self._allow(draft.spec, caller)
 
     def _faults(self, draft: Draft, before: JobSpec | None) -> list[FieldError]:
-        found = rules.check_spec(
-            draft.spec, now_ms=self._clock.now_ms(), run_as_allowed=self._policy.run_as_allowed, before=before
-        )
+        spec, now_ms = draft.spec, self._clock.now_ms()
+        allowed = self._namespaces.run_as_of(spec.namespace)
+        found = rules.check_spec(spec, now_ms=now_ms, run_as_allowed=allowed, before=before)
+        if not found and not draft.faults:
+            shortest_s = self._namespaces.policy(spec.namespace).quotas.min_interval_s
+            found = check_interval(spec, shortest_s, now_ms, before)
         named = {fault.field for fault in draft.faults}
         return [*draft.faults, *(fault for fault in found if fault.field not in named)]
 
     def _allow(self, spec: JobSpec, caller: Caller) -> None:
-        if rules.needs_admin(spec, caller.role):
-            raise PermissionDeniedError("a job may run as root only if an admin's token asks for it", "run_as")
+        if spec.run_as == ROOT and (fault := root_fault(caller, self._namespaces.policy(spec.namespace).run_as)):
+            raise PermissionDeniedError(fault, "run_as")
 
-    def _new(self, spec: JobSpec, request: RequestKey | None = None) -> NewJob:
+    def _new(self, spec: JobSpec, caller: Caller, request: RequestKey | None = None) -> NewJob:
         now_ms = self._clock.now_ms()
 
         def build(job_id: int) -> Job:
             return self._sealed(Job(job_id, with_id(spec, job_id), 1, JobState.ACTIVE, now_ms, now_ms, now_ms, b""))
 
-        return NewJob(spec.namespace, spec.name, build, request)
+        return NewJob(spec.namespace, spec.name, build, request=request, by=caller.id)
 
     def _insert(self, new: Sequence[NewJob]) -> list[Job | Exception]:
         """Insert what was asked for at the same time: in one transaction, or each in its own if a name is taken."""
         if len(new) > 1:
             try:
-                return list(self._store.jobs.save_many(new, [], []))
-            except (ConflictError, StaleWriteError):
+                weighing = self._namespaces.weighing(one.namespace for one in new)
+                return list(self._store.jobs.save_many(new, [], [], weighing=weighing))
+            except (ConflictError, StaleWriteError, QuotaExceededError):
                 pass  # nothing was saved; one of them is to blame, and the others are not
         return [self._insert_one(one) for one in new]
 
     def _insert_one(self, new: NewJob) -> Job | Exception:
         try:
-            return self._store.jobs.create(new)
+            return self._store.jobs.create(new, weighing=self._namespaces.weighing([new.namespace]))
         except CronkeeperError as exc:
             return exc
 
@@ -296,7 +305,8 @@ class Jobs:
             if new is None:
                 return old
             try:
-                self._store.jobs.replace(new, expected_generation=old.generation)
+                weighing = self._namespaces.weighing([new.spec.namespace])
+                self._store.jobs.replace(new, expected_generation=old.generation, weighing=weighing)
             except StaleWriteError:
                 continue
             except ConflictError as exc:
@@ -356,9 +366,10 @@ class Jobs:
         created: list[Job] = []
         if decided.created or changed:
             created = self._store.jobs.save_many(
-                [self._new(pinned.spec) for pinned in decided.created],
+                [self._new(pinned.spec, caller) for pinned in decided.created],
                 [(new, old.generation) for new, old in changed],
                 [],
+                weighing=self._namespaces.weighing(pinned.spec.namespace for pinned in decided.touched),
             )
             self._tell([*created, *(new for new, _ in changed)], {old.id: old for _, old in changed})
         log.info(

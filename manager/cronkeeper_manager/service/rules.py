@@ -19,7 +19,6 @@ from cronkeeper.domain.named_calendars import MAX_CALENDAR_BYTES
 from cronkeeper.domain.schedule import load_zone, parse_schedule
 from cronkeeper.domain.scope import NAMESPACE, Scope
 from cronkeeper.errors import FieldError
-from cronkeeper.ports import Role
 from cronkeeper.wire.codec import dumps
 from cronkeeper_manager.service.closure_rules import check_closures
 
@@ -84,11 +83,6 @@ def check_fields(data: Mapping[str, Any], *, run_as_allowed: Iterable[str]) -> l
     faults += _executable(data.get("executable"), data.get("type"))
     faults += _filename(data.get("filename"), data.get("type"))
     return faults + _run_as(data.get("run_as"), tuple(run_as_allowed))
-
-
-def needs_admin(spec: JobSpec, role: Role) -> bool:
-    """Say whether the spec asks for more than this role may have."""
-    return spec.run_as == "root" and role is not Role.ADMIN
 
 
 def check_scope(namespace: str, scope: Scope) -> list[FieldError]:
@@ -271,7 +265,7 @@ def _filename(value: Any, kind: Any) -> list[FieldError]:
 
 
 def _run_as(value: Any, allowed: tuple[str, ...]) -> list[FieldError]:
-    # `root` passes here: who may ask for it is a matter of the token's role, see needs_admin.
+    # `root` passes here: who may ask for it is a matter of the token's role, see namespaces.root_fault.
     if not isinstance(value, str) or value == "root":
         return []
     hint = f"allowed are {', '.join(allowed)}" if allowed else "no account is allowed; leave it out"

@@ -9,7 +9,7 @@ store, takes a caller of all namespaces until somebody decides here what others 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, NoReturn, cast
 
@@ -17,10 +17,23 @@ from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.job import Job
 from cronkeeper.domain.named_calendars import NamedCalendar
 from cronkeeper.domain.placement import Assignment
+from cronkeeper.domain.quota import Usage
 from cronkeeper.domain.run import Run
 from cronkeeper.domain.scope import Scope
 from cronkeeper.errors import NotFoundError, PermissionDeniedError
-from cronkeeper.ports import AuditMark, Event, Fate, Fire, JobQuery, JobStore, JobVersion, Missed, NewJob, Store
+from cronkeeper.ports import (
+    AuditMark,
+    Event,
+    Fate,
+    Fire,
+    JobQuery,
+    JobStore,
+    JobVersion,
+    Missed,
+    NamespacePolicy,
+    NewJob,
+    Store,
+)
 
 #: So many events are looked through at once, and so many in all, for those that the caller may see.
 _LOOK, _MOST = 1000, 20_000
@@ -84,6 +97,7 @@ class _ScopedStore(_Closed):
         self.assignments = _ScopedAssignments(store, border)
         self.events = _ScopedEvents(store, border)
         self.calendars = _ScopedCalendars(store, border)
+        self.namespaces = _ScopedNamespaces(store, border)
         # Keys are the token's own.
         self.idempotency = store.idempotency
         self.ping = store.ping
@@ -206,6 +220,23 @@ class _ScopedAssignments(_Closed):
 
     def workers_of(self, job_ids: Sequence[int]) -> dict[int, list[str]]:
         return self._store.workers_of(sorted(self._border.mine(job_ids)))
+
+
+class _ScopedNamespaces(_Closed):
+    def __init__(self, store: Store, border: _Border) -> None:
+        self._store = store.namespaces
+        self._border = border
+
+    def get(self, name: str) -> NamespacePolicy:
+        if not self._border.scope.holds(name):
+            raise NotFoundError(f"there is no namespace {name!a}")
+        return self._store.get(name)
+
+    def all(self) -> list[NamespacePolicy]:
+        return [policy for policy in self._store.all() if self._border.scope.holds(policy.name)]
+
+    def usage(self, name: str, load_of: Callable[[str], float]) -> Usage:
+        return self._store.usage(name, load_of) if self._border.scope.holds(name) else Usage()
 
 
 class _ScopedEvents(_Closed):
