@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from cronkeeper import __version__
-from cronkeeper_cli import admin, declare, edit, forecast, imports, jobs, namespaces, offline, runs, services, why
+from cronkeeper_cli import admin, audit, declare, edit, forecast, imports, jobs, namespaces, offline, runs, services, why
 from cronkeeper_cli.session import make_session
 
 _EPILOG = """\b
@@ -57,7 +57,7 @@ cli.add_section(
     "Jobs", [*edit.COMMANDS, *jobs.COMMANDS, runs.run, *declare.COMMANDS, *imports.COMMANDS, *offline.COMMANDS]
 )
 cli.add_section("Runs", [*runs.COMMANDS, *why.COMMANDS])
-cli.add_section("Admin", [*admin.COMMANDS, *namespaces.COMMANDS, *forecast.COMMANDS])
+cli.add_section("Admin", [*admin.COMMANDS, *audit.COMMANDS, *namespaces.COMMANDS, *forecast.COMMANDS])
 
 
 def main() -> None:

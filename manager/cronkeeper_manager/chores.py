@@ -22,6 +22,7 @@ from cronkeeper_manager.observe import Observer, Snapshot
 from cronkeeper_manager.pausing import Pauser
 from cronkeeper_manager.planner import Decision, settle_requests
 from cronkeeper_manager.telling import Teller
+from cronkeeper_manager.trail_keeper import TrailKeeper
 from cronkeeper_manager.world import World
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class Chores:
         self._page_after = 0
         self._once_after = 0
         self._teller = Teller(leading.notes)
+        self._trail = TrailKeeper(leading)
         self._pauser = Pauser(leading)
 
     def work(self, snapshot: Snapshot, world: World, decision: Decision) -> None:
@@ -65,6 +67,7 @@ class Chores:
             self._purge(snapshot)
         if snapshot.full:
             self._forget_removed(snapshot)
+        self._trail.work(snapshot)
 
     def _is_due(self, chore: str, every_s: float, snapshot: Snapshot) -> bool:
         if snapshot.now_s < self._due_s.get(chore, 0.0):

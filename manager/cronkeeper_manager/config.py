@@ -24,6 +24,7 @@ class ManagerConfig(StoreConfig):
     lost_brake_window_s: float = setting(60.0, "seconds that count as at once")
     lost_brake_pause_s: float = setting(120.0, "seconds for which failover then pauses")
     runs_keep_days: int = setting(90, "days after which ended runs and their output are removed")
+    trail_keep_days: int = setting(400, "days after which entries of the audit trail are removed")
     restart_itself: bool = setting(
         True, "start afresh in the same process after losing leadership; false exits with status 75 instead"
     )
@@ -51,6 +52,8 @@ class ManagerConfig(StoreConfig):
         faults = super().check() + check_settings(self.liveness)
         if self.runs_keep_days < 1:
             faults.append("runs_keep_days: use at least 1 day")
+        if self.trail_keep_days < 1:
+            faults.append("trail_keep_days: use at least 1 day")
         if self.metrics_bind and not self.metrics_bind.rpartition(":")[2].isdigit():
             faults.append("metrics_bind: use host:port, such as 127.0.0.1:9464")
         return faults

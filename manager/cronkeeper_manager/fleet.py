@@ -7,7 +7,7 @@ Every method raises UnavailableError while a store that it needs is away.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,11 +17,14 @@ from cronkeeper.domain.placement import Lease, MoveReason, NodeInfo, WorkerInfo,
 from cronkeeper.errors import ConflictError, NotFoundError, UnavailableError
 from cronkeeper.ports import Coordinator, Cordon, JobStore, MoveRequest, Store
 from cronkeeper.runtime.clock import Clock
+from cronkeeper.wire.trail import Entry
 from cronkeeper_manager.foresight import Journey, foresee, rebalance
 from cronkeeper_manager.liveness import LivenessSettings, Verdict
 from cronkeeper_manager.mysql_watch import MysqlWatch
 from cronkeeper_manager.observe import Observer, build_world, with_cordons, worker_state
 from cronkeeper_manager.planner import decide, loads, why_not
+from cronkeeper_manager.service.trail import note
+from cronkeeper_manager.service.values import Caller
 from cronkeeper_manager.world import PlanWorker, World
 
 log = logging.getLogger(__name__)
@@ -65,6 +68,24 @@ class PlanView:
     moves: list[MoveView]
     unplaced: dict[TaskId, str]
     load: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """Who asks for moves, and of what, for the trail."""
+
+    caller: Caller
+    kind: str
+    object_id: str
+    namespace: str
+
+    def of(self, moves: Sequence[MoveView], at_ms: int) -> Entry:
+        was = {str(move.task): move.from_ for move in moves}
+        becomes = {str(move.task): move.to for move in moves}
+        return note(
+            self.caller, "job.reassigned", self.kind, self.object_id, at_ms=at_ms, namespace=self.namespace,
+            old=was, new=becomes,
+        )  # fmt: skip
 
 
 class Fleet:
@@ -124,7 +145,9 @@ class Fleet:
 
     # -- wishes
 
-    def reassign(self, job_id: int, worker: str, dry_run: bool = False) -> list[MoveView]:
+    def reassign(
+        self, job_id: int, worker: str, dry_run: bool = False, *, caller: Caller | None = None
+    ) -> list[MoveView]:
         """Ask for all tasks of a job to be moved to a worker; return the moves. Once: a later loss moves them on.
 
         Raises NotFoundError (the job or the worker), or ConflictError that says why the worker cannot take it.
@@ -135,7 +158,8 @@ class Fleet:
             raise ConflictError(f"job {job_id} has finished")
         if row.spec.at_reboot:
             raise ConflictError(f"job {job_id} runs on each node that fits; change its selector instead")
-        return self._ask(world, [task for task in row.tasks() if task in world.tasks], worker, dry_run)
+        told = None if caller is None else Telling(caller, "job", str(job_id), row.spec.namespace)
+        return self._ask(world, [task for task in row.tasks() if task in world.tasks], worker, dry_run, told)
 
     def reassign_all(self, from_worker: str, to_worker: str, dry_run: bool = False) -> list[MoveView]:
         """Ask for everything that one worker has to be moved to another; all of it or, by ConflictError, nothing.
@@ -159,15 +183,17 @@ class Fleet:
         self._request(moves, dry_run)
         return moves
 
-    def cordon(self, worker: str) -> None:
+    def cordon(self, worker: str, *, caller: Caller | None = None) -> None:
         """Give a worker no new tasks; it keeps those it has. Raises NotFoundError."""
-        self._want(replace(self._node(worker), cordoned=True))
+        node = self._node(worker)
+        self._want(replace(node, cordoned=True), "worker.cordoned", node, caller)
 
-    def uncordon(self, worker: str) -> None:
+    def uncordon(self, worker: str, *, caller: Caller | None = None) -> None:
         """Give a worker tasks again; ends a drain, too. Raises NotFoundError."""
-        self._want(replace(self._node(worker), cordoned=False, draining=False))
+        node = self._node(worker)
+        self._want(replace(node, cordoned=False, draining=False), "worker.uncordoned", node, caller)
 
-    def drain(self, worker: str, dry_run: bool = False) -> list[MoveView]:
+    def drain(self, worker: str, dry_run: bool = False, *, caller: Caller | None = None) -> list[MoveView]:
         """Give a worker no new tasks and move those it has; return the moves. Raises NotFoundError.
 
         Tasks that fit nowhere else stay on it until they do.
@@ -179,7 +205,7 @@ class Fleet:
             world = _with_worker(world, replace(here, state=WorkerState.DRAINING))
         journeys, _ = foresee(world)
         if not dry_run:
-            self._want(replace(node, draining=True))
+            self._want(replace(node, draining=True), "worker.drained", node, caller)
         return [_move(journey) for journey in journeys if journey.origin == worker]
 
     # -- what if
@@ -221,7 +247,9 @@ class Fleet:
             verdicts[name] = Verdict.LOST if _is_silent(leases.get(name)) else Verdict.UNDECIDED
         return build_world(snapshot, verdicts)
 
-    def _ask(self, world: World, tasks: list[TaskId], worker: str, dry_run: bool) -> list[MoveView]:
+    def _ask(
+        self, world: World, tasks: list[TaskId], worker: str, dry_run: bool, told: Telling | None = None
+    ) -> list[MoveView]:
         target = self._known(world, worker)
         homes = _homes(world)
         moves = [
@@ -238,14 +266,14 @@ class Fleet:
             raise ConflictError(
                 f"worker {worker} has no room: its load would be {after:.3g} of {target.capacity} fires a minute"
             )
-        self._request(moves, dry_run)
+        self._request(moves, dry_run, told)
         return moves
 
-    def _request(self, moves: Iterable[MoveView], dry_run: bool) -> None:
+    def _request(self, moves: Sequence[MoveView], dry_run: bool, told: Telling | None = None) -> None:
         now_ms = self._clock.now_ms()
         requests = [MoveRequest(move.task, move.to, now_ms) for move in moves if move.to is not None]
         if requests and not dry_run:
-            self._store.move_requests.add(requests)
+            self._store.move_requests.add(requests, trail=[] if told is None else [told.of(moves, now_ms)])
 
     def _known(self, world: World, worker: str) -> PlanWorker:
         if worker not in world.workers:
@@ -255,9 +283,15 @@ class Fleet:
     def _nodes(self) -> dict[str, NodeInfo]:
         return with_cordons(self._coordinator.nodes(), self._store.cordons.all())
 
-    def _want(self, node: NodeInfo) -> None:
+    def _want(self, node: NodeInfo, action: str, old: NodeInfo, caller: Caller | None) -> None:
         """Write down what is wanted of a node: in MySQL, and in ZooKeeper as news of it."""
-        self._store.cordons.save(Cordon(node.id, node.cordoned, node.draining, self._clock.now_ms()))
+        at_ms = self._clock.now_ms()
+        told = (
+            []
+            if caller is None
+            else [note(caller, action, "worker", node.id, at_ms=at_ms, old=_wish(old), new=_wish(node))]
+        )
+        self._store.cordons.save(Cordon(node.id, node.cordoned, node.draining, at_ms), trail=told)
         try:
             self._coordinator.save_node(node)
         except UnavailableError as exc:
@@ -277,6 +311,10 @@ def _is_silent(lease: Lease | None) -> bool:
 
 def _absence(worker: PlanWorker) -> str:
     return "lost" if worker.state is WorkerState.LOST else "away just now"
+
+
+def _wish(node: NodeInfo) -> dict[str, bool]:
+    return {"cordoned": node.cordoned, "draining": node.draining}
 
 
 def _homes(world: World) -> dict[TaskId, str]:

@@ -107,6 +107,7 @@ class Leader:
             term=term,
             liveness=self._config.liveness,
             runs_keep_days=self._config.runs_keep_days,
+            trail_keep_days=self._config.trail_keep_days,
             metrics=self._metrics,
             notes=Notes(self._store, self._clock),
             stopping=self._stopping,

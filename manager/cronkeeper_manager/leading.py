@@ -59,6 +59,7 @@ class Leading:
     runs_keep_days: int
     metrics: ManagerMetrics
     notes: Notes
+    trail_keep_days: int = 400
     #: Says whether the process has been asked to end: long work stops at the next safe place.
     stopping: Callable[[], bool] = lambda: False
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -13,6 +14,7 @@ from cronkeeper.domain.placement import Assignment, MoveReason, NodeInfo, Owners
 from cronkeeper.domain.run import RunState
 from cronkeeper.errors import ConflictError, FencedError, UnavailableError, WireFormatError
 from cronkeeper.ports import Coordinator, Leadership
+from cronkeeper.wire.trail import Anchor
 from cronkeeper.wire.znodes import ClaimNote, LeaderNote, QueuedRun
 from tests.contract.coordinators import Bell, Fleet, MemoryFleet, RealFleet, eventually
 
@@ -93,6 +95,28 @@ def test_a_worker_that_is_first_makes_what_it_needs(fleet: Fleet) -> None:
     assert process.workers() == {"w1": info()}
     assert process.all_owned() == {"w1": {TASKS[0]}}
     assert process.task_names() == {TASKS[0]}
+
+
+# -- the audit trail
+
+ANCHOR = Anchor(7, "a" * 64, 1000, 3, "b" * 64)
+
+
+def test_what_a_leader_says_of_the_trail_is_read_by_all(fleet: Fleet, process: Coordinator) -> None:
+    reader, leadership = fleet.process("reader"), lead(process)
+    assert reader.trail_anchor() is None
+    process.anchor_trail(ANCHOR, leadership)
+    eventually(lambda: reader.trail_anchor() == ANCHOR, "the anchor is read")
+    process.anchor_trail(replace(ANCHOR, seq=8), leadership)
+    eventually(lambda: reader.trail_anchor() == replace(ANCHOR, seq=8), "the newer one is read")
+
+
+@pytest.mark.parametrize("junk", [b"", b"{}", b"[" * 5000, b'{"v": 1, "seq": "x"}', b"\xff"])
+def test_an_anchor_that_cannot_be_read_is_no_missing_one(fleet: Fleet, process: Coordinator, junk: bytes) -> None:
+    process.ensure_layout()
+    fleet.write("/trail", junk)
+    with pytest.raises(WireFormatError):
+        process.trail_anchor()
 
 
 # -- readiness
@@ -355,12 +379,14 @@ def test_what_has_lost_its_leadership_writes_nothing_any_more(fleet: Fleet, proc
         lambda: process.move([], [], old),
         lambda: process.clear_worker("w1", old),
         lambda: process.mark_ready(old),
+        lambda: process.anchor_trail(ANCHOR, old),
     ]
     for write in writes:
         with pytest.raises(FencedError):
             write()
     assert process.all_assigned() == {}
     assert not process.is_ready()
+    assert process.trail_anchor() is None
     process.move([assignment(TASKS[0])], [], new)
     assert process.all_assigned() == {"w1": {TASKS[0]}}
 

@@ -105,11 +105,12 @@ def test_every_znode_is_described() -> None:
         "/claims/<bucket>/<task>@<fire time>": paths.claim(key),
         "/queue/<bucket>/<run>": paths.queued(key),
         "/leader": paths.LEADER,
+        "/trail": paths.TRAIL,
         "/ready": paths.READY,
     }
     described = first_cells(ARCHITECTURE.read_text(), "## Znodes")
     assert sorted(described) == sorted(example)
-    assert {"/" + path.split("/")[1] for path in described} == {*paths.TOP_LEVEL, paths.READY}
+    assert {"/" + path.split("/")[1] for path in described} == {*paths.TOP_LEVEL, paths.READY, paths.TRAIL}
     for pattern, path in example.items():
         known = {"<worker>": "w1", "<bucket>": TASK.bucket, "<task>": "17.0", "<fire time>": str(key.fire_ms)}
         known["<run>"] = str(key)

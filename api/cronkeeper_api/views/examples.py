@@ -6,6 +6,30 @@ from typing import Any
 
 NEW_JOB = {"executable": "ls -la", "schedule": "5 * * * *", "type": "command"}
 
+AUDIT_ENTRY: dict[str, Any] = {
+    "seq": 12,
+    "at": "2026-03-01T12:04:07.215Z",
+    "actor": {"token": "2", "name": "ci", "role": "operator"},
+    "source": "192.0.2.7",
+    "request_id": "0b7ff2b1-6f8e-4f6c-a7c6-7c0b6a3b1f11",
+    "action": "job.changed",
+    "object": "job/1",
+    "namespace": "default",
+    "old": {"generation": 1, "state": "active", "schedule": "5 * * * *"},
+    "new": {"generation": 2, "state": "active", "schedule": "10 * * * *"},
+    "nonce": "5f0c63d0b3e14bbf9f6a0d8a5b2f7e11",
+    "prev_hash": "9d3f2c0f4b7a1e5d8c6b0a9f8e7d6c5b4a39281706f5e4d3c2b1a0f9e8d7c6b5",
+    "hash": "1b2a39485766758493a2b1c0dfeefdfc0b1a29384756657483920a1b2c3d4e5f",
+}
+AUDIT_CHECK: dict[str, Any] = {
+    "checked": 12,
+    "through": 12,
+    "hash": AUDIT_ENTRY["hash"],
+    "done": True,
+    "broken": None,
+    "anchor": {"seq": 11, "hash": AUDIT_ENTRY["prev_hash"], "at": "2026-03-01T12:04:00Z", "floor": 1},
+}
+
 LAST_RUN = {
     "id": "1-0-1772366700000-1",
     "fire_time": "2026-03-01T12:05:00Z",

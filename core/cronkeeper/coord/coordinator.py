@@ -21,7 +21,7 @@ from cronkeeper.domain.placement import Assignment, NodeInfo, Ownership, WorkerI
 from cronkeeper.errors import ConflictError, FencedError, UnavailableError, WireFormatError
 from cronkeeper.ports import Leadership
 from cronkeeper.runtime.clock import Clock, SystemClock
-from cronkeeper.wire import codec, znodes
+from cronkeeper.wire import codec, trail, znodes
 from cronkeeper.wire.znodes import ClaimNote, LeaderNote, QueuedRun
 
 log = logging.getLogger(__name__)
@@ -88,6 +88,15 @@ class ZnodeCoordinator:
         if any(stat is None for stat in stats):
             return None
         return codec.dumps({"v": _READY_VERSION, "made_by": [stat.czxid for stat in stats if stat is not None]})
+
+    # -- the audit trail
+
+    def trail_anchor(self) -> trail.Anchor | None:
+        found = self._reads.nodes([paths.TRAIL])[0]
+        return None if found is None else trail.decode_anchor(found.data)
+
+    def anchor_trail(self, anchor: trail.Anchor, leadership: Leadership) -> None:
+        self._tree.change({paths.TRAIL: trail.encode_anchor(anchor)}, guard=leadership.znode)
 
     # -- workers and nodes
 

@@ -20,6 +20,8 @@ QUEUE = "/queue"
 LEADER = "/leader"
 #: Not in DESIGN's table: it exists while a leader vouches that the tree is complete.
 READY = "/ready"
+#: Not in DESIGN's table either: how long the audit trail is, and the hash of its newest link.
+TRAIL = "/trail"
 
 TOP_LEVEL = (WORKERS, NODES, TASKS, ASSIGN, OWNED, CLAIMS, QUEUE, LEADER)
 BUCKETS = tuple(f"{n:02x}" for n in range(256))

@@ -39,6 +39,7 @@ from cronkeeper.ports.fleet import (
 from cronkeeper.ports.ledger import JobQuery, JobStore, NewJob, PlanRow, RunStore, Span
 from cronkeeper.ports.namespaces import NamespacePolicy, NamespaceStore, Weighing
 from cronkeeper.ports.store import Store
+from cronkeeper.ports.trail import TrailQuery, TrailStore
 
 __all__ = [
     "ABANDONED_MS",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
 from cronkeeper.domain.scope import EVERYWHERE, Scope
+from cronkeeper.wire.trail import Entry
 
 
 class Role(StrEnum):
@@ -41,6 +42,7 @@ class TokenStore(Protocol):
         created_ms: int,
         expires_ms: int | None,
         scope: Scope = EVERYWHERE,
+        note: Callable[[Token], Entry] | None = None,
     ) -> Token: ...
 
     def find(self, digest: str) -> Token | None:
@@ -49,7 +51,7 @@ class TokenStore(Protocol):
 
     def all(self) -> list[Token]: ...
 
-    def revoke(self, token_id: int, *, at_ms: int) -> bool:
+    def revoke(self, token_id: int, *, at_ms: int, trail: Sequence[Entry] = ()) -> bool:
         """False when there is no such token. Safe to repeat."""
         ...
 

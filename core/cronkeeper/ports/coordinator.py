@@ -8,6 +8,7 @@ from typing import Protocol
 
 from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.placement import Assignment, NodeInfo, Ownership, WorkerInfo
+from cronkeeper.wire.trail import Anchor
 from cronkeeper.wire.znodes import ClaimNote, LeaderNote, QueuedRun
 
 
@@ -61,6 +62,16 @@ class Coordinator(Protocol):
         ...
 
     def mark_ready(self, leadership: Leadership) -> None: ...
+
+    # -- the audit trail, as told outside of the database
+
+    def trail_anchor(self) -> Anchor | None:
+        """Return what a leader said last of the trail. Raises WireFormatError when that cannot be read."""
+        ...
+
+    def anchor_trail(self, anchor: Anchor, leadership: Leadership) -> None:
+        """Write it down. Safe to repeat."""
+        ...
 
     # -- workers and nodes
 

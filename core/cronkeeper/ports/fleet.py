@@ -8,6 +8,7 @@ from typing import Protocol
 
 from cronkeeper.domain.ids import TaskId
 from cronkeeper.domain.placement import Assignment, Lease, WorkerInfo
+from cronkeeper.wire.trail import Entry
 
 
 class LeaseStore(Protocol):
@@ -92,8 +93,8 @@ class Cordon:
 class CordonStore(Protocol):
     """The truth about cordons and drains; what `/nodes/<worker>` says of them is news of it."""
 
-    def save(self, cordon: Cordon) -> None:
-        """Write or overwrite. Safe to repeat."""
+    def save(self, cordon: Cordon, *, trail: Sequence[Entry] = ()) -> None:
+        """Write or overwrite, with its trail. Safe to repeat."""
         ...
 
     def all(self) -> dict[str, Cordon]:
@@ -104,8 +105,8 @@ class CordonStore(Protocol):
 class MoveRequestStore(Protocol):
     """Wishes that the leader has not yet fulfilled or dropped."""
 
-    def add(self, requests: Sequence[MoveRequest]) -> None:
-        """Write or overwrite; one for each task."""
+    def add(self, requests: Sequence[MoveRequest], *, trail: Sequence[Entry] = ()) -> None:
+        """Write or overwrite, one for each task, with their trail. Safe to repeat."""
         ...
 
     def all(self) -> dict[TaskId, MoveRequest]: ...

@@ -10,6 +10,7 @@ from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.job import Job, JobState, JobStatus
 from cronkeeper.domain.run import Run
 from cronkeeper.ports.access import RequestKey
+from cronkeeper.wire.trail import Entry
 from cronkeeper.ports.namespaces import Weighing
 
 
@@ -62,7 +63,7 @@ class PlanRow:
 
 
 class JobStore(Protocol):
-    """The truth about jobs. Every write is one transaction: a job is saved whole or not at all."""
+    """The truth about jobs. Every write is one transaction: a job is saved whole or not at all, its trail with it."""
 
     def create(self, new: NewJob, *, weighing: Weighing | None = None) -> Job:
         """Insert one job. Raises ConflictError when the namespace has that name already, or QuotaExceededError.
@@ -109,7 +110,7 @@ class JobStore(Protocol):
         """Note that an active job has no fire left. False when it has changed meanwhile."""
         ...
 
-    def delete(self, job_id: int) -> bool:
+    def delete(self, job_id: int, *, trail: Sequence[Entry] = ()) -> bool:
         """Remove the job and its runs and output for good. False when there was none."""
         ...
 
@@ -189,15 +190,17 @@ class RunStore(Protocol):
         """Return runs in state lost, with a fire time at or after `since_ms`, that have no later attempt."""
         ...
 
-    def request(self, *runs: Run, request: RequestKey | None = None) -> None:
-        """Insert pending runs on demand, all or none. Raises ConflictError when one of the keys exists.
+    def request(self, *runs: Run, trail: Sequence[Entry] = (), request: RequestKey | None = None) -> None:
+        """Insert pending runs on demand, all or none, with their trail. ConflictError when one of the keys exists.
 
         StaleWriteError when the request has been taken over.
         """
         ...
 
-    def request_many(self, runs: Sequence[Run]) -> dict[RunKey, bool]:
+    def request_many(self, runs: Sequence[Run], *, trail: Sequence[Entry] = ()) -> dict[RunKey, bool]:
         """Insert pending runs on demand; for each key say whether the row is this one, by nonce. Existing rows stay.
+
+        Their trail is written first: no run without its entry.
 
         Raises UnavailableError: some, all or none may be there. Calling again with the same nonces is safe.
         """
@@ -218,7 +221,7 @@ class RunStore(Protocol):
         """
         ...
 
-    def request_cancel(self, key: RunKey) -> Run:
+    def request_cancel(self, key: RunKey, *, trail: Sequence[Entry] = ()) -> Run:
         """Ask for the run's end; a pending one is cancelled at once. NotFoundError; ConflictError when it is over."""
         ...
 

@@ -10,6 +10,7 @@ from cronkeeper.ports.calendars import CalendarStore
 from cronkeeper.ports.failures import FailureStore
 from cronkeeper.ports.fleet import AssignmentStore, CordonStore, LeaseStore, MoveRequestStore, TermStore
 from cronkeeper.ports.ledger import JobStore, RunStore
+from cronkeeper.ports.trail import TrailStore
 from cronkeeper.ports.namespaces import NamespaceStore
 
 
@@ -28,6 +29,7 @@ class Store(Protocol):
     events: EventStore
     failures: FailureStore
     audit: AuditStore
+    trail: TrailStore
     calendars: CalendarStore
     namespaces: NamespaceStore
 

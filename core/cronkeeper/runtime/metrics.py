@@ -50,6 +50,9 @@ class ManagerMetrics:
         self.paused = Counter(
             "cronkeeper_manager_jobs_paused", "Jobs paused after failures in a row", registry=registry
         )
+        self.trail_broken = Gauge(
+            "cronkeeper_manager_trail_broken", "1 once the audit trail was found altered", registry=registry
+        )
         self.audited = Counter(
             "cronkeeper_manager_audited", "Expected fires decided about, by outcome", ["outcome"], registry=registry
         )

@@ -14,6 +14,8 @@ from cronkeeper.store import schema
 from cronkeeper.store.flavour import Row, chunks, slices
 from cronkeeper.store.session import Database
 from cronkeeper.store.terms import hold_term
+from cronkeeper.store.trail import add_trail
+from cronkeeper.wire.trail import Entry
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +77,7 @@ class SqlMoveRequestStore:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    def add(self, requests: Sequence[MoveRequest]) -> None:
+    def add(self, requests: Sequence[MoveRequest], *, trail: Sequence[Entry] = ()) -> None:
         flavour = self._db.flavour
         end = flavour.replace_old(_KEY, _MOVE_COLUMNS[2:])
         rows: list[Row] = [
@@ -86,6 +88,7 @@ class SqlMoveRequestStore:
         def body(conn: Connection) -> None:
             for some in chunks(rows):
                 flavour.insert(conn, _moves, _MOVE_COLUMNS, some, end)
+            add_trail(conn, flavour, trail)
 
         self._db.transaction(body, repeatable=True)
 
@@ -113,13 +116,14 @@ class SqlCordonStore:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    def save(self, cordon: Cordon) -> None:
+    def save(self, cordon: Cordon, *, trail: Sequence[Entry] = ()) -> None:
         flavour = self._db.flavour
         row = (cordon.worker, int(cordon.cordoned), int(cordon.draining), cordon.changed_ms)
         end = flavour.replace_old(_CORDON_COLUMNS[:1], _CORDON_COLUMNS[1:])
 
         def body(conn: Connection) -> None:
             flavour.insert(conn, _cordons, _CORDON_COLUMNS, [row], end)
+            add_trail(conn, flavour, trail)
 
         self._db.transaction(body, repeatable=True)
 

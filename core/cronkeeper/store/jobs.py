@@ -21,6 +21,8 @@ from cronkeeper.store.job_versions import remember_jobs, touch
 from cronkeeper.store.namespaces import QuotaCheck
 from cronkeeper.store.notes import note_saved
 from cronkeeper.store.session import Database
+from cronkeeper.store.trail import add_trail
+from cronkeeper.wire.trail import Entry
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -114,7 +116,7 @@ class SqlJobStore:
 
         return self._db.transaction(body, repeatable=True)
 
-    def delete(self, job_id: int) -> bool:
+    def delete(self, job_id: int, *, trail: Sequence[Entry] = ()) -> bool:
         # History first, in pieces; as long as the job's own row is there, a delete that broke off can be done again.
         for table in (schema.run_output, schema.runs, schema.missed):
             self._delete_history(table.name, job_id)
@@ -123,7 +125,10 @@ class SqlJobStore:
             for table in (_labels, _heads, schema.job_history, schema.failing):
                 conn.execute(table.delete().where(table.c.job_id == job_id))
             forget_uses(conn, [job_id])
-            return conn.execute(_jobs.delete().where(_jobs.c.id == job_id)).rowcount == 1
+            if conn.execute(_jobs.delete().where(_jobs.c.id == job_id)).rowcount != 1:
+                return False
+            add_trail(conn, self._db.flavour, trail)
+            return True
 
         def landed(conn: Connection) -> bool:
             return conn.execute(select(_jobs.c.id).where(_jobs.c.id == job_id).with_for_update()).first() is None

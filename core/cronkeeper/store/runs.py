@@ -20,6 +20,8 @@ from cronkeeper.store.run_output import RunOutput
 from cronkeeper.store.run_reads import RunReads
 from cronkeeper.store.session import Database
 from cronkeeper.store.terms import hold_term
+from cronkeeper.store.trail import add_trail
+from cronkeeper.wire.trail import Entry
 
 
 class SqlRunStore(RunReads, RunOutput):
@@ -50,13 +52,14 @@ class SqlRunStore(RunReads, RunOutput):
             foreign += self._record(rows, reported)
         return foreign
 
-    def request(self, *runs: Run, request: RequestKey | None = None) -> None:
+    def request(self, *runs: Run, trail: Sequence[Entry] = (), request: RequestKey | None = None) -> None:
         def body(conn: Connection) -> None:
             for rows in chunks([run_rows.to_row(run) for run in runs]):
                 try:
                     self._flavour.insert(conn, schema.runs, run_rows.COLUMNS, rows)
                 except IntegrityError as exc:
                     raise ConflictError("one of these runs is there already") from exc
+            add_trail(conn, self._flavour, trail)
             if request is not None:
                 note_saved(conn, request, [run.id for run in runs])
 
@@ -67,7 +70,9 @@ class SqlRunStore(RunReads, RunOutput):
 
         self._db.transaction(body, landed=landed)
 
-    def request_many(self, runs: Sequence[Run]) -> dict[RunKey, bool]:
+    def request_many(self, runs: Sequence[Run], *, trail: Sequence[Entry] = ()) -> dict[RunKey, bool]:
+        if trail:
+            self._db.transaction(lambda conn: add_trail(conn, self._flavour, trail), repeatable=True)
         owners = self._take(runs)
         return {run.key: owners.get(run.key, run.nonce) == run.nonce for run in runs}
 
@@ -95,7 +100,7 @@ class SqlRunStore(RunReads, RunOutput):
 
         return self._db.statement(body, repeatable=True)
 
-    def request_cancel(self, key: RunKey) -> Run:
+    def request_cancel(self, key: RunKey, *, trail: Sequence[Entry] = ()) -> Run:
         def body(conn: Connection) -> Run:
             stored = self._read_one(conn, key, lock=True)
             if stored is None:
@@ -109,6 +114,7 @@ class SqlRunStore(RunReads, RunOutput):
             changes = dict(zip(run_rows.COLUMNS, run_rows.to_row(asked), strict=True))
             kept = {name: changes[name] for name in ("state", "reason", "ended_ms", "cancel_requested")}
             conn.execute(schema.runs.update().where(self._is(key)).values(kept))
+            add_trail(conn, self._flavour, trail)
             return asked
 
         def landed(conn: Connection) -> bool:

@@ -19,6 +19,7 @@ from cronkeeper.ports import (
     RunStore,
     TermStore,
     TokenStore,
+    TrailStore,
 )
 from cronkeeper.store.assignments import SqlAssignmentStore, SqlCordonStore, SqlMoveRequestStore
 from cronkeeper.store.audit import SqlAuditStore
@@ -32,6 +33,7 @@ from cronkeeper.store.runs import SqlRunStore
 from cronkeeper.store.session import Database
 from cronkeeper.store.terms import SqlTermStore
 from cronkeeper.store.tokens import SqlTokenStore
+from cronkeeper.store.trail import SqlTrailStore
 
 
 class SqlStore:
@@ -51,6 +53,7 @@ class SqlStore:
         self.events: EventStore = SqlEventStore(self._db)
         self.failures: FailureStore = SqlFailureStore(self._db)
         self.audit: AuditStore = SqlAuditStore(self._db)
+        self.trail: TrailStore = SqlTrailStore(self._db)
         self.calendars: CalendarStore = SqlCalendarStore(self._db)
         self.namespaces: NamespaceStore = SqlNamespaceStore(self._db)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Select, select
@@ -12,6 +13,8 @@ from cronkeeper.errors import ConflictError
 from cronkeeper.ports import Role, Token
 from cronkeeper.store import schema
 from cronkeeper.store.session import Database
+from cronkeeper.store.trail import add_trail
+from cronkeeper.wire.trail import Entry
 
 _table = schema.tokens
 
@@ -31,6 +34,7 @@ class SqlTokenStore:
         created_ms: int,
         expires_ms: int | None,
         scope: Scope = EVERYWHERE,
+        note: Callable[[Token], Entry] | None = None,
     ) -> Token:
         """Insert a token. Raises ConflictError when a different token has the digest. Safe to repeat."""
         values = {
@@ -51,9 +55,11 @@ class SqlTokenStore:
                 if (stored.name, stored.role, stored.created_ms, stored.scope) == (name, role, created_ms, scope):
                     return stored
                 raise ConflictError("there is a token with this secret already") from None
-            return _from_row(conn.execute(_select().where(_table.c.digest == digest)).one())
+            added = _from_row(conn.execute(_select().where(_table.c.digest == digest)).one())
+            add_trail(conn, self._db.flavour, [None if note is None else note(added)])
+            return added
 
-        return self._db.statement(body, repeatable=True)
+        return self._db.transaction(body, repeatable=True)
 
     def find(self, digest: str) -> Token | None:
         row = self._db.read(lambda conn: conn.execute(_select().where(_table.c.digest == digest)).first())
@@ -63,15 +69,16 @@ class SqlTokenStore:
         rows = self._db.read(lambda conn: conn.execute(_select().order_by(_table.c.id)).all())
         return [_from_row(row) for row in rows]
 
-    def revoke(self, token_id: int, *, at_ms: int) -> bool:
+    def revoke(self, token_id: int, *, at_ms: int, trail: Sequence[Entry] = ()) -> bool:
         def body(conn: Connection) -> bool:
             unrevoked = _table.c.revoked_ms.is_(None)
             update = _table.update().where(_table.c.id == token_id, unrevoked).values(revoked_ms=at_ms)
             if conn.execute(update).rowcount == 1:
+                add_trail(conn, self._db.flavour, trail)
                 return True
             return conn.execute(select(_table.c.id).where(_table.c.id == token_id)).first() is not None
 
-        return self._db.statement(body, repeatable=True)
+        return self._db.transaction(body, repeatable=True)
 
 
 def _select() -> Select[Any]:

@@ -17,6 +17,7 @@ from cronkeeper.ports import (
     RunStore,
     TermStore,
     TokenStore,
+    TrailStore,
 )
 from cronkeeper.runtime.clock import Clock
 from cronkeeper.testing.memory_store_audit import MemoryAuditStore
@@ -34,6 +35,7 @@ from cronkeeper.testing.memory_store_namespaces import MemoryNamespaceStore
 from cronkeeper.testing.memory_store_notes import MemoryEventStore, MemoryIdempotencyStore, MemoryTokenStore
 from cronkeeper.testing.memory_store_runs import MemoryRunStore
 from cronkeeper.testing.memory_store_state import Memory
+from cronkeeper.testing.memory_store_trail import MemoryTrailStore
 
 
 class MemoryStore:
@@ -56,6 +58,7 @@ class MemoryStore:
         self.events: EventStore = MemoryEventStore(self._memory)
         self.failures: FailureStore = MemoryFailureStore(self._memory)
         self.audit: AuditStore = MemoryAuditStore(self._memory)
+        self.trail: TrailStore = MemoryTrailStore(self._memory)
         self.calendars: CalendarStore = MemoryCalendarStore(self._memory)
         self.namespaces: NamespaceStore = MemoryNamespaceStore(self._memory)
 

@@ -8,6 +8,7 @@ from cronkeeper.domain.ids import TaskId
 from cronkeeper.domain.placement import Assignment, Lease, WorkerInfo
 from cronkeeper.ports import Beat, Cordon, MoveRequest
 from cronkeeper.testing.memory_store_state import LeaseRow, Memory
+from cronkeeper.wire.trail import Entry
 
 
 class MemoryLeaseStore:
@@ -109,9 +110,10 @@ class MemoryMoveRequestStore:
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
 
-    def add(self, requests: Sequence[MoveRequest]) -> None:
+    def add(self, requests: Sequence[MoveRequest], *, trail: Sequence[Entry] = ()) -> None:
         with self._memory.call("move_requests.add"):
             self._memory.move_requests.update({item.task: item for item in requests})
+            self._memory.note(trail)
 
     def all(self) -> dict[TaskId, MoveRequest]:
         with self._memory.call("move_requests.all"):
@@ -130,9 +132,10 @@ class MemoryCordonStore:
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
 
-    def save(self, cordon: Cordon) -> None:
+    def save(self, cordon: Cordon, *, trail: Sequence[Entry] = ()) -> None:
         with self._memory.call("cordons.save"):
             self._memory.cordons[cordon.worker] = cordon
+            self._memory.note(trail)
 
     def all(self) -> dict[str, Cordon]:
         with self._memory.call("cordons.all"):

@@ -11,6 +11,7 @@ from cronkeeper.errors import ConflictError, NotFoundError, StaleCopyError, Stal
 from cronkeeper.ports import JobQuery, NewJob, PlanRow, Weighing
 from cronkeeper.testing.memory_store_namespaces import check_quotas
 from cronkeeper.testing.memory_store_state import Memory, uses_of
+from cronkeeper.wire.trail import Entry
 
 
 class MemoryJobStore:
@@ -63,8 +64,10 @@ class MemoryJobStore:
             self._memory.remember(self._memory.jobs[job_id])
             return True
 
-    def delete(self, job_id: int) -> bool:
+    def delete(self, job_id: int, *, trail: Sequence[Entry] = ()) -> bool:
         with self._memory.call("jobs.delete"):
+            if job_id in self._memory.jobs:
+                self._memory.note(trail)
             for key in [key for key in self._memory.runs if key.task.job_id == job_id]:
                 del self._memory.runs[key]
                 self._memory.output.pop(key, None)
@@ -127,6 +130,7 @@ class MemoryJobStore:
             if job_id in jobs:
                 self._memory.remember(jobs[job_id])
         self._memory.last_job_id += len(new)
+        self._memory.note(item.note(job) for item, job in zip(new, inserted, strict=True) if item.note is not None)
         return inserted
 
     def _check_calendars(self, jobs: Sequence[Job]) -> None:

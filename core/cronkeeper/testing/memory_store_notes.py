@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from cronkeeper.domain.scope import EVERYWHERE, Scope
 from cronkeeper.errors import ConflictError
 from cronkeeper.ports import ABANDONED_MS, Event, Idempotency, IdempotencyResult, RequestKey, Role, Token
 from cronkeeper.testing.memory_store_state import AnswerRow, Memory
+from cronkeeper.wire.trail import Entry
 
 _REMEMBERED_MS = 24 * 3600 * 1000
 
@@ -29,6 +30,7 @@ class MemoryTokenStore:
         created_ms: int,
         expires_ms: int | None,
         scope: Scope = EVERYWHERE,
+        note: Callable[[Token], Entry] | None = None,
     ) -> Token:
         with self._memory.call("tokens.add"):
             tokens = self._memory.tokens
@@ -38,6 +40,7 @@ class MemoryTokenStore:
                         return stored
                     raise ConflictError("there is a token with this secret already")
             tokens.append(Token(len(tokens) + 1, name, role, digest, created_ms, expires_ms, scope=scope))
+            self._memory.note([None if note is None else note(tokens[-1])])
             return tokens[-1]
 
     def find(self, digest: str) -> Token | None:
@@ -48,12 +51,13 @@ class MemoryTokenStore:
         with self._memory.call("tokens.all"):
             return list(self._memory.tokens)
 
-    def revoke(self, token_id: int, *, at_ms: int) -> bool:
+    def revoke(self, token_id: int, *, at_ms: int, trail: Sequence[Entry] = ()) -> bool:
         with self._memory.call("tokens.revoke"):
             for index, token in enumerate(self._memory.tokens):
                 if token.id == token_id:
-                    revoked_ms = at_ms if token.revoked_ms is None else token.revoked_ms
-                    self._memory.tokens[index] = replace(token, revoked_ms=revoked_ms)
+                    if token.revoked_ms is None:
+                        self._memory.tokens[index] = replace(token, revoked_ms=at_ms)
+                        self._memory.note(trail)
                     return True
             return False
 

@@ -22,6 +22,7 @@ from cronkeeper.domain.run import (
 from cronkeeper.errors import ConflictError, NotFoundError
 from cronkeeper.ports import RequestKey, Span
 from cronkeeper.testing.memory_store_state import Memory
+from cronkeeper.wire.trail import Entry
 
 _OVER = TERMINAL | {RunState.LOST}
 _NEVER_TAKEN_BACK = frozenset({"key", "trigger", "state"})
@@ -89,15 +90,17 @@ class MemoryRunStore:
             lost = self._of(tasks, {RunState.LOST})
             return [run for run in lost if run.key.fire_ms >= since_ms and not self._has_later_attempt(run.key)]
 
-    def request(self, *runs: Run, request: RequestKey | None = None) -> None:
+    def request(self, *runs: Run, trail: Sequence[Entry] = (), request: RequestKey | None = None) -> None:
         with self._memory.call("runs.request"):
             if any(run.key in self._memory.runs for run in runs):
                 raise ConflictError("one of these runs is there already")
             self._memory.note_saved([(request, [run.id for run in runs])])
             self._memory.runs.update({run.key: run for run in runs})
+            self._memory.note(trail)
 
-    def request_many(self, runs: Sequence[Run]) -> dict[RunKey, bool]:
+    def request_many(self, runs: Sequence[Run], *, trail: Sequence[Entry] = ()) -> dict[RunKey, bool]:
         with self._memory.call("runs.request_many"):
+            self._memory.note(trail)
             stored = {run.key: self._memory.runs.setdefault(run.key, run) for run in runs}
             return {run.key: stored[run.key].nonce == run.nonce for run in runs}
 
@@ -132,7 +135,7 @@ class MemoryRunStore:
             )
             return True
 
-    def request_cancel(self, key: RunKey) -> Run:
+    def request_cancel(self, key: RunKey, *, trail: Sequence[Entry] = ()) -> Run:
         with self._memory.call("runs.request_cancel"):
             run = self._stored(key)
             if run.state in _OVER:
@@ -142,6 +145,7 @@ class MemoryRunStore:
                 state = advance(run.state, RunEvent.CANCEL)
                 asked = asked.evolve(state=state, reason=Reason.REQUESTED, ended_ms=self._memory.clock.now_ms())
             self._memory.runs[key] = asked
+            self._memory.note(trail)
             return asked
 
     def cancellations(self, worker: str) -> list[RunKey]:

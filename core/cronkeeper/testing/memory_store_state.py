@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -28,6 +28,7 @@ from cronkeeper.ports import (
     Token,
 )
 from cronkeeper.runtime.clock import Clock
+from cronkeeper.wire.trail import Entry, Link
 
 
 @dataclass(slots=True)
@@ -83,6 +84,8 @@ class Memory:
         self.versions: dict[tuple[int, int, JobState], JobVersion] = {}
         self.missed: dict[Fire, Missed] = {}
         self.audit_mark = AuditMark()
+        self.trail_inbox: list[Entry] = []
+        self.trail: list[Link] = []
         self.calendars: dict[tuple[str, str], NamedCalendar] = {}
         self._lock = threading.RLock()
         self._available = True
@@ -147,6 +150,11 @@ class Memory:
             return
         if run.state in UNSUCCESSFUL and run.trigger is not Trigger.MANUAL:
             self.failing[job.id] = secrets.token_hex(16)
+
+    def note(self, entries: Iterable[Entry | None]) -> None:
+        """Add entries to the trail's inbox, each once; None stands for a write that nobody asked for."""
+        known = {entry.nonce for entry in self.trail_inbox}
+        self.trail_inbox += [entry for entry in entries if entry is not None and entry.nonce not in known]
 
     def with_last_run(self, job: Job) -> Job:
         """Return the job with its last run, as a read shows it."""

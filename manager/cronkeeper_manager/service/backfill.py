@@ -20,9 +20,11 @@ from cronkeeper.domain.run import Run, RunState, Trigger
 from cronkeeper.errors import ConflictError, FieldError, ValidationFailedError
 from cronkeeper.ports import Fate, Fire, Store
 from cronkeeper.runtime.clock import Clock
+from cronkeeper.wire.trail import Entry
 from cronkeeper.wire.znodes import QueuedRun
 from cronkeeper_manager.auditor import settle_delay_ms
 from cronkeeper_manager.service.news import News
+from cronkeeper_manager.service.trail import note
 from cronkeeper_manager.service.values import Caller
 
 log = logging.getLogger(__name__)
@@ -149,7 +151,7 @@ class Backfills:
         plan = plan_backfill(job, wish, times, self._fates(fires), settled_ms, secrets.token_hex(16))
         if wish.dry_run:
             return plan
-        done = self._create(plan)
+        done = self._create(plan, self._told(job, wish, plan, caller))
         first = {run.key.task: run for run in reversed(done.created)}
         self._news.enqueue([QueuedRun(run.key, caller.name) for run in first.values()])
         log.info(
@@ -165,12 +167,17 @@ class Backfills:
         )
         return done
 
-    def _create(self, plan: Backfill) -> Backfill:
+    def _create(self, plan: Backfill, told: Entry) -> Backfill:
         """Insert the runs, so that none comes to be twice; what somebody else was first with exists."""
-        mine = self._store.runs.request_many(plan.created) if plan.created else {}
+        mine = self._store.runs.request_many(plan.created, trail=[told]) if plan.created else {}
         beaten = [Fire(run.key.task, run.key.fire_ms) for run in plan.created if not mine[run.key]]
         existing = sorted([*plan.existing, *self._fates(beaten).values()], key=lambda fate: _order(fate.fire))
         return Backfill(tuple(run for run in plan.created if mine[run.key]), tuple(existing), plan.unsettled)
+
+    def _told(self, job: Job, wish: Wish, plan: Backfill, caller: Caller) -> Entry:
+        what = {"from": rfc3339(wish.from_ms), "to": rfc3339(wish.to_ms), "runs": len(plan.created)}
+        at_ms = self._clock.now_ms()
+        return note(caller, "backfill.requested", "job", job.id, at_ms=at_ms, namespace=job.spec.namespace, new=what)
 
     def _fates(self, fires: Collection[Fire]) -> dict[Fire, Fate]:
         wanted = list(fires)

@@ -21,6 +21,7 @@ from cronkeeper.errors import (
 from cronkeeper.ports import JobQuery, NewJob, RequestKey, Store
 from cronkeeper.runtime.clock import Clock
 from cronkeeper.wire.task import Signer, Task
+from cronkeeper.wire.trail import Entry
 from cronkeeper_manager.service import rules
 from cronkeeper_manager.service.apply import MAX_PAGE, Applied, Decided, check_names, decide, prunable, with_next
 from cronkeeper_manager.service.artifacts import Artifacts, Pinned
@@ -30,6 +31,7 @@ from cronkeeper_manager.service.named_copies import NamedCopies
 from cronkeeper_manager.service.namespaces import ROOT, Namespaces, check_interval, root_fault
 from cronkeeper_manager.service.news import News
 from cronkeeper_manager.service.preview import Forecast, forecast
+from cronkeeper_manager.service.trail import job_note
 from cronkeeper_manager.service.values import Caller, Draft
 
 log = logging.getLogger(__name__)
@@ -113,7 +115,12 @@ class Jobs:
         job has changed, or what it copies has.
         """
         changed = [(self._next_generation(old, spec=spec), old) for old, spec in wanted]
-        self._store.jobs.save_many([], [(new, old.generation) for new, old in changed], [])
+        self._store.jobs.save_many(
+            [],
+            [(new, old.generation) for new, old in changed],
+            [],
+            trail=[job_note(caller, "job.renewed", old, new, at_ms=new.updated_ms) for new, old in changed],
+        )
         self._tell([new for new, _ in changed], {old.id: old for _, old in changed})
         for new, _ in changed:
             log.info(
@@ -162,7 +169,8 @@ class Jobs:
         """Remove the job, its runs and their output for good. NotFoundError; StaleJobError."""
         job = self._store.jobs.get(job_id)
         _compare(job, expected)
-        if not self._store.jobs.delete(job_id):
+        told = job_note(caller, "job.purged", job, None, at_ms=self._clock.now_ms())
+        if not self._store.jobs.delete(job_id, trail=[told]):
             raise NotFoundError(f"there is no job {job_id}")
         self._news.drop(job.tasks())
         log.info("a job was removed", extra={"event": "job.purged", "job": job_id, "by": caller.name})
@@ -377,6 +385,10 @@ class Jobs:
             extra={"event": "jobs.applied", "new": len(created), "changed": len(changed), "by": caller.name},
         )
         return decided.applied.with_ids({job.spec.name or "": job.id for job in created})
+
+
+def _event_of(job: Job) -> str:
+    return "job.finished" if job.state is JobState.FINISHED else "job.changed"
 
 
 def _compare(job: Job, expected: Expected) -> None:

@@ -14,8 +14,10 @@ from cronkeeper.domain.schedule import Kind
 from cronkeeper.errors import ConflictError, FieldError, NotFoundError, ValidationFailedError
 from cronkeeper.ports import RequestKey, Store
 from cronkeeper.runtime.clock import Clock
+from cronkeeper.wire.trail import Entry
 from cronkeeper.wire.znodes import QueuedRun
 from cronkeeper_manager.service.news import News
+from cronkeeper_manager.service.trail import note
 from cronkeeper_manager.service.values import Caller
 
 log = logging.getLogger(__name__)
@@ -51,7 +53,7 @@ class Runs:
             raise ValidationFailedError(
                 [FieldError("shard", f"the job has no shard {shard}", f"write 0 to {job.spec.shards - 1}")]
             )
-        found = self._request(job, [task for task in tasks if shard in (None, task.shard)], request)
+        found = self._request(job, [task for task in tasks if shard in (None, task.shard)], caller, request)
         self._news.enqueue([QueuedRun(run.key, caller.name) for run in found])
         log.info("a run was asked for", extra={"event": "run.requested", "job": job.id, "by": caller.name})
         return found
@@ -72,7 +74,9 @@ class Runs:
 
         Raises NotFoundError or ConflictError (it has ended).
         """
-        run = self._store.runs.request_cancel(key)
+        at_ms, namespace = self._clock.now_ms(), self._namespace(key)
+        told = note(caller, "run.cancel_requested", "run", key, at_ms=at_ms, namespace=namespace)
+        run = self._store.runs.request_cancel(key, trail=[told])
         log.info("a run's end was asked for", extra={"event": "run.cancel_requested", "run": run.id, "by": caller.name})
         return run
 
@@ -129,7 +133,7 @@ class Runs:
             raise ConflictError(f"no node has job {job.id} now; run it once one that fits is there")
         return [TaskId(job.id, node_shard(node)) for node in nodes]
 
-    def _request(self, job: Job, tasks: Sequence[TaskId], request: RequestKey | None) -> list[Run]:
+    def _request(self, job: Job, tasks: Sequence[TaskId], caller: Caller, request: RequestKey | None) -> list[Run]:
         """Insert pending rows, all or none, at the first millisecond from now on that is free for all of them."""
         fire_ms, nonce = self._clock.now_ms(), secrets.token_hex(16)
         for _ in range(_TRIES):
@@ -139,12 +143,23 @@ class Runs:
                 for task in tasks
             ]
             try:
-                self._store.runs.request(*runs, request=request)
+                trail = [self._told(job, run, caller) for run in runs]
+                self._store.runs.request(*runs, trail=trail, request=request)
             except ConflictError:
                 fire_ms += 1
             else:
                 return runs
         raise ConflictError(f"job {job.id} is being run too often at this moment; try again")
+
+    def _told(self, job: Job, run: Run, caller: Caller) -> Entry:
+        at_ms = self._clock.now_ms()
+        return note(caller, "run.requested", "run", run.id, at_ms=at_ms, namespace=job.spec.namespace)
+
+    def _namespace(self, key: RunKey) -> str:
+        try:
+            return self._store.jobs.get(key.task.job_id).spec.namespace
+        except NotFoundError:  # its runs may outlive it by a moment
+            return ""
 
 
 def is_over(state: RunState | None) -> bool:

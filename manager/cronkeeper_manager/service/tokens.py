@@ -13,7 +13,9 @@ from cronkeeper.domain.scope import EVERYWHERE, Scope
 from cronkeeper.errors import FieldError, NotFoundError, ValidationFailedError
 from cronkeeper.ports import Role, Token, TokenStore
 from cronkeeper.runtime.clock import Clock
+from cronkeeper.wire.trail import Entry
 from cronkeeper_manager.service.rules import NAME
+from cronkeeper_manager.service.trail import note
 from cronkeeper_manager.service.values import Caller
 
 log = logging.getLogger(__name__)
@@ -35,9 +37,17 @@ class Tokens:
         self._known: dict[str, tuple[Token, float]] = {}
 
     def create(
-        self, *, name: str, role: Role, expires_ms: int | None = None, scope: Scope = EVERYWHERE
+        self,
+        *,
+        name: str,
+        role: Role,
+        expires_ms: int | None = None,
+        scope: Scope = EVERYWHERE,
+        caller: Caller | None = None,
     ) -> tuple[Token, str]:
         """Make a token; return it and its secret, which nobody will ever be told again.
+
+        Without a caller nobody asked for it over HTTP, and the trail does not tell of it.
 
         Raises ValidationFailedError for a bad name or an expiry in the past.
         """
@@ -51,9 +61,21 @@ class Tokens:
             faults.append(FieldError("expires_at", "lies in the past"))
         if faults:
             raise ValidationFailedError(faults)
+
+        def told(token: Token) -> Entry:
+            assert caller is not None
+            what = {"name": token.name, "role": token.role.value, "namespaces": token.scope.listed()}
+            return note(caller, "token.created", "token", token.id, at_ms=now_ms, new=what)
+
         secret = PREFIX + secrets.token_urlsafe(32)
         token = self._store.add(
-            name=name, role=role, digest=digest_of(secret), created_ms=now_ms, expires_ms=expires_ms, scope=scope
+            name=name,
+            role=role,
+            digest=digest_of(secret),
+            created_ms=now_ms,
+            expires_ms=expires_ms,
+            scope=scope,
+            note=None if caller is None else told,
         )
         log.info(
             "a token was created", extra={"event": "token.created", "id": token.id, "holder": name, "role": role.value}
@@ -83,9 +105,11 @@ class Tokens:
         """Return all tokens, revoked ones too."""
         return self._store.all()
 
-    def revoke(self, token_id: int) -> None:
+    def revoke(self, token_id: int, caller: Caller | None = None) -> None:
         """End a token. Other servers follow within CACHE_S. NotFoundError; safe to repeat."""
-        if not self._store.revoke(token_id, at_ms=self._clock.now_ms()):
+        at_ms = self._clock.now_ms()
+        told = [] if caller is None else [note(caller, "token.revoked", "token", token_id, at_ms=at_ms)]
+        if not self._store.revoke(token_id, at_ms=at_ms, trail=told):
             raise NotFoundError(f"there is no token {token_id}")
         with self._lock:
             self._known = {key: entry for key, entry in self._known.items() if entry[0].id != token_id}

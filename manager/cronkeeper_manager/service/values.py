@@ -8,6 +8,7 @@ from cronkeeper.domain.job import JobSpec
 from cronkeeper.domain.scope import EVERYWHERE, Scope
 from cronkeeper.errors import FieldError
 from cronkeeper.ports import Role
+from cronkeeper.wire.trail import Actor
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,14 @@ class Caller:
     name: str
     role: Role
     scope: Scope = EVERYWHERE
+    #: From where, as far as it is known, and by which request: for the trail.
+    source: str = ""
+    request_id: str = ""
+
+    @property
+    def actor(self) -> Actor:
+        """Who did it, as the trail says it."""
+        return Actor(self.id, self.name, self.role.value, self.source, self.request_id)
 
 
 @dataclass(frozen=True, slots=True)
