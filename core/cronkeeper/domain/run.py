@@ -145,6 +145,11 @@ class Run:
         return str(self.key)
 
     @property
+    def is_skip(self) -> bool:
+        """Whether this is the decision not to start a fire of the schedule."""
+        return self.state is RunState.SKIPPED and self.trigger is not Trigger.MANUAL and self.key.attempt == 1
+
+    @property
     def at_once(self) -> int:
         """Of a pending run of a backfill: how many such runs of its task may go at once. 0 for all other runs."""
         nobodys = self.state is RunState.PENDING and self.trigger is Trigger.MANUAL and not self.worker

@@ -156,7 +156,8 @@ class RunStore(Protocol):
 
         A row moves only if its nonce is ours and the transition table leads there; equal or later states stay. A row
         that another worker skipped gives way to a run that did start: what happened counts. Also keeps each job's
-        last run. Returns the keys that belong to another nonce: a double start, to be reported.
+        last run. What a former owner skipped after its task was another's is left out: it had nothing to decide any
+        more. Returns the keys that belong to another nonce: a double start, to be reported.
         Safe to repeat.
         """
         ...

@@ -44,6 +44,8 @@ class SqlRunStore(RunReads, RunOutput):
         return {key: owners.get(key, nonce) == nonce for key, nonce in nonces.items()}
 
     def record(self, runs: Sequence[Run]) -> list[RunKey]:
+        astray = self._outdated([run for run in runs if run.is_skip], after_assignment=True)
+        runs = [run for run in runs if not (run.is_skip and run.key in astray)]
         # Of several reports of one run the last one counts.
         reported = {run.key: run for run in runs}
         foreign: list[RunKey] = []
@@ -161,24 +163,25 @@ class SqlRunStore(RunReads, RunOutput):
         self._db.transaction(lambda conn: self._purge_notes(conn, before_ms), repeatable=True)
         return removed
 
-    def _outdated(self, runs: Sequence[Run]) -> set[RunKey]:
-        """Return the claims of workers whose task was given to another one since.
+    def _outdated(self, runs: Sequence[Run], *, after_assignment: bool = False) -> set[RunKey]:
+        """Return the runs of workers whose task was given to another one since; or only those for fires after that.
 
         Not a fence, as the row may be older on another member of a Galera cluster; but a worker that comes back late
         is stopped by it even where the present owner cannot reach MySQL, and was granted the fire by ZooKeeper.
         """
         tasks = {(run.key.task.job_id, run.key.task.shard) for run in runs}
-        found: dict[Row, tuple[str, int]] = {}
+        found: dict[Row, tuple[str, int, int]] = {}
         for some in slices(sorted(tasks)):
             among = self._flavour.among(("job_id", "shard"), len(some))
-            text = f"SELECT `job_id`, `shard`, `worker`, `epoch` FROM `assignments` WHERE {among}"
+            text = f"SELECT `job_id`, `shard`, `worker`, `epoch`, `assigned_ms` FROM `assignments` WHERE {among}"
             values = tuple(value for task in some for value in task)
             for row in self._db.read(lambda conn: conn.exec_driver_sql(text, values).all()):  # noqa: B023
-                found[tuple(row[:2])] = (row[2], row[3])
+                found[tuple(row[:2])] = (row[2], row[3], row[4])
         outdated = set()
         for run in runs:
-            worker, epoch = found.get((run.key.task.job_id, run.key.task.shard), ("", 0))
-            if worker not in ("", run.worker) and epoch > run.fence:
+            worker, epoch, assigned_ms = found.get((run.key.task.job_id, run.key.task.shard), ("", 0, 0))
+            theirs = not after_assignment or run.key.fire_ms > assigned_ms
+            if worker not in ("", run.worker) and epoch > run.fence and theirs:
                 outdated.add(run.key)
         return outdated
 

@@ -46,13 +46,16 @@ class MemoryRunStore:
                 for run, row in stored
             }
 
-    def _is_outdated(self, run: Run) -> bool:
+    def _is_outdated(self, run: Run, *, after_assignment: bool = False) -> bool:
         given = self._memory.assignments.get(run.key.task)
-        return given is not None and given.worker not in ("", run.worker) and given.epoch > run.fence
+        if given is None or given.worker in ("", run.worker) or given.epoch <= run.fence:
+            return False
+        return not after_assignment or run.key.fire_ms > given.assigned_ms
 
     def record(self, runs: Sequence[Run]) -> list[RunKey]:
         with self._memory.call("runs.record"):
-            return sorted({run.key for run in runs if not self._record(run)})
+            kept = [run for run in runs if not (run.is_skip and self._is_outdated(run, after_assignment=True))]
+            return sorted({run.key for run in kept if not self._record(run)})
 
     def get(self, key: RunKey) -> Run:
         with self._memory.call("runs.get"):

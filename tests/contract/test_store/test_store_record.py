@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.job import LastRun
+from cronkeeper.domain.placement import Assignment, MoveReason
 from cronkeeper.domain.run import Reason, Run, RunState, reachable_from
 from cronkeeper.ports import Store
 from tests.contract.test_store.builders import MINUTE_MS, new_job, nonce, recorded, run
+
+TASK = TaskId(1, 0)
 
 
 @pytest.mark.parametrize("old", RunState)
@@ -204,3 +210,22 @@ def test_another_workers_run_does_not_become_the_last_one_by_my_report(store: St
     theirs = recorded(store, RunState.RUNNING, job_id=job.id, worker="w2")
     store.runs.record([run(job_id=job.id, state=RunState.FAILED)])
     assert head(store, job.id) == (theirs.id, RunState.RUNNING)
+
+
+def test_a_former_owner_skips_nothing_that_was_due_after_its_task_went_to_another(store: Store) -> None:
+    given = Assignment(TASK, "w2", 1, 9, MoveReason.WORKER_LOST, 5 * MINUTE_MS, 0)
+    store.assignments.save([given], term=store.terms.take("m1"))
+
+    def told(minute: int, **fields: Any) -> bool:
+        mine = run(fire_ms=minute * MINUTE_MS, **{"state": RunState.SKIPPED, "reason": Reason.OVERLAP} | fields)
+        assert store.runs.record([mine]) == []
+        return store.runs.at(1, mine.key.fire_ms) == [mine]
+
+    assert [told(minute) for minute in (4, 5, 6)] == [True, True, False]
+    # What it ran is told in any case; the owner skips what it likes, before and after.
+    assert told(7, state=RunState.SUCCEEDED, reason=None, started_ms=1)
+    assert told(8, worker="w2", fence=9)
+    # Another owner may decide what was left out.
+    assert store.runs.claim([run(fire_ms=6 * MINUTE_MS, worker="w2", fence=9)]) == {
+        RunKey(TASK, 6 * MINUTE_MS, 1): True
+    }
