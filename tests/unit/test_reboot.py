@@ -215,7 +215,8 @@ def test_a_task_given_anew_is_not_due_for_a_start_that_the_ledger_has(tmp_path: 
     world.store.runs.record([Run(RunKey(task, started_ms, 1), Trigger.TIMER, RunState.SUCCEEDED)])
     world.leader.move([], [("w1", task)], world.leadership())
     world.agent.step()
-    world.leader.move([Assignment(task, "w1", 1, 6, MoveReason.NEW, 0)], [], world.leadership())
+    given = Assignment(task, "w1", 1, 6, MoveReason.NEW, assigned_ms=world.clock.now_ms() + 1)
+    world.leader.move([given], [], world.leadership())
     world.agent.step()
     assert world.installed[task].next_ms is None
 
