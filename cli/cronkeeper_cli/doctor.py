@@ -15,6 +15,7 @@ from cronkeeper.errors import CronkeeperError
 from cronkeeper_cli.failures import CommandError
 
 if TYPE_CHECKING:
+    from cronkeeper.ports import Event
     from cronkeeper.runtime.config import StoreConfig
 
 _CONNECT_S = 5.0
@@ -63,6 +64,8 @@ def examine(config_file: Path | None, sets: tuple[str, ...], environ: Mapping[st
             found.append(Finding(what, check(config)))
         except (CronkeeperError, OSError, ImportError) as exc:
             found.append(Finding(what, str(exc), fault=True, mend=mend))
+    if not found[1].fault:
+        found.append(_holidays(config))
     return [*found, *machine]
 
 
@@ -85,6 +88,13 @@ def clock_finding(synchronised: bool, max_error_s: float) -> Finding:
     return Finding("clock", f"kept right, off by at most {max_error_s * 1000:.0f} ms")
 
 
+def holidays_finding(last: Event | None) -> Finding:
+    """Judge what a leader said last of the holidays that jobs have copied."""
+    if last is None or last.kind != "calendars.ending":
+        return Finding("holidays", "no job runs out of them, as far as a leader has told")
+    return Finding("holidays", last.detail.partition("; ")[0], mend="run: cronkeeper calendars refresh")
+
+
 def _database(config: StoreConfig) -> str:
     from cronkeeper.store import open_store
     from cronkeeper.store import upgrade as schema
@@ -96,6 +106,19 @@ def _database(config: StoreConfig) -> str:
     finally:
         store.close()
     return f"answers, schema {schema.head()}"
+
+
+def _holidays(config: StoreConfig) -> Finding:
+    from cronkeeper.store import open_store
+    from cronkeeper_manager.holiday_watch import last_told
+
+    store = open_store(config.database_url)
+    try:
+        return holidays_finding(last_told(store))
+    except CronkeeperError as exc:
+        return Finding("holidays", str(exc), fault=True, mend="check database_url")
+    finally:
+        store.close()
 
 
 def _zookeeper(config: StoreConfig) -> str:

@@ -5,7 +5,21 @@ from __future__ import annotations
 import click
 
 from cronkeeper import __version__
-from cronkeeper_cli import admin, audit, declare, edit, forecast, imports, jobs, namespaces, offline, runs, services, why
+from cronkeeper_cli import (
+    admin,
+    audit,
+    calendars,
+    declare,
+    edit,
+    forecast,
+    imports,
+    jobs,
+    namespaces,
+    offline,
+    runs,
+    services,
+    why,
+)
 from cronkeeper_cli.session import make_session
 
 _EPILOG = """\b
@@ -54,7 +68,16 @@ def cli(ctx: click.Context, url: str | None) -> None:
 
 cli.add_section("Services", services.COMMANDS)
 cli.add_section(
-    "Jobs", [*edit.COMMANDS, *jobs.COMMANDS, runs.run, *declare.COMMANDS, *imports.COMMANDS, *offline.COMMANDS]
+    "Jobs",
+    [
+        *edit.COMMANDS,
+        *jobs.COMMANDS,
+        runs.run,
+        *declare.COMMANDS,
+        *imports.COMMANDS,
+        *calendars.COMMANDS,
+        *offline.COMMANDS,
+    ],
 )
 cli.add_section("Runs", [*runs.COMMANDS, *why.COMMANDS])
 cli.add_section("Admin", [*admin.COMMANDS, *audit.COMMANDS, *namespaces.COMMANDS, *forecast.COMMANDS])

@@ -17,6 +17,7 @@ from cronkeeper.domain.run import Run
 from cronkeeper.errors import NotFoundError, WireFormatError
 from cronkeeper.ports import JobQuery
 from cronkeeper_manager.endings import has_no_fire_left, is_over, is_queue_entry_over, last_fire_within_grace
+from cronkeeper_manager.holiday_watch import HolidayWatch
 from cronkeeper_manager.leading import Leading
 from cronkeeper_manager.observe import Observer, Snapshot
 from cronkeeper_manager.pausing import Pauser
@@ -51,6 +52,7 @@ class Chores:
         self._teller = Teller(leading.notes)
         self._trail = TrailKeeper(leading)
         self._pauser = Pauser(leading)
+        self._holidays = HolidayWatch(leading.store, leading.notes, leading.metrics)
 
     def work(self, snapshot: Snapshot, world: World, decision: Decision) -> None:
         """Do what is due. Raises UnavailableError or FencedError."""
@@ -88,7 +90,10 @@ class Chores:
         page = self._leading.mysql.call(lambda: self._leading.store.jobs.page(query))
         for job in page:
             self._finish_if_over(job, snapshot.now_ms)
+        self._holidays.look(page, snapshot.now_ms)
         self._page_after = page[-1].id if len(page) == _FINISH_EACH else 0
+        if not self._page_after:
+            self._leading.mysql.call(lambda: self._holidays.end_round(snapshot.now_ms))
 
     def _next_once(self, snapshot: Snapshot) -> list[int]:
         """Return the next jobs that fire once and were due; round and round, so that none waits for ever."""

@@ -319,6 +319,43 @@ _ELSEWHERE = [
     ),
 ]
 
+
+def _calendar(id_: str, names: str | None, /, path: str = "/calendars/x", status: int = 422, **fields: Any) -> Bad:
+    return Bad(id_, status, json.dumps(fields).encode(), names, "PUT", path)
+
+
+_CALENDARS = [
+    _calendar("a day that does not exist", "exclude[1]", exclude=["2026-02-28", "2026-02-30"]),
+    _calendar("a range that runs backwards through the year", "include[0]", include=["2027-01-02/2026-12-24"]),
+    _calendar("a range without its end", "exclude[0]", exclude=["2026-12-24/"]),
+    _calendar("a year that nobody plans for", "exclude[0]", exclude=["2200-01-01"]),
+    _calendar("a day before there were any", "exclude[0]", exclude=["1969-12-31"]),
+    _calendar("a day with a time", "exclude[0]", exclude=["2026-12-24T00:00:00Z"]),
+    _calendar("a day that is a number", "exclude[0]", exclude=[20261224]),
+    _calendar("days that are no list", "exclude", exclude="2026-12-24"),
+    _calendar("more than 4,000 days", "exclude", exclude=["2000-01-01/2020-12-31"]),
+    _calendar(
+        "more than 1,000 days apart",
+        "exclude",
+        exclude=[
+            f"{year}-{month:02}-0{day}" for year in range(2000, 2030) for month in range(1, 13) for day in (1, 3, 5)
+        ],
+    ),
+    _calendar("a calendar with an unknown field", "excluded", excluded=[]),
+    _calendar("a calendar's name that is no name", "name", "/calendars/a%20b"),
+    _calendar("a calendar's name of digits", "name", "/calendars/7"),
+    _calendar("a calendar in no namespace", "namespace", "/calendars/x?namespace=A"),
+    _calendar("a calendar whose description rings", "description", description="\a"),
+    Bad("a calendar that is no JSON", 400, b"exclude: []", None, "PUT", "/calendars/x"),
+    Bad("a calendar that is a list", 422, b"[]", "", "PUT", "/calendars/x"),
+    Bad("a calendar that is not there", 404, b"", None, "DELETE", "/calendars/x", {}),
+    Bad("a page of no calendars", 422, b"", "limit", "GET", "/calendars?limit=0", {}),
+    Bad("a refresh of too many jobs", 422, b"", "limit", "POST", "/calendars/refresh?limit=5001", {}),
+    _job("a calendar that nobody made", "calendar.named[0]", calendar={"named": ["nowhere"]}),
+    _job("more calendars than a job may name", "calendar.named", calendar={"named": ["a", "b", "c", "d"]}),
+    _job("days that only the server copies", "named_dates", named_dates={}),
+]
+
 BAD_REQUESTS: list[Bad] = [
     *_SHAPE,
     *_SCHEDULE,
@@ -331,4 +368,5 @@ BAD_REQUESTS: list[Bad] = [
     *_FILES,
     *_BODIES,
     *_ELSEWHERE,
+    *_CALENDARS,
 ]

@@ -42,7 +42,7 @@ def all_commands() -> list[tuple[str, ...]]:
 def test_every_command_has_help_and_examples(path: tuple[str, ...]) -> None:
     result = run(*path, "--help")
     assert result.exit_code == 0
-    is_group = path in {("db",), ("token",), ("import",), ("namespaces",)}
+    is_group = path in {("db",), ("token",), ("import",), ("namespaces",), ("calendars",)}
     assert is_group or "Examples:" in result.output
     assert f"cronkeeper {' '.join(path)}".strip() in result.output
 
@@ -50,7 +50,7 @@ def test_every_command_has_help_and_examples(path: tuple[str, ...]) -> None:
 def test_the_help_lists_what_was_promised() -> None:
     services = {"standalone", "api", "manager", "worker", "db", "doctor"}
     jobs = {"create", "edit", "list", "show", "delete", "pause", "resume", "run", "next", "validate", "explain"}
-    jobs |= {"apply", "diff", "export", "import"}
+    jobs |= {"apply", "diff", "export", "import", "calendars"}
     admin = {"workers", "reassign", "cordon", "uncordon", "drain", "token", "namespaces", "forecast"}
     runs = {"runs", "logs", "cancel", "backfill", "why", "missed", "events"}
     assert services | jobs | runs | admin == set(cli.commands)

@@ -13,7 +13,7 @@ from datetime import date
 from enum import StrEnum
 from typing import Any
 
-from cronkeeper.domain.instants import parse_rfc3339, rfc3339
+from cronkeeper.domain.instants import from_ms, parse_rfc3339, rfc3339
 from cronkeeper.domain.named_calendars import Dates, days_of
 
 MAX_DATES = 1000
@@ -159,6 +159,12 @@ def known_until(holiday_dates: Mapping[str, Sequence[date]]) -> date | None:
     """Return the last day for which the holidays of all regions are known; None without any."""
     ends = [date(max(dates).year, 12, 31) for dates in holiday_dates.values() if dates]
     return min(ends, default=None)
+
+
+def ends_within(holiday_dates: Mapping[str, Sequence[date]], months: int, *, now_ms: int) -> bool:
+    """Say whether the holidays of any region are known for less than so many months. No, where there are none."""
+    until, now = known_until(holiday_dates), from_ms(now_ms).date()
+    return until is not None and (until.year - now.year) * 12 + until.month - now.month < months
 
 
 def calendar_to_dict(calendar: Calendar) -> dict[str, Any]:

@@ -62,6 +62,9 @@ class ManagerMetrics:
         self.unexpected = Counter(
             "cronkeeper_manager_unexpected", "Rows for fires that no version of the job asked for", registry=registry
         )
+        self.holidays_ending = Gauge(
+            "cronkeeper_manager_holidays_ending", "Jobs that run out of holidays in 18 months", registry=registry
+        )
         self.audit_lag = Gauge(
             "cronkeeper_manager_audit_lag_seconds", "How far the auditor is behind the present", registry=registry
         )

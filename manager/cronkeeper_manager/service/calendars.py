@@ -11,13 +11,14 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
+from cronkeeper.domain.calendars import ends_within
 from cronkeeper.domain.job import Job, JobSpec, JobState
 from cronkeeper.domain.named_calendars import NamedCalendar
 from cronkeeper.errors import ConflictError, NotFoundError, StaleWriteError
 from cronkeeper.ports import JobQuery, Store
 from cronkeeper.runtime.clock import Clock
 from cronkeeper_manager.service.calendar_rules import CalendarDraft, check_calendar
-from cronkeeper_manager.service.holiday_dates import ends_within, region_fault, settle
+from cronkeeper_manager.service.holiday_dates import region_fault, settle
 from cronkeeper_manager.service.jobs import Jobs
 from cronkeeper_manager.service.named_copies import NamedCopies
 from cronkeeper_manager.service.preview import upcoming
@@ -198,7 +199,7 @@ class Calendars:
         ]
 
     def _needs_dates(self, spec: JobSpec) -> bool:
-        return ends_within(spec, REFRESH_YEARS * 12, now_ms=self._clock.now_ms())
+        return ends_within(spec.holiday_dates, REFRESH_YEARS * 12, now_ms=self._clock.now_ms())
 
     def _save(self, jobs: Sequence[Job], make: Make, caller: Caller) -> int:
         """Save what `make` changes, in one transaction; each job on its own if one is being changed by others."""

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from datetime import date
 from functools import lru_cache
 
-from cronkeeper.domain.calendars import known_until
 from cronkeeper.domain.instants import from_ms
 from cronkeeper.domain.job import JobSpec
 
@@ -39,12 +38,6 @@ def with_id(spec: JobSpec, job_id: int) -> JobSpec:
     if spec.name is None and spec.parsed_schedule().spread:
         return spec.evolve(spread=str(job_id))
     return spec
-
-
-def ends_within(spec: JobSpec, months: int, *, now_ms: int) -> bool:
-    """Say whether the copied dates of any of its holidays end within so many months."""
-    until, now = known_until(spec.holiday_dates), from_ms(now_ms).date()
-    return until is not None and (until.year - now.year) * 12 + until.month - now.month < months
 
 
 def region_fault(region: str) -> tuple[str, str] | None:
