@@ -395,6 +395,8 @@ COMPONENTS: tuple[type[BaseModel], ...] = (
     Why,
     Missed,
     Event,
+    AuditEntry,
+    AuditCheck,
     Worker,
     Moves,
     Plan,

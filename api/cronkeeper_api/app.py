@@ -7,10 +7,11 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from flask import Flask, Response, g, request
 
-from cronkeeper_api.auth import authorize
+from cronkeeper_api.auth import authorize, client_address
 from cronkeeper_api.idempotency import once
 from cronkeeper_api.params import parse_query
 from cronkeeper_api.problems import response_of, to_problem
@@ -70,6 +71,7 @@ def _door(route: Route, services: Services) -> Callable[..., Response]:
     def enter(**parts: str) -> Response:
         caller = authorize(services.tokens, route.access, route.reach)
         g.caller = caller.name
+        caller = replace(caller, source=client_address(services.config.trusted_proxies), request_id=g.request_id)
         call = Call(services.within(caller.scope), caller, g.request_id, parse_query(route.params, request.args))
         if route.idempotent:
             return once(call, lambda call: route.view(call, **parts), route.again)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from ipaddress import ip_address, ip_network
 
 from flask import request
 
@@ -37,3 +39,25 @@ def authorize(tokens: Tokens, access: Access, reach: Reach) -> Caller:
     if reach is Reach.FLEET and not caller.scope.everywhere:
         raise ProblemError("forbidden", f"this takes a token for all namespaces; yours is for {caller.scope}")
     return caller
+
+
+def client_address(trusted_proxies: Sequence[str]) -> str:
+    """Return where the request comes from, for the trail. No right depends on it.
+
+    A proxy of ours is believed what it says in X-Forwarded-For; the last address there is the one that it saw itself.
+    """
+    peer = request.remote_addr or ""
+    if not _is_within(peer, trusted_proxies):
+        return peer
+    told = request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()
+    try:
+        return str(ip_address(told))
+    except ValueError:
+        return peer
+
+
+def _is_within(address: str, networks: Sequence[str]) -> bool:
+    try:
+        return any(ip_address(address) in ip_network(network) for network in networks)
+    except ValueError:
+        return False

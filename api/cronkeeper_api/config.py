@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 
 from cronkeeper.errors import ConfigError
@@ -22,6 +23,9 @@ class ApiConfig(StoreConfig):
     signing_key_file: Path | None = setting(None, "file with the 32-byte seed, in hex, that signs tasks; mode 0600")
     run_as_allowed: tuple[str, ...] = setting(
         ("nobody",), "accounts that a job may name in run_as; root needs an admin"
+    )
+    trusted_proxies: tuple[str, ...] = setting(
+        ("127.0.0.0/8", "::1/128"), "networks of HAProxy, whose X-Forwarded-For the audit trail believes"
     )
     max_artifact_bytes: int = setting(8 * MIB, "largest file of a job, bytes")
     max_body_bytes: int = setting(12 * MIB, "largest body of a request, bytes; BASE64 takes a third more than its file")
@@ -45,6 +49,11 @@ class ApiConfig(StoreConfig):
             faults.append("drain_s: use 0 to 60 seconds")
         if "root" in self.run_as_allowed:
             faults.append("run_as_allowed: root cannot be listed; it takes an admin's token instead")
+        for network in self.trusted_proxies:
+            try:
+                ip_network(network)
+            except ValueError as exc:
+                faults.append(f"trusted_proxies: {exc}; write networks such as 10.0.0.0/24")
         return [*faults, *self._key_faults()]
 
     def _key_faults(self) -> list[str]:

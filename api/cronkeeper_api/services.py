@@ -30,6 +30,7 @@ from cronkeeper_manager.service import (
 )
 from cronkeeper_manager.service.calendars import Calendars
 from cronkeeper_manager.service.scoped import scoped
+from cronkeeper_manager.service.trail import Trail
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +108,7 @@ class Services:
     calendars: Calendars
     answers: Answers
     tokens: Tokens
+    trail: Trail
     namespaces: Namespaces
     fleet: Fleet
     news: News
@@ -167,6 +169,7 @@ def assemble(
             calendars=Calendars(mine, jobs, clock),
             answers=Answers(mine, clock),
             tokens=Tokens(mine.tokens, clock),
+            trail=Trail(mine.trail, coordinator),
             namespaces=namespaces,
             fleet=fleet.within(mine.jobs),
             news=news,

@@ -53,6 +53,8 @@ MATRIX = {
     "GET /tokens": "admin",
     "POST /tokens": "admin",
     "DELETE /tokens/{token_id}": "admin",
+    "GET /audit": "admin",
+    "GET /audit/verify": "admin",
     "GET /healthz": "public",
     "GET /readyz": "public",
     "GET /metrics": "viewer",

@@ -17,6 +17,7 @@ from cronkeeper_api.views import (
     namespaces,
     runs,
     tokens,
+    trail,
     why,
 )
 

@@ -67,7 +67,7 @@ def get_worker(call: Call, worker_id: str) -> Response:
 )
 def cordon(call: Call, worker_id: str) -> Response:
     name = _worker_id(worker_id)
-    call.services.fleet.cordon(name)
+    call.services.fleet.cordon(name, caller=call.caller)
     return json_response(worker_json(call.services.fleet.worker(name)))
 
 
@@ -82,7 +82,7 @@ def cordon(call: Call, worker_id: str) -> Response:
 )
 def uncordon(call: Call, worker_id: str) -> Response:
     name = _worker_id(worker_id)
-    call.services.fleet.uncordon(name)
+    call.services.fleet.uncordon(name, caller=call.caller)
     return json_response(worker_json(call.services.fleet.worker(name)))
 
 
@@ -99,7 +99,8 @@ def uncordon(call: Call, worker_id: str) -> Response:
 )
 def drain(call: Call, worker_id: str) -> Response:
     wanted = read_model(DrainInput, read_body(optional=True).value)
-    return json_response(moves_json(call.services.fleet.drain(_worker_id(worker_id), wanted.dry_run)))
+    moves = call.services.fleet.drain(_worker_id(worker_id), wanted.dry_run, caller=call.caller)
+    return json_response(moves_json(moves))
 
 
 @router.route(
@@ -116,7 +117,8 @@ def drain(call: Call, worker_id: str) -> Response:
 )
 def reassign(call: Call, job_id: str) -> Response:
     wanted = read_model(ReassignInput, read_body().value)
-    moves = call.services.fleet.reassign(job_id_of(job_id), _worker_id(wanted.worker), wanted.dry_run)
+    worker = _worker_id(wanted.worker)
+    moves = call.services.fleet.reassign(job_id_of(job_id), worker, wanted.dry_run, caller=call.caller)
     return json_response(moves_json(moves))
 
 

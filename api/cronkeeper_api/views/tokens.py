@@ -47,7 +47,9 @@ def create_token(call: Call) -> Response:
         scope = scope_of(wanted.namespaces)
     except ValueError as exc:
         raise ValidationFailedError([FieldError("namespaces", str(exc), "write the namespaces, or * alone")]) from exc
-    token, secret = call.services.tokens.create(name=wanted.name, role=wanted.role, expires_ms=expires_ms, scope=scope)
+    token, secret = call.services.tokens.create(
+        name=wanted.name, role=wanted.role, expires_ms=expires_ms, scope=scope, caller=call.caller
+    )
     return json_response({**token_json(token), "token": secret}, 201)
 
 
@@ -64,5 +66,5 @@ def revoke_token(call: Call, token_id: str) -> Response:
     # Tokens have the same kind of ids as jobs.
     if not is_job_id(token_id):
         raise NotFoundError("there is no token with this id")
-    call.services.tokens.revoke(int(token_id))
+    call.services.tokens.revoke(int(token_id), call.caller)
     return Response(status=204)

@@ -81,5 +81,7 @@ __all__ = [
     "TermStore",
     "Token",
     "TokenStore",
+    "TrailQuery",
+    "TrailStore",
     "Weighing",
 ]

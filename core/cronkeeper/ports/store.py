@@ -10,8 +10,8 @@ from cronkeeper.ports.calendars import CalendarStore
 from cronkeeper.ports.failures import FailureStore
 from cronkeeper.ports.fleet import AssignmentStore, CordonStore, LeaseStore, MoveRequestStore, TermStore
 from cronkeeper.ports.ledger import JobStore, RunStore
-from cronkeeper.ports.trail import TrailStore
 from cronkeeper.ports.namespaces import NamespaceStore
+from cronkeeper.ports.trail import TrailStore
 
 
 class Store(Protocol):

@@ -49,6 +49,7 @@ class SqlJobStore:
         changed: Sequence[tuple[Job, int]],
         removed: Sequence[int],
         *,
+        trail: Sequence[Entry] = (),
         weighing: Weighing | None = None,
     ) -> list[Job]:
         inserted: list[Job] = []
@@ -68,6 +69,8 @@ class SqlJobStore:
                 raise ConflictError(_NAME_TAKEN) from exc
             if check is not None:
                 check.end()
+            notes = [item.note(job) for item, job in zip(new, inserted, strict=True) if item.note is not None]
+            add_trail(conn, self._db.flavour, [*trail, *notes])
             return list(inserted)
 
         def landed(conn: Connection) -> bool:
@@ -97,8 +100,10 @@ class SqlJobStore:
     def page(self, query: JobQuery) -> list[Job]:
         return self._db.read(lambda conn: self._page(conn, query))
 
-    def replace(self, job: Job, *, expected_generation: int, weighing: Weighing | None = None) -> None:
-        self.save_many([], [(job, expected_generation)], [], weighing=weighing)
+    def replace(
+        self, job: Job, *, expected_generation: int, trail: Sequence[Entry] = (), weighing: Weighing | None = None
+    ) -> None:
+        self.save_many([], [(job, expected_generation)], [], trail=trail, weighing=weighing)
 
     def mark_finished(self, job_id: int, *, generation: int) -> bool:
         text = (

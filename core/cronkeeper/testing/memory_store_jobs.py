@@ -30,10 +30,13 @@ class MemoryJobStore:
         changed: Sequence[tuple[Job, int]],
         removed: Sequence[int],
         *,
+        trail: Sequence[Entry] = (),
         weighing: Weighing | None = None,
     ) -> list[Job]:
         with self._memory.call("jobs.save_many"):
-            return self._save(new, changed, removed, weighing)
+            inserted = self._save(new, changed, removed, weighing)
+            self._memory.note(trail)
+            return inserted
 
     def get(self, job_id: int) -> Job:
         with self._memory.call("jobs.get"):
@@ -51,9 +54,12 @@ class MemoryJobStore:
             readable = (self._read(job) for job in jobs if job.id not in self._memory.spoilt)
             return [job for job in readable if _matches(job, query)][: query.limit]
 
-    def replace(self, job: Job, *, expected_generation: int, weighing: Weighing | None = None) -> None:
+    def replace(
+        self, job: Job, *, expected_generation: int, trail: Sequence[Entry] = (), weighing: Weighing | None = None
+    ) -> None:
         with self._memory.call("jobs.replace"):
             self._save([], [(job, expected_generation)], [], weighing)
+            self._memory.note(trail)
 
     def mark_finished(self, job_id: int, *, generation: int) -> bool:
         with self._memory.call("jobs.mark_finished"):

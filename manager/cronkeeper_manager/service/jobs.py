@@ -264,7 +264,10 @@ class Jobs:
         def build(job_id: int) -> Job:
             return self._sealed(Job(job_id, with_id(spec, job_id), 1, JobState.ACTIVE, now_ms, now_ms, now_ms, b""))
 
-        return NewJob(spec.namespace, spec.name, build, request=request, by=caller.id)
+        def told(job: Job) -> Entry:
+            return job_note(caller, "job.created", None, job, at_ms=now_ms)
+
+        return NewJob(spec.namespace, spec.name, build, request=request, note=told, by=caller.id)
 
     def _insert(self, new: Sequence[NewJob]) -> list[Job | Exception]:
         """Insert what was asked for at the same time: in one transaction, or each in its own if a name is taken."""
@@ -313,8 +316,9 @@ class Jobs:
             if new is None:
                 return old
             try:
+                told = job_note(caller, event, old, new, at_ms=self._clock.now_ms())
                 weighing = self._namespaces.weighing([new.spec.namespace])
-                self._store.jobs.replace(new, expected_generation=old.generation, weighing=weighing)
+                self._store.jobs.replace(new, expected_generation=old.generation, trail=[told], weighing=weighing)
             except StaleWriteError:
                 continue
             except ConflictError as exc:
@@ -377,6 +381,7 @@ class Jobs:
                 [self._new(pinned.spec, caller) for pinned in decided.created],
                 [(new, old.generation) for new, old in changed],
                 [],
+                trail=[job_note(caller, _event_of(new), old, new, at_ms=new.updated_ms) for new, old in changed],
                 weighing=self._namespaces.weighing(pinned.spec.namespace for pinned in decided.touched),
             )
             self._tell([*created, *(new for new, _ in changed)], {old.id: old for _, old in changed})
