@@ -6,6 +6,7 @@ import itertools
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -15,23 +16,25 @@ from hypothesis import strategies as st
 from cronkeeper.domain.calendars import Closures, OnExcluded
 from cronkeeper.domain.cronfields import CronFields, parse_fields
 from cronkeeper.domain.ids import TaskId
-from cronkeeper.domain.instants import from_ms, to_ms
+from cronkeeper.domain.instants import from_ms, parse_rfc3339, to_ms
 from cronkeeper.domain.schedule import Dst, Fold, Gap, Kind, Schedule, clock_changes, parse_schedule
+from cronkeeper_worker.crontab_file import SecondReader, SystemCrontab
+from cronkeeper_worker.crontab_pattern import EVERY_MINUTE, pattern_for
 from cronkeeper_worker.crontab_render import (
-    EVERY_MINUTE,
     HEADER,
     MAX_LINES,
     NO_TASKS,
     CronTask,
+    Draft,
     check,
     number_of,
-    pattern_for,
     render,
     ticks,
 )
 
 FIRE = "/var/lib/cronkeeper/bin/cronkeeper-fire"
 NOW = to_ms(datetime(2026, 3, 20, 12, 34, 56, tzinfo=UTC))
+SOON = "@at 2026-03-20T12:40:00Z"
 DAY = 86_400_000
 ZONES = [
     "UTC",
@@ -56,7 +59,7 @@ ZONES = [
 
 
 def task(number: int, text: str = "5 * * * *", timezone: str = "UTC") -> CronTask:
-    return CronTask(TaskId(number, 0), parse_schedule(text, timezone))
+    return TaskId(number, 0), parse_schedule(text, timezone)
 
 
 def rendered(tasks: list[CronTask], *, node: str = "UTC", user: str | None = "root") -> tuple[str, ...]:
@@ -138,6 +141,125 @@ def test_many_patterns_become_several_files_that_cron_accepts() -> None:
     assert sum(text.count(FIRE) for text in files) == 60 * 24 * 4 + 3
 
 
+# ----------------------------------------------------------------------------------------------- what an edit costs
+
+
+def many() -> list[CronTask]:
+    """10,000 tasks, 3,000 patterns."""
+    return [task(n + 1, f"{n % 60} {n // 60 % 10} {1 + n // 600 % 5} * *") for n in range(10_000)]
+
+
+def install(draft: Draft, target: SystemCrontab, tasks: list[CronTask]) -> None:
+    target.install(draft.render(tasks, NOW))
+
+
+def test_an_edit_of_one_of_10000_tasks_costs_its_own_lines_alone(tmp_path: Path) -> None:
+    draft, reader = Draft(fire=FIRE, node_timezone="UTC", user="root"), SecondReader(has_user_column=True)
+    target = SystemCrontab(tmp_path, reader)
+    tasks = many()
+    install(draft, target, tasks)
+    assert (draft.looked_at, draft.written, reader.entries_read) == (3000, 3000, 3000 + 2)
+    before = {path.name: path.stat().st_ino for path in tmp_path.iterdir()}
+    assert len(before) == 2
+    install(draft, target, tasks)
+    assert (draft.looked_at, draft.written, reader.entries_read) == (0, 0, 3002)
+    # A pattern that nobody has yet: the old group, the new one, and the ticks of the files that they are in.
+    tasks[4711] = task(4712, "7 7 7 7 *")
+    install(draft, target, tasks)
+    assert (draft.looked_at, draft.written) == (1, 2)
+    read = reader.entries_read
+    assert read <= 3002 + 2 + 2
+    # Only a comment changes, and the number of one tick: the other file is not even written.
+    before = {path.name: path.stat().st_ino for path in tmp_path.iterdir()}
+    install(draft, target, tasks[:-1])
+    assert (draft.looked_at, draft.written, reader.entries_read) == (0, 1, read + 1)
+    assert sum(before[path.name] != path.stat().st_ino for path in tmp_path.iterdir()) == 1
+    assert target.read() == rendered(tasks[:-1])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.dictionaries(
+                st.integers(1, 6),
+                st.sampled_from(
+                    ["* * * * *", "5 * * * *", "5 * * * *; 7 7 * * *", "@every 90s", SOON,
+                     f"{SOON}; 9 9 * * *", "0 2 * * sun"]
+                ),
+            ),
+            st.integers(0, 40 * 3_600_000),
+        ),
+        max_size=8,
+    ),
+    st.sampled_from(["UTC", "Europe/Berlin"]),
+)  # fmt: skip
+@example(
+    [({1: "@at 2026-03-20T12:40:00Z", 2: "5 * * * *"}, 0)] * 2 + [({1: "@at 2026-03-20T12:40:00Z"}, 600_000)], "UTC"
+)
+@example(
+    [({1: "@at 2026-03-20T12:40:00Z; 9 9 * * *"}, 0), ({1: "@at 2026-03-20T12:40:00Z; 9 9 * * *"}, 600_000)], "UTC"
+)
+def test_what_was_rendered_before_makes_no_difference(history: list[tuple[dict[int, str], int]], zone: str) -> None:
+    draft = Draft(fire=FIRE, node_timezone="UTC", user="root")
+    now_ms = NOW
+    for schedules, passes_ms in history:
+        now_ms += passes_ms
+        tasks = [task(number, text, zone) for number, text in schedules.items()]
+        fresh = render(tasks, fire=FIRE, node_timezone="UTC", now_ms=now_ms, user="root")
+        assert draft.render(tasks, now_ms) == fresh
+
+
+def test_patterns_are_made_anew_when_another_day_comes() -> None:
+    """Mexico set its clocks for the last time on 30 October 2022: until then a superset of both offsets is needed."""
+    tasks = [task(1, "5 4 * * *", "America/Mexico_City")]
+    draft = Draft(fire=FIRE, node_timezone="UTC", user="root")
+    (before,), (after,) = (draft.render(tasks, parse_rfc3339(f"2022-{day}T12:00:00Z")) for day in ("10-20", "11-20"))
+    assert "\n5 9-10 * * * root" in before
+    assert "\n5 10 * * * root" in after
+
+
+def test_a_draft_that_was_refused_begins_afresh() -> None:
+    draft = Draft(fire="relative", node_timezone="UTC", user="root")
+    for _ in range(2):
+        with pytest.raises(ValueError, match="not a line of ours"):
+            draft.render([task(1)], NOW)
+    assert draft.render([], NOW) == ()
+
+
+def test_a_new_pattern_moves_no_other_to_another_file() -> None:
+    tasks = [task(n + 1, f"{n % 60} {n // 60 % 24} {1 + n // 1440} * *") for n in range(10_000)]
+    before, after = rendered(tasks), rendered([*tasks, task(10_001, "0 0 29 2 *")])
+    assert len(before) == len(after) == 5
+    assert sum(one != other for one, other in zip(before, after, strict=True)) == 1
+    assert all(len(text.splitlines()) <= MAX_LINES for text in after)
+
+
+def test_the_second_reader_reads_a_line_once_for_each_file() -> None:
+    reader = SecondReader(has_user_column=True)
+    (text,) = rendered([task(1), task(2, "0 0 * * 7")])
+    reader.verify("a", text)
+    reader.verify("a", text)
+    assert reader.entries_read == 3
+    reader.verify("b", text)
+    assert reader.entries_read == 6
+
+
+@pytest.mark.parametrize(
+    "more",
+    ["5 * * * * root rm\n", "# tasks x\n", f"5 * * * * root {FIRE} 1", f"61 * * * * root {FIRE} 1\n"],
+    ids=["a command", "a comment", "no end", "no minute"],
+)
+def test_what_is_wrong_is_refused_however_much_is_known(more: str) -> None:
+    reader = SecondReader(has_user_column=True)
+    (text,) = rendered([task(1)])
+    reader.verify("a", text)
+    for _ in range(2):
+        with pytest.raises(ValueError):  # noqa: PT011 - three kinds of reasons
+            reader.verify("a", text + more)
+    assert reader.entries_read in (2, 4)
+
+
 @pytest.mark.parametrize("fire", ["/a b/fire", "/a%b", "relative", "/a\nb", "/a;b", "/ä", "/a$b", ""])
 def test_a_path_that_cron_would_read_otherwise_is_refused(fire: str) -> None:
     with pytest.raises(ValueError, match="not a line of ours"):
@@ -173,7 +295,7 @@ def test_nothing_that_a_user_typed_gets_into_a_file(text: str, zone: str) -> Non
         schedule = parse_schedule(text, zone)
     except ValueError:
         return
-    for file in render([CronTask(TaskId(1, 0), schedule)], fire=FIRE, node_timezone="UTC", now_ms=NOW, user="root"):
+    for file in render([(TaskId(1, 0), schedule)], fire=FIRE, node_timezone="UTC", now_ms=NOW, user="root"):
         check(file)
 
 

@@ -17,11 +17,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from crontab import CronTab
+from crontab import CronItem, CronTab
 
 from cronkeeper.domain.cronfields import parse_fields
 from cronkeeper_worker import launch
-from cronkeeper_worker.crontab_render import check, is_ours
+from cronkeeper_worker.crontab_render import check_lines, check_shape, is_ours
 
 _NAME = re.compile(r"cronkeeper-[0-9]+", re.ASCII)
 _TEMPORARY = re.compile(r"\.cronkeeper-[0-9]+\.tmp", re.ASCII)
@@ -66,8 +66,9 @@ class SystemCrontab:
 
     has_user_column = True
 
-    def __init__(self, directory: Path = Path("/etc/cron.d")) -> None:
+    def __init__(self, directory: Path = Path("/etc/cron.d"), reader: SecondReader | None = None) -> None:
         self._directory = directory
+        self._reader = reader or SecondReader(has_user_column=True)
 
     def read(self) -> tuple[str, ...]:
         return tuple(path.read_text() for path in self._ours())
@@ -75,8 +76,8 @@ class SystemCrontab:
     def install(self, files: Sequence[str]) -> None:
         wanted = {f"cronkeeper-{number}": text for number, text in enumerate(files)}
         news = {name: text for name, text in wanted.items() if not self._stands(name, text)}
-        for text in news.values():
-            _verify(text, has_user_column=True)
+        for name, text in news.items():
+            self._reader.verify(name, text)
         gone = [path for path in self._ours(temporary=True) if path.name not in wanted]
         if news or gone:
             self._change(news, gone)
@@ -156,6 +157,7 @@ class UserCrontab:
 
     def __init__(self, command: Sequence[str] = ("crontab",)) -> None:
         self._command = tuple(command)
+        self._reader = SecondReader(has_user_column=False)
 
     @staticmethod
     def available() -> bool:
@@ -172,8 +174,8 @@ class UserCrontab:
         after = join(others, "".join(files).encode())
         if after == before:
             return
-        for text in files:
-            _verify(text, has_user_column=False)
+        for number, text in enumerate(files):
+            self._reader.verify(str(number), text)
         self._replace(after)
         if split(self._list()) != split(after):
             raise CrontabError("the crontab does not hold what was written to it; did somebody edit it meanwhile?")
@@ -249,18 +251,45 @@ def join(others: bytes, ours: bytes) -> bytes:
     return others + gap + _BEGIN + b"\n" + ours + _END + b"\n"
 
 
-def _verify(text: str, *, has_user_column: bool) -> None:
-    """Have a second reader, which shares no code with the writer, find the same entries. 0.3 ms for each."""
-    check(text)
-    wanted = [line for line in text.splitlines() if not line.startswith("#")]
-    crontab = CronTab(tab=text, user=False if has_user_column else None)
-    found = [
-        f"{item.slices.clean_render()} {f'{item.user} ' if has_user_column else ''}{item.command}"
-        for item in crontab
-        if item.is_valid() and item.is_enabled()
-    ]
-    if [_meaning(entry) for entry in wanted] != [_meaning(entry) for entry in found]:
-        raise ValueError("python-crontab reads other entries than were written")
+class SecondReader:
+    """Has a reader that shares no code with the writer find the same entries.
+
+    That costs 0.1 ms for each. Each line stands for itself, so what was in a file's text before is not read again.
+    """
+
+    def __init__(self, *, has_user_column: bool) -> None:
+        self._has_user_column = has_user_column
+        self._known: dict[str, frozenset[str]] = {}
+        #: How many entries have been read so far.
+        self.entries_read = 0
+
+    def verify(self, name: str, text: str) -> None:
+        """Raise ValueError unless the file's text holds lines of ours only, and the entries mean the same to both."""
+        lines = text.splitlines(keepends=True)
+        known = self._known.get(name, frozenset())
+        check_shape(text, len(lines))
+        fresh = [line for line in lines if line not in known]
+        check_lines(fresh)
+        self._read([line.rstrip("\n") for line in fresh if not line.startswith("#")])
+        self._known[name] = frozenset(lines)
+
+    def _read(self, wanted: Sequence[str]) -> None:
+        self.entries_read += len(wanted)
+        account = self._has_user_column
+        # Line by line: a CronTab that is given the whole text writes out again each entry that it reads.
+        reader = CronTab(tab="", user=False if account else None)
+        items = [CronItem.from_line(entry, cron=reader) for entry in wanted]
+        found = [
+            f"{item.slices.clean_render()} {f'{item.user} ' if account else ''}{item.command}"
+            for item in items
+            if item.is_valid() and item.is_enabled()
+        ]
+        if len(found) != len(wanted) or not all(map(_mean_the_same, wanted, found)):
+            raise ValueError("python-crontab reads other entries than were written")
+
+
+def _mean_the_same(wanted: str, found: str) -> bool:
+    return wanted == found or _meaning(wanted) == _meaning(found)
 
 
 def _meaning(entry: str) -> tuple[object, ...]:

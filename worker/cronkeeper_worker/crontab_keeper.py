@@ -13,7 +13,7 @@ from cronkeeper.errors import ConfigError
 from cronkeeper.runtime.clock import Clock
 from cronkeeper_worker.config import WorkerConfig
 from cronkeeper_worker.crontab_file import CrontabTarget, SystemCrontab, UserCrontab
-from cronkeeper_worker.crontab_render import CronTask, render, ticks
+from cronkeeper_worker.crontab_render import Draft, ticks
 from cronkeeper_worker.tasks import Installed
 
 log = logging.getLogger(__name__)
@@ -24,9 +24,9 @@ class CrontabKeeper:
 
     def __init__(self, target: CrontabTarget | None, fire: Path, timezone: str, clock: Clock) -> None:
         self._target = target
-        self._fire = fire
-        self._timezone = timezone
         self._clock = clock
+        user = "root" if target is not None and target.has_user_column else None
+        self._draft = Draft(fire=str(fire), node_timezone=timezone, user=user)
         #: The numbers of the ticks that stand in the crontab: cron calls with each of them once a minute.
         self.ticks: tuple[int, ...] = ()
 
@@ -35,18 +35,12 @@ class CrontabKeeper:
         if self._target is None:
             return True
         wanted = [
-            CronTask(item.id, item.view.schedule)
+            (item.view.id, item.view.schedule)
             for item in items
             if item.view.state is JobState.ACTIVE
             and (item.next_ms is not None or item.view.schedule.kind is Kind.REBOOT)
         ]
-        files = render(
-            wanted,
-            fire=str(self._fire),
-            node_timezone=self._timezone,
-            now_ms=self._clock.now_ms(),
-            user="root" if self._target.has_user_column else None,
-        )
+        files = self._draft.render(wanted, self._clock.now_ms())
         try:
             self._target.install(files)
         except OSError as exc:

@@ -1,102 +1,187 @@
 """From tasks to crontab text. PURE. What comes out holds numbers and our own path, and nothing that a user typed.
 
-An entry only says "look now", so it may fire too often but never too seldom: a schedule that this node's cron cannot
-express becomes a superset of its minutes. Entries are grouped, one for each distinct pattern, because a line costs cron
-5 ms for each time that it fires, and a thousand jobs of one minute then cost one line.
+An entry only says "look now", so it may fire too often but never too seldom. Entries are grouped, one for each distinct
+pattern, because a line costs cron 5 ms for each time that it fires, and a thousand jobs of one minute then cost one
+line.
 
 Each file begins with an entry for every minute, the tick: cron's sign of life. Its number is made of the rest of the
 file, so a cron that goes by an older text of the file gives itself away.
-
-The superset is computed for the next 400 days. Whoever installs it renders it again from time to time.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections import Counter
+from collections.abc import Collection, Iterable
+from typing import NamedTuple, TypeAlias
 
 from cronkeeper.domain.ids import TaskId
-from cronkeeper.domain.instants import from_ms
-from cronkeeper.domain.schedule import Dst, Kind, Schedule, clock_changes, load_zone
+from cronkeeper.domain.schedule import Kind, Schedule
+from cronkeeper_worker.crontab_pattern import DAY_MS, EVERY_MINUTE, pattern_for
 
 MAX_LINES = 5000
 MAX_LINE_LENGTH = 900
 NAMED_TASKS = 40
-EVERY_MINUTE = "* * * * *"
 HEADER = "# Written by Cronkeeper, which overwrites every change.\n"
 NO_TASKS = "# no task: the sign that cron lives and reads this file\n"
 
 _ENTRY = re.compile(r"[0-9*,/ -]+ (root )?/[A-Za-z0-9_./-]+ [0-9]+\n", re.ASCII)
 _COMMENT = re.compile(r"# tasks( [0-9]+/[0-9]+)+( and [0-9]+ more)?\n", re.ASCII)
-_MINUTES_OF_DAY = 1440
-_DAY_MS = 86_400_000
+#: Two lines for each entry, one of them the tick's, and the header.
+_ENTRIES = (MAX_LINES - 3) // 2
 
 
-@dataclass(frozen=True, slots=True)
-class CronTask:
-    """What the crontab needs to know of a task."""
-
-    id: TaskId
-    schedule: Schedule
+#: What the crontab needs to know of a task.
+CronTask: TypeAlias = tuple[TaskId, Schedule]
 
 
-@dataclass(frozen=True, slots=True)
-class _Clock:
-    """A zone's clock in the next 400 days: all its offsets from UTC in seconds, and its changes."""
+class _Entry(NamedTuple):
+    """A pattern's lines: a comment and the entry."""
 
-    offsets: frozenset[int]
-    changes: tuple[tuple[int, int, int], ...]
+    number: int
+    text: str
+
+
+class Draft:
+    """The crontab's text, kept from one change of the tasks to the next, so that an edit costs what it changes.
+
+    `fire` is the path of our command, `node_timezone` the zone that this node's cron lives in. `user` is `root` for
+    files with an account column (/etc/cron.d), None for a user's own crontab.
+    """
+
+    def __init__(self, *, fire: str, node_timezone: str, user: str | None) -> None:
+        self._call = f"{'' if user is None else f'{user} '}{fire}"
+        self._node_timezone = node_timezone
+        #: What the last `render` had to do: schedules that were looked at, and entries that were written.
+        self.looked_at, self.written = 0, 0
+        self._begin()
+
+    def _begin(self) -> None:
+        #: The day that everything here is of; none while it may be half-done.
+        self._day: int | None = None
+        self._schedules: dict[TaskId, Schedule] = {}
+        #: Tasks whose patterns depend on more than the day.
+        self._passing: set[TaskId] = set()
+        self._wakes: dict[TaskId, frozenset[str]] = {}
+        self._groups: dict[str, set[TaskId]] = {}
+        self._entries: dict[str, _Entry] = {}
+        #: By identity: to hash a schedule costs more than all the rest.
+        self._patterns: dict[int, tuple[Schedule, frozenset[str]]] = {}
+        #: What stands in each file below the tick.
+        self._rests: list[str] = []
+
+    def render(self, tasks: Iterable[CronTask], now_ms: int) -> tuple[str, ...]:
+        """Return the texts of the crontab files, in order; none when no task has a fire to come.
+
+        The same tasks give the same bytes, whatever was rendered before. A task that comes or goes changes its own
+        group's lines only, and the number of its file's tick. Raises ValueError for a path that cannot stand there.
+        """
+        if self._day != now_ms // DAY_MS:
+            self._begin()
+        self._day, self.looked_at = None, 0
+        touched = self._regroup(dict(tasks), now_ms)
+        numbers = {self._write(pattern) for pattern in touched}
+        self.written = len(touched)
+        self._share_out(numbers)
+        files = self._files()
+        self._day = now_ms // DAY_MS
+        return files
+
+    def _regroup(self, schedules: dict[TaskId, Schedule], now_ms: int) -> set[str]:
+        """Bring the groups up to date; return the patterns whose groups have changed."""
+        before, self._schedules = self._schedules, schedules
+        changed = {one for one, schedule in schedules.items() if before.get(one) is not schedule}
+        changed |= self._passing & schedules.keys()
+        self._passing -= before.keys() - schedules.keys()
+        wakes = {one: self._patterns_of(schedules[one], now_ms) for one in changed}
+        wakes.update(dict.fromkeys(before.keys() - schedules.keys(), frozenset()))
+        touched: set[str] = set()
+        for one, patterns in wakes.items():
+            known = self._wakes.pop(one, frozenset())
+            for pattern in known - patterns:
+                self._groups[pattern].discard(one)
+            for pattern in patterns - known:
+                self._groups.setdefault(pattern, set()).add(one)
+            touched |= known ^ patterns
+            if patterns:
+                self._wakes[one] = patterns
+        for one in changed:
+            (self._passing.add if _passes(schedules[one]) else self._passing.discard)(one)
+        return touched
+
+    def _patterns_of(self, schedule: Schedule, now_ms: int) -> frozenset[str]:
+        found = self._patterns.get(id(schedule))
+        if found is None or _passes(schedule):
+            self.looked_at += 1
+            each = (pattern_for(part, self._node_timezone, now_ms) for part in schedule.single)
+            found = schedule, frozenset(pattern for pattern in each if pattern is not None)
+            self._patterns[id(schedule)] = found
+        return found[1]
+
+    def _write(self, pattern: str) -> int:
+        """Write a group's lines, each of them one of ours to the letter; return the pattern's number."""
+        group, number = self._groups[pattern], number_of(pattern)
+        if not group:
+            del self._groups[pattern]
+            self._entries.pop(pattern, None)
+        elif pattern != EVERY_MINUTE:
+            text = f"{_comment(group)}{pattern} {self._call} {number}\n"
+            check(text)
+            self._entries[pattern] = _Entry(number, text)
+        return number
+
+    def _share_out(self, changed: Collection[int]) -> None:
+        """Share the entries out among as few files as cron accepts: by their numbers, so that a new one moves no other.
+
+        `changed` are the numbers of the patterns that were written.
+        """
+        numbers = [entry.number for entry in self._entries.values()]
+        count = -(-len(numbers) // _ENTRIES) or 1
+        while max(Counter(number % count for number in numbers).values(), default=0) > _ENTRIES:
+            count += 1
+        touched = {number % count for number in changed}
+        if count != len(self._rests):
+            self._rests, touched = [""] * count, set(range(count))
+        for share in touched:
+            here = [(pattern, one.text) for pattern, one in self._entries.items() if one.number % count == share]
+            self._rests[share] = "".join([text for _, text in sorted(here)])
+
+    def _files(self) -> tuple[str, ...]:
+        minutely = _comment(self._groups.get(EVERY_MINUTE, ()))
+        if not self._entries and minutely == NO_TASKS:
+            return ()
+        files = []
+        for rest in self._rests:
+            above, minutely = minutely, NO_TASKS
+            top = f"{HEADER}{above}{EVERY_MINUTE} {self._call} {number_of(above + rest)}\n"
+            check(top)
+            files.append(top + rest)
+        return tuple(files)
 
 
 def render(
     tasks: Iterable[CronTask], *, fire: str, node_timezone: str, now_ms: int, user: str | None
 ) -> tuple[str, ...]:
-    """Return the texts of the crontab files, in order; none when no task has a fire to come.
+    """Return the texts that a new `Draft` renders."""
+    return Draft(fire=fire, node_timezone=node_timezone, user=user).render(tasks, now_ms)
 
-    `fire` is the path of our command, `node_timezone` the zone that this node's cron lives in. `user` is `root` for
-    files with an account column (/etc/cron.d), None for a user's own crontab. The same tasks give the same bytes, and
-    a task that comes or goes changes its own group's lines only, and the tick's number. Raises ValueError for a path
-    that cannot stand there.
-    """
-    groups: dict[str, list[TaskId]] = {}
-    patterns: dict[Schedule, set[str]] = {}
-    for task in tasks:
-        if task.schedule not in patterns:
-            found = (pattern_for(part, node_timezone, now_ms) for part in task.schedule.single)
-            patterns[task.schedule] = {pattern for pattern in found if pattern is not None}
-        for pattern in patterns[task.schedule]:
-            groups.setdefault(pattern, []).append(task.id)
-    call = f"{'' if user is None else f'{user} '}{fire}"
-    minutely = _comment(groups.pop(EVERY_MINUTE, []))
-    entries = [f"{_comment(groups[pattern])}{pattern} {call} {number_of(pattern)}\n" for pattern in sorted(groups)]
-    if not entries and minutely == NO_TASKS:
-        return ()
-    # Two lines for each entry, one of them the tick's, and the header.
-    size = (MAX_LINES - 3) // 2
-    files = []
-    for start in range(0, max(len(entries), 1), size):
-        rest = "".join(entries[start : start + size])
-        above, minutely = minutely, NO_TASKS
-        files.append(f"{HEADER}{above}{EVERY_MINUTE} {call} {number_of(above + rest)}\n{rest}")
-    for text in files:
-        check(text)
-    return tuple(files)
+
+def _passes(schedule: Schedule) -> bool:
+    """Say whether its patterns depend on more than the day."""
+    return schedule.kind in (Kind.AT, Kind.SEVERAL) and any(part.kind is Kind.AT for part in schedule.single)
 
 
 def ticks(files: Iterable[str]) -> tuple[int, ...]:
     """Return the number that cron calls us with once a minute for each file, as long as it goes by this very text."""
     found = []
     for text in files:
-        entry = next(line for line in text.splitlines() if line.startswith(EVERY_MINUTE))
+        entry = next(line for line in text.split("\n", 3) if line.startswith(EVERY_MINUTE))
         found.append(int(entry.rpartition(" ")[2]))
     return tuple(found)
 
 
-def _comment(tasks: list[TaskId]) -> str:
+def _comment(tasks: Collection[TaskId]) -> str:
     """Return the comment above an entry: the tasks that it serves, by number."""
     if not tasks:
         return NO_TASKS
@@ -108,8 +193,18 @@ def _comment(tasks: list[TaskId]) -> str:
 def check(text: str) -> None:
     """Raise ValueError unless every line is one of ours to the letter: cron drops a whole file for one bad line."""
     lines = text.splitlines(keepends=True)
-    if not text.endswith("\n") or len(lines) > MAX_LINES:
-        raise ValueError(f"a crontab of {len(lines)} lines, or without an end, is refused")
+    check_shape(text, len(lines))
+    check_lines(lines)
+
+
+def check_shape(text: str, lines: int) -> None:
+    """Raise ValueError for a text that is too long for cron, or has no end."""
+    if not text.endswith("\n") or lines > MAX_LINES:
+        raise ValueError(f"a crontab of {lines} lines, or without an end, is refused")
+
+
+def check_lines(lines: Iterable[str]) -> None:
+    """Raise ValueError unless each is one of our lines."""
     for line in lines:
         if not is_ours(line):
             raise ValueError(f"not a line of ours: {line[:200]!r}")
@@ -124,121 +219,3 @@ def is_ours(line: str) -> bool:
 def number_of(text: str) -> int:
     """Return the number that stands for a pattern or a file in an entry: the same on every node and for ever."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big")
-
-
-def pattern_for(schedule: Schedule, node_timezone: str, now_ms: int) -> str | None:
-    """Return five numeric fields such that cron, in the node's zone, wakes for every fire in the next 400 days.
-
-    For one schedule; of several, ask for each of their parts.
-
-    A fire at a full minute is woken for in that minute (or, in the gap of a clock change, where cron catches up). One
-    that has seconds is woken for in the next minute too, so that it is found due even when nobody else looks. None: an
-    instant that has passed.
-    """
-    node = _clock(node_timezone, now_ms // _DAY_MS)
-    match schedule.kind:
-        case Kind.AT:
-            return _at(schedule, node_timezone, now_ms)
-        case Kind.REBOOT:
-            # Should no daemon come up, the first call after the node's start finds it due.
-            return EVERY_MINUTE
-        case Kind.EVERY:
-            return _every(schedule.every_s, node)
-        case Kind.CRON:
-            return _cron(schedule, node, now_ms)
-        case Kind.SEVERAL:
-            raise ValueError("several schedules have no pattern in common")
-
-
-def _at(schedule: Schedule, node_timezone: str, now_ms: int) -> str | None:
-    # One minute late is still worth a wake-up: the daemon may have been away.
-    if schedule.at_ms < now_ms - 60_000:
-        return None
-    zone = load_zone(node_timezone)
-    moments = [from_ms(ms).astimezone(zone) for ms in (schedule.at_ms, schedule.at_ms + 59_999)]
-    if _clock(node_timezone, schedule.at_ms // _DAY_MS - 2).changes[:1]:
-        # In the hour that comes twice, cron runs fixed hours once: wake in every hour of those days.
-        hours = "*"
-    else:
-        hours = _list({moment.hour for moment in moments}, 0, 23)
-    minutes = _list({moment.minute for moment in moments}, 0, 59)
-    days = ",".join(str(day) for day in sorted({moment.day for moment in moments}))
-    months = ",".join(str(month) for month in sorted({moment.month for moment in moments}))
-    return f"{minutes} {hours} {days} {months} *"
-
-
-def _every(every_s: int, node: _Clock) -> str:
-    # Counted from the epoch, so in UTC it always falls on multiples of this; the day's pattern is the same every day.
-    step_s = math.gcd(every_s, 86_400)
-    if step_s < 60 or step_s % 60:
-        return EVERY_MINUTE
-    return _pattern({second // 60 for second in range(0, 86_400, step_s)}, node)
-
-
-def _cron(schedule: Schedule, node: _Clock, now_ms: int) -> str:
-    fields = schedule.fields
-    assert fields is not None
-    own = _clock(schedule.timezone, now_ms // _DAY_MS)
-    moves = schedule.closures is not None and schedule.closures.reach > 0
-    plain = fields.for_cron and not moves and (schedule.dst == Dst() or not own.changes)
-    if plain and own == node:
-        return fields.text
-    local = {hour * 60 + minute for hour in fields.hour.values for minute in fields.minute.values}
-    minutes = {(minute - offset // 60) % _MINUTES_OF_DAY for minute in local for offset in own.offsets}
-    minutes |= _gap_ends(local, own)
-    if fields.second is not None and fields.second.values != {0}:
-        minutes |= {(minute + 1) % _MINUTES_OF_DAY for minute in minutes}
-    return _pattern(minutes, node)
-
-
-def _gap_ends(local: set[int], own: _Clock) -> set[int]:
-    """Return the minutes of the day (UTC) at which what the clock has jumped over fires."""
-    found = set()
-    for change_ms, before, after in own.changes:
-        first = change_ms // 60_000 + before // 60
-        if any(minute % _MINUTES_OF_DAY in local for minute in range(first, first + (after - before) // 60)):
-            found.add(change_ms // 60_000 % _MINUTES_OF_DAY)
-    return found
-
-
-def _pattern(utc_minutes: Iterable[int], node: _Clock) -> str:
-    """Return a pattern of every day that covers these minutes of the day (UTC) on the node's clock."""
-    local = {(minute + offset // 60) % _MINUTES_OF_DAY for minute in utc_minutes for offset in node.offsets}
-    minutes = _list({minute % 60 for minute in local}, 0, 59)
-    # In the hour that comes twice, cron runs what has fixed hours only once; with `*` it follows the clock.
-    hours = "*" if node.changes else _list({minute // 60 for minute in local}, 0, 23)
-    return f"{minutes} {hours} * * *"
-
-
-def _list(values: set[int], low: int, high: int) -> str:
-    """Write a set of numbers as a crontab field, short: `*`, `*/15`, `0-4,30`."""
-    ordered = sorted(values)
-    if len(ordered) == high - low + 1:
-        return "*"
-    if len(ordered) > 2:
-        step = ordered[1] - ordered[0]
-        if ordered == list(range(low, high + 1, step)):
-            return f"*/{step}"
-    return ",".join(_runs(ordered))
-
-
-def _runs(ordered: Sequence[int]) -> list[str]:
-    runs: list[list[int]] = []
-    for value in ordered:
-        if runs and runs[-1][-1] == value - 1:
-            runs[-1].append(value)
-        else:
-            runs.append([value])
-    return [str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs]
-
-
-@lru_cache(maxsize=1024)
-def _clock(timezone: str, day: int) -> _Clock:
-    """Return the zone's clock from the beginning of a day (UTC, counted from the epoch) on."""
-    start_ms = day * _DAY_MS
-    offset = from_ms(start_ms).astimezone(load_zone(timezone)).utcoffset()
-    assert offset is not None
-    # Two days back: a change of yesterday may still be today in another zone.
-    changes = tuple(clock_changes(timezone, start_ms - 2 * _DAY_MS, days=402))
-    offsets = {int(offset.total_seconds())} | {value for _, *pair in changes for value in pair}
-    return _Clock(frozenset(offsets), changes)
