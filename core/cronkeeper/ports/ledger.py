@@ -10,8 +10,8 @@ from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.job import Job, JobState, JobStatus
 from cronkeeper.domain.run import Run
 from cronkeeper.ports.access import RequestKey
-from cronkeeper.wire.trail import Entry
 from cronkeeper.ports.namespaces import Weighing
+from cronkeeper.wire.trail import Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,8 @@ class NewJob:
     build: Callable[[int], Job]
     #: Whose request it answers, if that is to be known after the server's death.
     request: RequestKey | None = None
+    #: What the trail says of the job that was built.
+    note: Callable[[Job], Entry] | None = None
     #: The token that asks for it: how many it may create in a minute may be bounded.
     by: str = ""
 
@@ -78,6 +80,7 @@ class JobStore(Protocol):
         changed: Sequence[tuple[Job, int]],
         removed: Sequence[int],
         *,
+        trail: Sequence[Entry] = (),
         weighing: Weighing | None = None,
     ) -> list[Job]:
         """Insert, replace (each with its expected generation) and finish jobs in one transaction; return the inserted.
@@ -99,7 +102,9 @@ class JobStore(Protocol):
         """Return a page, each job with its last run."""
         ...
 
-    def replace(self, job: Job, *, expected_generation: int, weighing: Weighing | None = None) -> None:
+    def replace(
+        self, job: Job, *, expected_generation: int, trail: Sequence[Entry] = (), weighing: Weighing | None = None
+    ) -> None:
         """Write the new row if the stored generation is still the expected one.
 
         Raises NotFoundError, StaleWriteError, ConflictError (the new name is taken) or QuotaExceededError.
