@@ -93,7 +93,7 @@ class Worker(NamedTuple):
     cursor: int
     #: The newest fire that it decided while a witness saw it.
     seen: int
-    #: It was declared lost, and has not looked at ZooKeeper since.
+    #: It was declared lost, and has not looked at both stores since.
     outdated: bool
     #: By run, see `run_of`.
     runs: tuple[Entry, ...]
@@ -152,6 +152,8 @@ class Rules:
     looks_for_lost: bool = True
     #: Who lets go of a task says up to which fire it has decided; else the leader's word is as old as the `Revoke`.
     tells_at_release: bool = True
+    #: Who starts again without a task tells what it had not started of it as lost.
+    tells_unstarted: bool = True
 
 
 class Step(NamedTuple):
@@ -162,7 +164,7 @@ class Step(NamedTuple):
 
 
 #: The worker as it is: what the search found to be missing is in docs/decisions/0012-protocol-model.md.
-AS_BUILT = Rules(tells_at_release=False)
+AS_BUILT = Rules(tells_at_release=False, tells_unstarted=False)
 
 
 def run_of(fire: int, attempt: int) -> int:

@@ -73,12 +73,12 @@ def _trace(came: dict[State, tuple[State, str] | None], state: State) -> list[st
 def _silence(state: State, rules: Rules, rests: dict[State, str]) -> str:
     """Return what is missing once everything has healed and come to rest; empty when nothing is."""
     way = []
-    calm = _healed(state, rules)
+    calm = healed(state, rules)
     while calm not in rests:
         way.append(calm)
-        after = _next_calm(calm, rules)
+        after = next_calm(calm, rules)
         if after is None:
-            rests[calm] = _missing(calm, rules)
+            rests[calm] = missing(calm, rules)
             break
         calm = after
     for passed in way:
@@ -86,15 +86,15 @@ def _silence(state: State, rules: Rules, rests: dict[State, str]) -> str:
     return rests[calm]
 
 
-def _healed(state: State, rules: Rules) -> State:
+def healed(state: State, rules: Rules) -> State:
     """No more accidents, and the ones that were are over."""
     for index, worker in enumerate(state.workers):
-        worker = restarted(worker) if worker.mode is Mode.DOWN else worker._replace(mode=Mode.UP)
+        worker = restarted(worker, rules) if worker.mode is Mode.DOWN else worker._replace(mode=Mode.UP)
         state = looked(put(state, index, worker._replace(no_mysql=False, no_zookeeper=False)), index)
     return state._replace(crashes=0, cuts=0, pauses=0, lost_answers=0, moves=0, troubles=0)
 
 
-def _next_calm(state: State, rules: Rules) -> State | None:
+def next_calm(state: State, rules: Rules) -> State | None:
     """Return the state after the first thing that is to be done; fires to come are not waited for."""
     for name, after, _ in steps(state, rules):
         if not name.endswith(("falls due", "too late", "declared lost")):
@@ -102,7 +102,7 @@ def _next_calm(state: State, rules: Rules) -> State | None:
     return None
 
 
-def _missing(state: State, rules: Rules) -> str:
+def missing(state: State, rules: Rules) -> str:
     """Judge a state at rest: I1 and I15, each due fire has its decision; who rerun must have an attempt that ended."""
     for fire in range(state.due):
         rows = [row.state for row in state.rows[fire * 2 : fire * 2 + 2] if row is not None]

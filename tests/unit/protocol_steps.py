@@ -31,17 +31,23 @@ def steps(state: State, rules: Rules) -> Iterator[Step]:
         for index in range(2):
             later = looked(later, index)
         yield Step(f"fire {later.due} falls due", later)
-    for index, worker in enumerate(state.workers):
-        yield from _accidents(state, index, worker)
-        yield from _leader_steps(state, index, worker, rules)
-        if worker.mode is Mode.UP:
-            yield from _worker_steps(state, index, worker, rules)
+    for index in range(2):
+        yield from steps_of(state, index, rules)
+
+
+def steps_of(state: State, index: int, rules: Rules) -> Iterator[Step]:
+    """Yield what may happen next to one worker. It changes nothing of the other one, and reads only its `owns`."""
+    worker = state.workers[index]
+    yield from _accidents(state, index, worker, rules)
+    yield from _leader_steps(state, index, worker, rules)
+    if worker.mode is Mode.UP:
+        yield from _worker_steps(state, index, worker, rules)
 
 
 # -- accidents
 
 
-def _accidents(state: State, index: int, worker: Worker) -> Iterator[Step]:
+def _accidents(state: State, index: int, worker: Worker, rules: Rules) -> Iterator[Step]:
     if worker.mode is not Mode.DOWN and (fewer := spend(state, "cuts")):
         if not worker.no_mysql:
             yield Step(f"worker {index} is cut from MySQL", put(fewer, index, worker._replace(no_mysql=True)))
@@ -56,7 +62,7 @@ def _accidents(state: State, index: int, worker: Worker) -> Iterator[Step]:
         if any(entry.phase is Phase.STARTED for entry in worker.runs):
             yield Step(f"the node of worker {index} dies", put(fewer, index, crashed(worker, node=True)))
     if worker.mode is Mode.DOWN:
-        yield Step(f"worker {index} starts again", looked(put(state, index, restarted(worker)), index))
+        yield Step(f"worker {index} starts again", looked(put(state, index, restarted(worker, rules)), index))
     if worker.mode is Mode.UP and (fewer := spend(state, "pauses")):
         yield Step(f"worker {index} is paused", put(fewer, index, worker._replace(mode=Mode.PAUSED)))
     if worker.mode is Mode.PAUSED:
@@ -72,15 +78,26 @@ def crashed(worker: Worker, *, node: bool) -> Worker:
         elif node and entry.phase is Phase.STARTED:
             entry = entry._replace(phase=Phase.DEAD, dirty=True)
         runs.append(entry)
-    return worker._replace(mode=Mode.DOWN, no_mysql=False, no_zookeeper=False, runs=tuple(runs))
+    outdated = worker.outdated or any(is_outdated(worker, run) for run in range(len(worker.runs)))
+    return worker._replace(mode=Mode.DOWN, no_mysql=False, no_zookeeper=False, outdated=outdated, runs=tuple(runs))
 
 
-def restarted(worker: Worker) -> Worker:
+def restarted(worker: Worker, rules: Rules) -> Worker:
     """The daemon takes over the journal: what ran and is gone is lost, and told."""
-    runs = tuple(
-        entry._replace(phase=Phase.LOST, dirty=True) if entry.phase is Phase.DEAD else entry for entry in worker.runs
-    )
-    return worker._replace(mode=Mode.UP, runs=runs)
+    runs = []
+    for entry in worker.runs:
+        if entry.phase is Phase.DEAD:
+            entry = entry._replace(phase=Phase.LOST, dirty=True)
+        elif not worker.has_task and entry.phase is Phase.DECIDED:
+            # Perhaps it has the claim, and nobody else may start it then: the next owner runs it again.
+            entry = Entry(Phase.LOST, dirty=True) if rules.tells_unstarted else Entry()
+        runs.append(entry)
+    worker = worker._replace(mode=Mode.UP, runs=tuple(runs))
+    for run in range(0, len(runs), 2):
+        news = runs[run].phase is Phase.LOST and runs[run].dirty and runs[run + 1].phase is Phase.NONE
+        if news and worker.has_task and not rules.at_most_once:
+            worker = change(worker, run + 1, Entry(Phase.DECIDED))
+    return worker
 
 
 # -- the leader
@@ -135,7 +152,7 @@ def _worker_steps(state: State, index: int, worker: Worker, rules: Rules) -> Ite
         elif not worker.has_task and state.assigned == index:
             yield Step(f"worker {index} takes over", taken_over(state, index, rules))
         elif worker.has_task and not worker.owns:
-            yield Step(f"worker {index} says yes again", put(state, index, worker._replace(owns=True, outdated=False)))
+            yield Step(f"worker {index} says yes again", put(state, index, up_to_date(worker._replace(owns=True))))
         elif worker.has_task and rules.looks_for_lost and not worker.no_mysql:
             again = with_reruns(state, worker, rules)
             if again != worker:
@@ -154,16 +171,17 @@ def _late_and_lost(state: State, index: int, rules: Rules) -> Iterator[Step]:
         if entry.phase is Phase.WAITING:
             late = change(worker, run, Entry(Phase.SKIPPED, dirty=True))
             yield Step(f"worker {index} skips {title(run)}: too late", put(state, index, late))
-        may_rerun = run % 2 == 0 and worker.has_task and not rules.at_most_once
-        if entry.phase is Phase.LOST and may_rerun and worker.runs[run + 1].phase is Phase.NONE:
-            rerun = change(worker, run + 1, Entry(Phase.DECIDED))
-            yield Step(f"worker {index} decides {title(run + 1)}", put(state, index, rerun))
 
 
 def let_go(worker: Worker) -> Worker:
     """Its runs go on to their end; its waiting ones are given up."""
     runs = tuple(Entry() if entry.phase is Phase.WAITING else entry for entry in worker.runs)
-    return worker._replace(has_task=False, owns=False, outdated=False, runs=runs)
+    return worker._replace(has_task=False, owns=False, runs=runs)
+
+
+def up_to_date(worker: Worker) -> Worker:
+    """It has looked at ZooKeeper, and at MySQL if it has that."""
+    return worker._replace(outdated=worker.outdated and worker.no_mysql)
 
 
 def decided_until(worker: Worker) -> int:
@@ -183,7 +201,7 @@ def taken_over(state: State, index: int, rules: Rules) -> State:
         cursor = max(recorded, default=0 if rules.trusts_ledger else state.hint)
     if not rules.catches_up:
         cursor = state.due
-    worker = worker._replace(has_task=True, owns=True, cursor=max(cursor, 0))
+    worker = up_to_date(worker._replace(has_task=True, owns=True, cursor=max(cursor, 0)))
     if not worker.no_mysql:
         worker = with_reruns(state, worker, rules)
     return looked(put(state, index, worker), index)
@@ -196,7 +214,7 @@ def with_reruns(state: State, worker: Worker, rules: Rules) -> Worker:
     for run in range(0, len(state.rows), 2):
         row, later, mine = state.rows[run], state.rows[run + 1], worker.runs[run]
         lost = row is not None and row.state is RowState.LOST and later is None
-        if lost and mine.phase in (Phase.NONE, Phase.REFUSED) and worker.runs[run + 1].phase is Phase.NONE:
+        if lost and mine.phase in (Phase.NONE, Phase.REFUSED, Phase.LOST) and worker.runs[run + 1].phase is Phase.NONE:
             worker = change(worker, run + 1, Entry(Phase.DECIDED))
     return worker
 
@@ -226,7 +244,8 @@ def _claims(state: State, index: int, rules: Rules) -> Iterator[Step]:
 
 
 def is_outdated(worker: Worker, run: int) -> bool:
-    return worker.outdated or worker.runs[run].phase is Phase.STALE
+    entry = worker.runs[run]
+    return worker.outdated or entry.phase is Phase.STALE or entry.grant >= Grant.OUTDATED_MYSQL
 
 
 def in_mysql(state: State, index: int, wanted: Sequence[int], rules: Rules) -> tuple[State, State]:
