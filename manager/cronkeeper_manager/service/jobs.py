@@ -68,11 +68,10 @@ class Jobs:
         self._creations: Gather[NewJob, Job] = Gather(self._insert)
 
     def create(self, draft: Draft, caller: Caller, *, request: RequestKey | None = None) -> Job:
-        """Save a new job. Raises ValidationFailedError, PermissionDeniedError, TooLargeError, NameTakenError or
-        QuotaExceededError.
+        """Save a new job. Raises ValidationFailedError, PermissionDeniedError, TooLargeError, NameTakenError,
+        QuotaExceededError or StaleWriteError (another server has taken the request over).
 
         The job is saved once its row is committed; whether ZooKeeper could be told makes no difference to the answer.
-        StaleWriteError when another server has taken the request over.
         """
         job = self._created(draft, caller, request)
         self._tell([job])
