@@ -34,6 +34,7 @@ TOLD = {
     "POST /workers/{worker_id}/drain": "worker.drained",
     "POST /tokens": "token.created",
     "DELETE /tokens/{token_id}": "token.revoked",
+    "PUT /namespaces/{namespace}": "namespace.changed",
     "POST /preview": "",
     "POST /plan": "",
 }
@@ -42,9 +43,6 @@ UNTOLD = {
     "PUT /calendars/{name}",
     "DELETE /calendars/{name}",
     "POST /calendars/refresh",
-    "PUT /namespaces/{namespace}",
-    "PUT /namespaces/{name}",
-    "DELETE /namespaces/{name}",
     "PUT /secrets/{name}",
     "DELETE /secrets/{name}",
 }
@@ -57,6 +55,7 @@ BODIES: dict[str, Any] = {
     "POST /jobs/{job_id}/reassign": {"worker": "w2"},
     "POST /apply": {"jobs": [{**JOB, "name": "three"}]},
     "POST /tokens": {"name": "ci", "role": "viewer"},
+    "PUT /namespaces/{namespace}": {"run_as": ["nobody"]},
     "POST /preview": JOB,
     "POST /plan": {"lose": ["w2"]},
 }
@@ -91,6 +90,7 @@ def path_of(world: World, endpoint: str) -> str:
     if endpoint == "POST /jobs/{job_id}/resume":
         world.call("POST", f"/jobs/{job['id']}/pause")
     path = endpoint.partition(" ")[2].replace("{job_id}", job["id"]).replace("{worker_id}", "w1")
+    path = path.replace("{namespace}", "team-a")
     if "{run_id}" in path:
         path = path.replace("{run_id}", world.call("POST", f"/jobs/{job['id']}/run").get_json()["id"])
     return path.replace("{token_id}", "1")

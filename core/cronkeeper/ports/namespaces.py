@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from cronkeeper.domain.quota import Quotas, Usage
+from cronkeeper.wire.trail import Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,11 @@ class NamespaceStore(Protocol):
         """Return the policies that were decided, and those of all namespaces that hold a job, by name."""
         ...
 
-    def save(self, policy: NamespacePolicy) -> None:
-        """Write or overwrite. Writes of jobs that were begun before are held against what was before."""
+    def save(self, policy: NamespacePolicy, *, trail: Sequence[Entry] = ()) -> None:
+        """Write or overwrite, with its trail. Safe to repeat.
+
+        Writes of jobs that were begun before are held against what was before.
+        """
         ...
 
     def usage(self, name: str, load_of: Callable[[str], float]) -> Usage:

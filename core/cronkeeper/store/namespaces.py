@@ -16,6 +16,8 @@ from cronkeeper.ports import NamespacePolicy, NewJob, Weighing
 from cronkeeper.store import schema
 from cronkeeper.store.flavour import Flavour
 from cronkeeper.store.session import Database
+from cronkeeper.store.trail import add_trail
+from cronkeeper.wire.trail import Entry
 
 _table, _jobs, _creates = schema.namespaces, schema.jobs, schema.creates
 _QUOTAS = ("max_jobs", "max_fires_per_minute", "min_interval_s", "max_artifact_bytes", "max_creates_per_minute")
@@ -40,7 +42,7 @@ class SqlNamespaceStore:
 
         return self._db.read(body)
 
-    def save(self, policy: NamespacePolicy) -> None:
+    def save(self, policy: NamespacePolicy, *, trail: Sequence[Entry] = ()) -> None:
         bounds = [getattr(policy.quotas, quota) for quota in _QUOTAS]
         run_as = None if policy.run_as is None else json.dumps(list(policy.run_as))
         row = (policy.name, run_as, *bounds, policy.updated_ms or 0, 0)
@@ -48,6 +50,7 @@ class SqlNamespaceStore:
         def body(conn: Connection) -> None:
             flavour = self._db.flavour
             flavour.insert(conn, _table, _COLUMNS, [row], flavour.replace_old(("name",), _COLUMNS[1:-1]))
+            add_trail(conn, flavour, trail)
 
         self._db.transaction(body, repeatable=True)
 

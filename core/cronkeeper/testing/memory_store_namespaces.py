@@ -10,6 +10,7 @@ from cronkeeper.domain.quota import Usage, excess, retry_after_s, window_of
 from cronkeeper.errors import QuotaExceededError
 from cronkeeper.ports import NamespacePolicy, NewJob, Weighing
 from cronkeeper.testing.memory_store_state import Memory
+from cronkeeper.wire.trail import Entry
 
 
 class MemoryNamespaceStore:
@@ -28,9 +29,10 @@ class MemoryNamespaceStore:
             names = {*policies, *(job.spec.namespace for job in self._memory.jobs.values())}
             return [policies.get(name, NamespacePolicy(name)) for name in sorted(names)]
 
-    def save(self, policy: NamespacePolicy) -> None:
+    def save(self, policy: NamespacePolicy, *, trail: Sequence[Entry] = ()) -> None:
         with self._memory.call("namespaces.save"):
             self._memory.policies[policy.name] = policy
+            self._memory.note(trail)
 
     def usage(self, name: str, load_of: Callable[[str], float]) -> Usage:
         with self._memory.call("namespaces.usage"):

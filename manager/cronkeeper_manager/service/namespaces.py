@@ -6,9 +6,10 @@ import logging
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
+from typing import Any
 
 from cronkeeper.domain.job import JobSpec
 from cronkeeper.domain.quota import Quotas, Usage, excess
@@ -19,6 +20,7 @@ from cronkeeper.ports import NamespacePolicy, Role, Store, Weighing
 from cronkeeper.runtime.clock import Clock
 from cronkeeper_manager.load import MIN_LOAD, expected_load
 from cronkeeper_manager.service.rules import ACCOUNT
+from cronkeeper_manager.service.trail import note
 from cronkeeper_manager.service.values import Caller, Policy
 
 log = logging.getLogger(__name__)
@@ -102,7 +104,11 @@ class Namespaces:
         """Decide what is allowed from now on; jobs that are there stay as they are. Raises ValidationFailedError."""
         if faults := [*_name_faults(name), *_account_faults(run_as or ())]:
             raise ValidationFailedError(faults)
-        self._store.namespaces.save(NamespacePolicy(name, run_as, quotas, self._clock.now_ms()))
+        now_ms, old = self._clock.now_ms(), self._store.namespaces.get(name)
+        new = NamespacePolicy(name, run_as, quotas, now_ms)
+        was, becomes = _told(old), _told(new)
+        told = note(caller, "namespace.changed", "namespace", name, at_ms=now_ms, namespace=name, old=was, new=becomes)
+        self._store.namespaces.save(new, trail=[told])
         with self._lock:
             self._known.pop(name, None)
         log.info("a namespace was changed", extra={"event": "namespace.changed", "namespace": name, "by": caller.name})
@@ -149,6 +155,10 @@ def root_fault(caller: Caller, own: tuple[str, ...] | None) -> str:
     if own is not None and ROOT not in own:
         return "root is not among the accounts of this namespace"
     return ""
+
+
+def _told(policy: NamespacePolicy) -> dict[str, Any]:
+    return {"run_as": None if policy.run_as is None else list(policy.run_as), **asdict(policy.quotas)}
 
 
 def _name_faults(name: str) -> list[FieldError]:

@@ -15,9 +15,10 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from cronkeeper.domain.ids import RunKey, TaskId
+from cronkeeper.domain.quota import Quotas
 from cronkeeper.domain.run import Run, RunState, Trigger
-from cronkeeper.errors import FencedError, NotFoundError, StaleWriteError
-from cronkeeper.ports import Store
+from cronkeeper.errors import FencedError, NotFoundError, QuotaExceededError, StaleWriteError, UnavailableError
+from cronkeeper.ports import NamespacePolicy, Store, Weighing
 from cronkeeper.store import open_store
 from cronkeeper.store.upgrade import check, current, head, upgrade
 from tests.contract.test_store.builders import MINUTE_MS, new_job, nonce, run
@@ -197,3 +198,29 @@ def test_an_old_leader_is_fenced_on_every_member(members: list[Store]) -> None:
     with pytest.raises(FencedError):
         members[0].runs.lose("w1", term=old, reason="worker_lost")
     members[1].terms.hold(new)
+
+
+def test_members_that_create_at_once_do_not_get_beyond_a_quota(members: list[Store]) -> None:
+    members[0].namespaces.save(NamespacePolicy("crowded", None, Quotas(max_jobs=3), 1))
+    deadline = time.monotonic() + 30
+    # A member applies what the others have committed a little later: the policy, too.
+    while any(store.namespaces.get("crowded").quotas.max_jobs is None for store in members):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    start = threading.Barrier(6)
+
+    def create(number: int) -> int:
+        start.wait()
+        saved = 0
+        for turn in range(3):
+            try:
+                new = new_job(f"{number}-{turn}", namespace="crowded")
+                members[number % len(members)].jobs.create(new, weighing=Weighing(1, lambda _: 1.0))
+                saved += 1
+            except (QuotaExceededError, UnavailableError):
+                pass  # unavailable: given up after so many collisions; nothing was saved
+        return saved
+
+    with ThreadPoolExecutor(6) as pool:
+        saved = sum(pool.map(create, range(6)))
+    assert 1 <= saved <= 3
