@@ -51,7 +51,7 @@ def test_the_help_lists_what_was_promised() -> None:
     services = {"standalone", "api", "manager", "worker", "db", "doctor"}
     jobs = {"create", "edit", "list", "show", "delete", "pause", "resume", "run", "next", "validate", "explain"}
     jobs |= {"apply", "diff", "export", "import", "calendars"}
-    admin = {"workers", "reassign", "cordon", "uncordon", "drain", "token", "namespaces", "forecast"}
+    admin = {"workers", "reassign", "cordon", "uncordon", "drain", "token", "audit", "namespaces", "forecast"}
     runs = {"runs", "logs", "cancel", "backfill", "why", "missed", "events"}
     assert services | jobs | runs | admin == set(cli.commands)
 

@@ -6,49 +6,13 @@ All instants are epoch milliseconds, UTC. Names compare byte by byte, as they do
 
 from __future__ import annotations
 
-from typing import Any
+from sqlalchemy import BigInteger, Column, Double, Index, Integer, Table
 
-from sqlalchemy import BigInteger, Column, Double, Index, Integer, LargeBinary, MetaData, String, Table, Text
-from sqlalchemy.dialects import mysql
-from sqlalchemy.types import TypeEngine
+from cronkeeper.store.columns import TABLE_OPTIONS, ascii_text, long_bytes, long_text, metadata, name_text, row_id
+from cronkeeper.store.trail_schema import trail, trail_inbox
 
-metadata = MetaData()
-
-_MYSQL = ("mysql", "mariadb")
-_TABLE_OPTIONS: dict[str, Any] = {
-    "mysql_engine": "InnoDB",
-    "mysql_charset": "utf8mb4",
-    "mysql_collate": "utf8mb4_bin",
-    "mariadb_engine": "InnoDB",
-    "mariadb_charset": "utf8mb4",
-    "mariadb_collate": "utf8mb4_bin",
-}
-
-
-def ascii_text(length: int) -> TypeEngine[str]:
-    """A word of ours: a state, an id, hex digits. One byte a character, so that keys stay short."""
-    return String(length).with_variant(mysql.VARCHAR(length, charset="ascii", collation="ascii_bin"), *_MYSQL)
-
-
-def name_text() -> TypeEngine[str]:
-    """A name that a user chose."""
-    return String(190).with_variant(mysql.VARCHAR(190, charset="utf8mb4", collation="utf8mb4_bin"), *_MYSQL)
-
-
-def long_text() -> TypeEngine[str]:
-    """Up to 16 MiB of text."""
-    return Text().with_variant(mysql.MEDIUMTEXT(charset="utf8mb4", collation="utf8mb4_bin"), *_MYSQL)
-
-
-def long_bytes() -> TypeEngine[bytes]:
-    """Up to 16 MiB of bytes."""
-    return LargeBinary().with_variant(mysql.MEDIUMBLOB(), *_MYSQL)
-
-
-def row_id() -> TypeEngine[int]:
-    """A number that the database gives out and never gives out twice."""
-    return BigInteger().with_variant(Integer(), "sqlite")
-
+#: Defined elsewhere, but part of the schema all the same.
+__all__ = ["metadata", "trail", "trail_inbox"]
 
 jobs = Table(
     "jobs",
@@ -80,7 +44,7 @@ jobs = Table(
     Index("jobs_by_update", "updated_ms"),
     # Ids of removed jobs are never used again: old runs, znodes and crontabs may still name them.
     sqlite_autoincrement=True,
-    **_TABLE_OPTIONS,
+    **TABLE_OPTIONS,
 )
 
 job_labels = Table(
@@ -90,7 +54,7 @@ job_labels = Table(
     Column("key", ascii_text(190), primary_key=True),
     Column("value", ascii_text(190), nullable=False),
     Index("job_labels_by_value", "key", "value"),
-    **_TABLE_OPTIONS,
+    **TABLE_OPTIONS,
 )
 
 #: Each job's newest run that was started, so that a page of jobs needs no look into the ledger.
@@ -103,7 +67,7 @@ job_heads = Table(
     Column("attempt", Integer, nullable=False),
     Column("state", ascii_text(16), nullable=False),
     Column("ended_ms", BigInteger, nullable=True),
-    **_TABLE_OPTIONS,
+    **TABLE_OPTIONS,
 )
 
 #: Jobs with a fire that has failed since the leader looked last, of those on whose failures it acts.
@@ -113,7 +77,7 @@ failing = Table(
     Column("job_id", BigInteger, primary_key=True, autoincrement=False),
     #: Made anew by each report: whoever has looked removes only what it has seen.
     Column("nonce", ascii_text(32), nullable=False),
-    **_TABLE_OPTIONS,
+    **TABLE_OPTIONS,
 )
 
 #: The ledger. Its primary key is the fence: whoever inserts the row owns the start.
@@ -146,7 +110,7 @@ runs = Table(
     Index("runs_by_state", "state", "worker"),
     #: For taking old rows away.
     Index("runs_by_fire", "fire_ms"),
-    **_TABLE_OPTIONS,
+    **TABLE_OPTIONS,
 )
 
 run_output = Table(
@@ -158,7 +122,7 @@ run_output = Table(
     Column("attempt", Integer, primary_key=True, autoincrement=False),
     Column("offset", BigInteger, primary_key=True, autoincrement=False),
     Column("data", long_bytes(), nullable=False),
-    **_TABLE_OPTIONS,
+    **TABLE_OPTIONS,
 )
 
 leases = Table(
@@ -172,7 +136,7 @@ leases = Table(
     Column("beat_ms", BigInteger, nullable=False),
     Column("clock_offset_ms", BigInteger, nullable=False),
     Column("info", long_bytes(), nullable=False),
-    **_TABLE_OPTIONS,
+    **TABLE_OPTIONS,
 )
 
 #: One row. Every transaction of a leader moves `beat` where the term is still its own.
@@ -183,7 +147,7 @@ term = Table(
     Column("term", BigInteger, nullable=False),
     Column("holder", name_text(), nullable=False),
     Column("beat", BigInteger, nullable=False),
-    **_TABLE_OPTIONS,
+    **TABLE_OPTIONS,
 )
 
 assignments = Table(
@@ -197,7 +161,7 @@ assignments = Table(
     Column("reason", ascii_text(32), nullable=False),
     Column("assigned_ms", BigInteger, nullable=False),
     Column("since_ms", BigInteger, nullable=False),
-    **_TABLE_OPTIONS,
+    **TABLE_OPTIONS,
 )
 
 #: An admin's wishes, until the leader has fulfilled or dropped them.
@@ -208,7 +172,7 @@ move_requests = Table(
     Column("shard", Integer, primary_key=True, autoincrement=False),
     Column("worker", ascii_text(63), nullable=False),
     Column("requested_ms", BigInteger, nullable=False),
-    **_TABLE_OPTIONS,
+    **TABLE_OPTIONS,
 )
 
 cordons = Table(
@@ -218,7 +182,7 @@ cordons = Table(
     Column("cordoned", Integer, nullable=False),
     Column("draining", Integer, nullable=False),
     Column("changed_ms", BigInteger, nullable=False),
-    **_TABLE_OPTIONS,
+    **TABLE_OPTIONS,
 )
 
 tokens = Table(
@@ -235,7 +199,7 @@ tokens = Table(
     Column("namespaces", ascii_text(4000), nullable=False, server_default="*"),
     Index("tokens_by_digest", "digest", unique=True),
     sqlite_autoincrement=True,
-    **_TABLE_OPTIONS,
+    **TABLE_OPTIONS,
 )
 
 #: What an administrator allows in a namespace, and its bounds (NULL: none).
@@ -253,7 +217,7 @@ namespaces = Table(
     Column("updated_ms", BigInteger, nullable=False),
     #: Moved by each transaction that is held against the bounds, so that they wait for each other.
     Column("writes", BigInteger, nullable=False),
-    **_TABLE_OPTIONS,
+    **TABLE_OPTIONS,
 )
 
 #: How many jobs a token has created in a minute of the clock, where that is bounded.
@@ -264,7 +228,7 @@ creates = Table(
     Column("token", ascii_text(32), primary_key=True),
     Column("minute", BigInteger, nullable=False),
     Column("count", BigInteger, nullable=False),
-    **_TABLE_OPTIONS,
+    **TABLE_OPTIONS,
 )
 
 idempotency = Table(
@@ -281,7 +245,7 @@ idempotency = Table(
     #: The answer. While there is none: empty, or a JSON array of the ids of what the request has saved.
     Column("body", long_bytes(), nullable=False),
     Index("idempotency_by_age", "created_ms"),
-    **_TABLE_OPTIONS,
+    **TABLE_OPTIONS,
 )
 
 events = Table(
@@ -297,7 +261,7 @@ events = Table(
     Index("events_by_digest", "digest", unique=True),
     Index("events_by_time", "at_ms"),
     sqlite_autoincrement=True,
-    **_TABLE_OPTIONS,
+    **TABLE_OPTIONS,
 )
 
 #: Every save of a job: what was in force at any instant of the past, and so what was due then.
@@ -312,7 +276,7 @@ job_history = Table(
     Column("effective_from_ms", BigInteger, nullable=False),
     Column("spec", long_text(), nullable=False),
     Index("job_history_by_time", "since_ms"),
-    **_TABLE_OPTIONS,
+    **TABLE_OPTIONS,
 )
 
 #: Days that jobs share by a name.
@@ -330,7 +294,7 @@ calendars = Table(
     Column("updated_ms", BigInteger, nullable=False),
     #: Moved by each save of a job that names it.
     Column("touched", BigInteger, nullable=False),
-    **_TABLE_OPTIONS,
+    **TABLE_OPTIONS,
 )
 
 #: Which jobs name which calendars, and the digest of their copies.
@@ -342,7 +306,7 @@ job_calendars = Table(
     Column("namespace", name_text(), nullable=False),
     Column("digest", ascii_text(32), nullable=False),
     Index("job_calendars_by_name", "namespace", "name"),
-    **_TABLE_OPTIONS,
+    **TABLE_OPTIONS,
 )
 
 #: The auditor's word on fires that were due and have no row in the ledger.
@@ -360,7 +324,7 @@ missed = Table(
     Index("missed_by_job", "job_id", "fire_ms"),
     Index("missed_by_held", "held", "noted_ms"),
     Index("missed_by_fire", "fire_ms"),
-    **_TABLE_OPTIONS,
+    **TABLE_OPTIONS,
 )
 
 #: One row: how far the auditor is.
@@ -377,52 +341,5 @@ audit = Table(
     Column("known_from_ms", BigInteger, nullable=False),
     #: JSON: [[last turn before, first turn after], …].
     Column("gaps", long_text(), nullable=False),
-    **_TABLE_OPTIONS,
-)
-
-
-def _trail_columns() -> list[Column[Any]]:
-    """Who did what: see cronkeeper.wire.trail.Entry."""
-    return [
-        Column("nonce", ascii_text(32), nullable=False),
-        Column("at_ms", BigInteger, nullable=False),
-        Column("actor_token", ascii_text(32), nullable=False),
-        Column("actor_name", name_text(), nullable=False),
-        Column("actor_role", ascii_text(16), nullable=False),
-        Column("source", ascii_text(64), nullable=False),
-        Column("request_id", ascii_text(64), nullable=False),
-        Column("action", ascii_text(64), nullable=False),
-        Column("kind", ascii_text(32), nullable=False),
-        Column("object_id", name_text(), nullable=False),
-        Column("namespace", name_text(), nullable=False),
-        Column("old", long_text(), nullable=False),
-        Column("new", long_text(), nullable=False),
-    ]
-
-
-#: The audit trail's entries that no leader has linked yet.
-trail_inbox = Table(
-    "trail_inbox",
-    metadata,
-    Column("id", row_id(), primary_key=True, autoincrement=True),
-    *_trail_columns(),
-    Index("trail_inbox_by_nonce", "nonce", unique=True),
-    sqlite_autoincrement=True,
-    **_TABLE_OPTIONS,
-)
-
-#: The audit trail, chained by hashes.
-trail = Table(
-    "trail",
-    metadata,
-    Column("seq", BigInteger, primary_key=True, autoincrement=False),
-    *_trail_columns(),
-    Column("prev_hash", ascii_text(64), nullable=False),
-    Column("hash", ascii_text(64), nullable=False),
-    Index("trail_by_nonce", "nonce", unique=True),
-    Index("trail_by_time", "at_ms"),
-    Index("trail_by_object", "kind", "object_id"),
-    Index("trail_by_actor", "actor_name"),
-    Index("trail_by_action", "action"),
-    **_TABLE_OPTIONS,
+    **TABLE_OPTIONS,
 )

@@ -31,7 +31,7 @@ from cronkeeper_manager.service.named_copies import NamedCopies
 from cronkeeper_manager.service.namespaces import ROOT, Namespaces, check_interval, root_fault
 from cronkeeper_manager.service.news import News
 from cronkeeper_manager.service.preview import Forecast, forecast
-from cronkeeper_manager.service.trail import job_note
+from cronkeeper_manager.service.trail import job_note, saved_note
 from cronkeeper_manager.service.values import Caller, Draft
 
 log = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ class Jobs:
             [],
             [(new, old.generation) for new, old in changed],
             [],
-            trail=[job_note(caller, "job.renewed", old, new, at_ms=new.updated_ms) for new, old in changed],
+            trail=[saved_note(caller, old, new, "job.renewed") for new, old in changed],
         )
         self._tell([new for new, _ in changed], {old.id: old for _, old in changed})
         for new, _ in changed:
@@ -380,7 +380,7 @@ class Jobs:
                 [self._new(pinned.spec, caller) for pinned in decided.created],
                 [(new, old.generation) for new, old in changed],
                 [],
-                trail=[job_note(caller, _event_of(new), old, new, at_ms=new.updated_ms) for new, old in changed],
+                trail=[saved_note(caller, old, new) for new, old in changed],
                 weighing=self._namespaces.weighing(pinned.spec.namespace for pinned in decided.touched),
             )
             self._tell([*created, *(new for new, _ in changed)], {old.id: old for _, old in changed})
@@ -389,10 +389,6 @@ class Jobs:
             extra={"event": "jobs.applied", "new": len(created), "changed": len(changed), "by": caller.name},
         )
         return decided.applied.with_ids({job.spec.name or "": job.id for job in created})
-
-
-def _event_of(job: Job) -> str:
-    return "job.finished" if job.state is JobState.FINISHED else "job.changed"
 
 
 def _compare(job: Job, expected: Expected) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cronkeeper.domain.job import Job, JobSpec, spec_to_dict
+from cronkeeper.domain.job import Job, JobSpec, JobState, spec_to_dict
 from cronkeeper.errors import UnavailableError, WireFormatError
 from cronkeeper.ports import Coordinator, TrailQuery, TrailStore
 from cronkeeper.wire.trail import (
@@ -25,7 +25,7 @@ from cronkeeper_manager.service.apply import differences
 from cronkeeper_manager.service.values import Caller
 
 #: Follows from what the user wrote; or is long and says nothing about who did what.
-_UNTOLD = frozenset({"holiday_dates", "spread"})
+_UNTOLD = frozenset({"sealed", "holiday_dates", "spread"})
 
 
 def note(
@@ -58,6 +58,12 @@ def job_note(caller: Caller, action: str, old: Job | None, new: Job | None, *, a
     assert job is not None
     was, becomes = _told(old, new), _told(new, old)
     return note(caller, action, "job", job.id, at_ms=at_ms, namespace=job.spec.namespace, old=was, new=becomes)
+
+
+def saved_note(caller: Caller, old: Job, new: Job, action: str = "") -> Entry:
+    """Return the entry of a job that is saved along with others."""
+    usual = "job.finished" if new.state is JobState.FINISHED else "job.changed"
+    return job_note(caller, action or usual, old, new, at_ms=new.updated_ms)
 
 
 def _told(job: Job | None, other: Job | None) -> dict[str, Any] | None:
