@@ -398,3 +398,17 @@ def test_what_a_former_owner_ran_after_the_task_was_ours_hides_nothing(make: Cal
     world.ready()
     world.agent.step()
     assert world.installed[T1].view.cursor_ms == now_ms - 60_000
+
+
+def test_a_lost_run_that_we_were_refused_once_is_run_again_here(make: Callable[[], World]) -> None:
+    world = make()
+    lost = RunKey(T1, world.clock.now_ms() - 60_000, 1)
+    refused = Run(lost, Trigger.TIMER, RunState.SKIPPED, "w1", "ours", reason=Reason.FENCE_REFUSED)
+    world.agent._journal.update([Entry(refused, Phase.OVER)], report=False)
+    world.store.runs.record([Run(lost, Trigger.TIMER, RunState.RUNNING, "w2", "theirs")])
+    world.store.runs.lose("w2", term=world.store.terms.take("m1"), reason="worker_lost")
+    world.put(T1)
+    world.assign(T1)
+    world.ready()
+    world.agent.step()
+    assert world.demands == [Demand([RunKey(T1, lost.fire_ms, 2)], Trigger.CATCH_UP)]

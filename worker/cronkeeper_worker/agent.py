@@ -213,8 +213,9 @@ class Agent:
             spec = tasks[run.key.task].spec
             fresh = self._clock.now_ms() - run.key.fire_ms <= spec.grace_s * 1000
             known = self._journal.entry(run.key)
-            # A run of our own that was given up too early is not lost to us: its truth is under way.
-            if known is not None and known.run.state is not RunState.LOST:
+            # A run of our own that was given up too early is not lost to us: its truth is under way. One that we were
+            # refused was never ours.
+            if known is not None and known.run.state not in (RunState.LOST, RunState.SKIPPED):
                 continue
             if spec.at_reboot and run.key.fire_ms < self._here.started_ms:
                 continue

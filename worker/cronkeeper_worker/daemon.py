@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import secrets
 import socket
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -158,12 +159,13 @@ class Daemon:
         self._cache.want(artifact for item in items if (artifact := item.view.spec.artifact) is not None)
         # Whatever else stands in the crontab under our name is unscheduled before anything fires.
         self._crontab.install(items)
-        self._engine.resume(self._journal.open_entries(), lambda key: os.path.isdir(self._run_folder(key)))
-        try:
+        # ZooKeeper first: while MySQL is away it is the only fence for what was decided and is claimed now.
+        with _zookeeper_may_be_away():
             self._stores.coordinator.start(CONNECT_WAIT_S)
-            self._drop_moved()
-        except UnavailableError:
-            log.warning("ZooKeeper is away; the node goes on with the tasks it has", extra={"event": "zookeeper.away"})
+        self._engine.resume(self._journal.open_entries(), lambda key: os.path.isdir(self._run_folder(key)))
+        if self._stores.coordinator.connected:
+            with _zookeeper_may_be_away():
+                self._drop_moved()
 
     def _drop_moved(self) -> None:
         """Tasks that went to others while no daemon was here are disarmed before anything fires: their new owner may
@@ -353,3 +355,11 @@ class Daemon:
 
     def _run_folder(self, key: RunKey) -> str:
         return run_files.run_folder(str(self._config.state_dir), str(key))
+
+
+@contextlib.contextmanager
+def _zookeeper_may_be_away() -> Iterator[None]:
+    try:
+        yield
+    except UnavailableError:
+        log.warning("ZooKeeper is away; the node goes on with the tasks it has", extra={"event": "zookeeper.away"})
