@@ -61,6 +61,7 @@ class Job(JobInput):
     schedule: str = Field(description="As given; of several, the one text in which they are saved.")
     holiday_dates: dict[str, list[Day]] = Field(description="The days of the calendar's holidays, by region.")
     named_dates: dict[str, DatesAnswer] = Field(description="The days of the calendars that it names, as copied.")
+    secret_versions: dict[str, int] = Field(description="Which version of each secret of `env` its runs get.")
     spread: str = Field(description="What H is resolved for in a job without a name; empty in all others.")
     selector: SelectorText = None
     artifact: ArtifactAnswer | None = Field(default=None, description="The file, pinned by content.")
@@ -256,6 +257,20 @@ class NewToken(Token):
     token: str = Field(description="The secret. It is shown this once.")
 
 
+class Secret(Shape):
+    """A secret, without its value."""
+
+    name: str
+    namespace: str
+    version: int = Field(description="Grows with each new value.")
+    updated_at: Instant
+    updated_by: str = Field(description="The name of the token that set it.")
+
+
+class SavedSecret(Secret):
+    changed_jobs: list[str] = Field(description="The ids of the jobs that got the new value.")
+
+
 class FieldChange(Shape):
     before: Any = Field(alias="from")
     to: Any
@@ -354,6 +369,8 @@ COMPONENTS: tuple[type[BaseModel], ...] = (
     Namespace,
     Token,
     NewToken,
+    Secret,
+    SavedSecret,
     Applied,
     NamedCalendar,
     CalendarChange,

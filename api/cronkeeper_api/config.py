@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import stat
 from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
 
 from cronkeeper.errors import ConfigError
-from cronkeeper.runtime.config import StoreConfig, setting
+from cronkeeper.runtime.config import SecretsConfig, StoreConfig, setting
+from cronkeeper.runtime.key_files import read_key
 
 MIB = 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class ApiConfig(StoreConfig):
+class ApiConfig(StoreConfig, SecretsConfig):
     """Settings of an API server. Secrets come from files or the environment, never from flags."""
 
     bind: str = setting("127.0.0.1:30001", "host:port to listen on; HAProxy stands in front")
@@ -68,19 +68,4 @@ class ApiConfig(StoreConfig):
 
 def read_signing_key(path: Path) -> bytes:
     """Return the 32 secret bytes. Raises ConfigError for a file that is missing, open to others, or no such key."""
-    try:
-        mode = path.stat().st_mode
-        text = path.read_text(encoding="ascii").strip()
-    except OSError as exc:
-        raise ConfigError(f"cannot read {path}: {exc.strerror}") from exc
-    except UnicodeDecodeError as exc:
-        raise ConfigError(f"{path} is not 64 hex digits") from exc
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise ConfigError(f"{path} can be read by others; chmod 600 it, and make a new key if it was open for long")
-    try:
-        seed = bytes.fromhex(text)
-    except ValueError as exc:
-        raise ConfigError(f"{path} is not 64 hex digits") from exc
-    if len(seed) != 32 or len(set(seed)) < 8:
-        raise ConfigError(f"{path} is not 32 random bytes in hex")
-    return seed
+    return read_key(path)

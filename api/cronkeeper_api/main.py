@@ -26,6 +26,7 @@ from gunicorn.http.errors import ParseException
 from gunicorn.util import write_nonblock
 from gunicorn.workers.gthread import ThreadWorker
 
+from cronkeeper.runtime.hardening import no_core_dumps
 from cronkeeper.runtime.logs import setup_logs
 from cronkeeper_api.config import ApiConfig
 
@@ -52,6 +53,7 @@ _NOT_HTTP = (
 def run(config: ApiConfig) -> int:
     """Serve until SIGTERM (drains first) or SIGINT (at once); return the exit status."""
     setup_logs(config, service="api", instance=config.bind)
+    no_core_dumps()
     drain = _Drain()
     with _MetricsFolder(config.workers):
         try:

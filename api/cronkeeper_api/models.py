@@ -28,7 +28,9 @@ from cronkeeper.domain.labels import KEY, VALUE
 from cronkeeper.domain.named_calendars import MAX_DAYS, MAX_NAMED
 from cronkeeper.domain.schedule import MAX_SCHEDULE_LENGTH, MAX_SCHEDULES, Fold, Gap
 from cronkeeper.domain.scope import ALL, MAX_NAMESPACES
+from cronkeeper.domain.secret_env import MAX_VALUE_BYTES
 from cronkeeper.ports import Role
+from cronkeeper_api.env_values import EnvValue
 from cronkeeper_manager.service import rules
 from cronkeeper_manager.service.backfill import MAX_PARALLEL
 from cronkeeper_manager.service.namespaces import MAX_ACCOUNTS
@@ -224,7 +226,11 @@ class JobInput(Model):
         default="UTC", min_length=1, max_length=64, description="An IANA zone, such as Europe/Berlin."
     )
     args: list[Text] = Field(default=[], max_length=rules.MAX_ARGS, description="Arguments; no shell reads them.")
-    env: dict[str, Text] = Field(default={}, max_length=rules.MAX_ENV, description="Environment variables.")
+    env: dict[str, EnvValue] = Field(
+        default={},
+        max_length=rules.MAX_ENV,
+        description='Environment variables: texts, or {"secret": "name"}; with "as": "file" the path of a file.',
+    )
     run_as: str | None = Field(default=None, min_length=1, max_length=64, description="The account on the node.")
     timeout_s: Seconds | None = Field(default=None, description="A run is ended after so many seconds.")
     retry: RetryInput = Field(default=RetryInput(), description="Retries of failed runs.")
@@ -325,6 +331,14 @@ class PlanInput(Model):
     lose: list[str] = Field(default=[], max_length=1000, description="Workers that die.")
     drain: list[str] = Field(default=[], max_length=1000, description="Workers that are drained.")
     add: list[NewWorkerInput] = Field(default=[], max_length=1000, description="Workers that join.")
+
+
+class SecretInput(Model):
+    """A secret's new value."""
+
+    value: str = Field(
+        min_length=1, max_length=MAX_VALUE_BYTES, description="The value, without NUL; up to 4096 bytes of UTF-8."
+    )
 
 
 class NamedCalendarInput(Model):

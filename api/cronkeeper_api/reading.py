@@ -18,6 +18,7 @@ from cronkeeper.domain.instants import parse_rfc3339
 from cronkeeper.domain.job import JobSpec, JobType, Limits, default_on_worker_loss, spec_to_dict
 from cronkeeper.domain.retry import Retry
 from cronkeeper.domain.schedule import Dst
+from cronkeeper.domain.secret_env import plain_env, secrets_from_dict
 from cronkeeper.domain.server_fields import SERVER_FIELDS
 from cronkeeper.errors import FieldError, ValidationFailedError
 from cronkeeper_api.body import Body
@@ -166,7 +167,8 @@ def _spec(model: JobInput) -> JobSpec:
         owner=model.owner,
         timezone=model.timezone,
         args=tuple(model.args),
-        env=dict(model.env),
+        env=plain_env(model.env),
+        secrets=secrets_from_dict(model.env, {}),
         run_as=model.run_as,
         timeout_s=model.timeout_s,
         retry=Retry(retry.limit, retry.backoff_s, longest),

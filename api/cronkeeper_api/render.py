@@ -14,7 +14,8 @@ from cronkeeper.domain.instants import rfc3339
 from cronkeeper.domain.job import Job, JobState, LastRun, next_fire, spec_to_dict, status_of
 from cronkeeper.domain.named_calendars import NamedCalendar
 from cronkeeper.domain.run import UNSUCCESSFUL, Run
-from cronkeeper.ports import Event, Missed, Token
+from cronkeeper.domain.secret_env import without_boxes
+from cronkeeper.ports import Event, Missed, Secret, Token
 from cronkeeper_manager.fleet import MoveView, PlanView, WorkerView
 from cronkeeper_manager.service import Answer as WhyAnswer
 from cronkeeper_manager.service import (
@@ -44,7 +45,7 @@ def job_json(
     job: Job, *, now_ms: int, workers: Sequence[str], fires: dict[object, int | None] | None = None
 ) -> dict[str, Any]:
     """Return a job. `fires` remembers next fire times over the jobs of a page: many share a schedule."""
-    data = spec_to_dict(job.spec)
+    data = without_boxes(spec_to_dict(job.spec))
     return {
         "id": str(job.id),
         "status": status_of(job.state, job.last_run, unsuccessful=UNSUCCESSFUL).value,
@@ -203,6 +204,17 @@ def plan_json(found: PlanView) -> dict[str, Any]:
         **moves_json(found.moves),
         "unplaced": {str(task): why for task, why in found.unplaced.items()},
         "load": {worker: round(load, 3) for worker, load in found.load.items()},
+    }
+
+
+def secret_json(secret: Secret) -> dict[str, Any]:
+    """Return a secret, without its box."""
+    return {
+        "name": secret.name,
+        "namespace": secret.namespace,
+        "version": secret.sealed.version,
+        "updated_at": rfc3339(secret.updated_ms),
+        "updated_by": secret.updated_by,
     }
 
 

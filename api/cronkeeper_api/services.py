@@ -11,7 +11,9 @@ from cronkeeper.domain.scope import EVERYWHERE, Scope
 from cronkeeper.errors import CronkeeperError
 from cronkeeper.ports import BlobStore, Coordinator, Store
 from cronkeeper.runtime.clock import Clock, SystemClock
+from cronkeeper.runtime.key_files import read_secrets_keys
 from cronkeeper.runtime.loop import spawn_thread
+from cronkeeper.wire.sealed import NO_KEYS, SecretsKeys
 from cronkeeper.wire.task import Signer
 from cronkeeper_api.config import ApiConfig, read_signing_key
 from cronkeeper_api.metrics import ApiMetrics
@@ -30,6 +32,7 @@ from cronkeeper_manager.service import (
 )
 from cronkeeper_manager.service.calendars import Calendars
 from cronkeeper_manager.service.scoped import scoped
+from cronkeeper_manager.service.secrets import Secrets
 from cronkeeper_manager.service.trail import Trail
 
 log = logging.getLogger(__name__)
@@ -108,8 +111,9 @@ class Services:
     calendars: Calendars
     answers: Answers
     tokens: Tokens
-    trail: Trail
     namespaces: Namespaces
+    secrets: Secrets
+    trail: Trail
     fleet: Fleet
     news: News
     metrics: ApiMetrics
@@ -145,6 +149,7 @@ def assemble(
     fleet: Fleet,
     clock: Clock,
     draining: Callable[[], bool] = lambda: False,
+    secrets_keys: SecretsKeys = NO_KEYS,
 ) -> Services:
     """Put the use cases together on whatever implements the ports."""
     news = News(coordinator)
@@ -169,8 +174,9 @@ def assemble(
             calendars=Calendars(mine, jobs, clock),
             answers=Answers(mine, clock),
             tokens=Tokens(mine.tokens, clock),
-            trail=Trail(mine.trail, coordinator),
             namespaces=namespaces,
+            secrets=Secrets(mine, jobs, secrets_keys, clock),
+            trail=Trail(mine.trail, coordinator),
             fleet=fleet.within(mine.jobs),
             news=news,
             metrics=metrics,
@@ -218,6 +224,7 @@ def open_services(config: ApiConfig, *, draining: Callable[[], bool] = lambda: F
         fleet=Fleet(store, coordinator, clock),
         clock=clock,
         draining=draining,
+        secrets_keys=read_secrets_keys(config.secrets_key_files),
     )
     spawn_thread("zookeeper-start", lambda: _start(coordinator), _start_died)
     return services

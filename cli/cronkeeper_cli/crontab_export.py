@@ -53,6 +53,8 @@ def _fault(job: Mapping[str, Any], timezone: str) -> str:
 
 
 def _command_fault(job: Mapping[str, Any]) -> str:
+    if any(isinstance(value, Mapping) for value in (job.get("env") or {}).values()):
+        return "it uses secrets, which a crontab would show"
     command = _command(job)
     if "\n" in command:
         return "its command has several lines"

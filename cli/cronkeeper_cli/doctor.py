@@ -49,6 +49,8 @@ def examine(config_file: Path | None, sets: tuple[str, ...], environ: Mapping[st
     from cronkeeper_cli.services import load_config
 
     machine = [cron_finding(_running_programs()), clock_finding(*_kernel_clock())]
+    keys = tuple(text for text in sets if text.startswith("secrets_key_files="))
+    sets = tuple(text for text in sets if text not in keys)
     try:
         config = load_config(StoreConfig, config_file, sets, environ)
     except CommandError as exc:
@@ -66,6 +68,7 @@ def examine(config_file: Path | None, sets: tuple[str, ...], environ: Mapping[st
             found.append(Finding(what, str(exc), fault=True, mend=mend))
     if not found[1].fault:
         found.append(_holidays(config))
+    found.append(secrets_finding(config_file, keys, environ))
     return [*found, *machine]
 
 
@@ -150,6 +153,21 @@ def _object_store(config: StoreConfig) -> str:
         secret_key=config.s3_secret_key,
     ).check()
     return "can be used"
+
+
+def secrets_finding(config_file: Path | None, sets: tuple[str, ...], environ: Mapping[str, str]) -> Finding:
+    """Look at the keys of jobs' secrets, as an API server and a worker do at their start."""
+    from cronkeeper.runtime.config import SecretsConfig
+    from cronkeeper_cli.services import load_config
+
+    make = "(umask 077; openssl rand -hex 32 > secrets-key)"
+    try:
+        files = load_config(SecretsConfig, config_file, sets, environ).secrets_key_files
+    except CommandError as exc:
+        return Finding("secrets", exc.message, fault=True, mend=f"make one with: {make}")
+    if not files:
+        return Finding("secrets", "no key is set: jobs can have none", mend=f"secrets_key_files; make one with: {make}")
+    return Finding("secrets", f"{len(files)} {'key' if len(files) == 1 else 'keys'}, closed to others")
 
 
 def _running_programs() -> frozenset[str]:

@@ -44,6 +44,8 @@ def job_from_flags(base: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[st
     for field, option in (("env", "--env"), ("labels", "--label")):
         if flags.get(field):
             job[field] = {**job.get(field, {}), **parse_pairs(tuple(flags[field]), option)}
+    if flags.get("secrets"):
+        job["env"] = {**job.get("env", {}), **_secret_env(tuple(flags["secrets"]))}
     for field in ("timeout_s", "grace_s"):
         if flags.get(field) is not None:
             job[field] = int(flags[field])
@@ -53,6 +55,14 @@ def job_from_flags(base: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[st
     if missing:
         raise CommandError(f"missing: {'; '.join(missing)} (or a file with -f)", EXIT_USAGE)
     return job
+
+
+def _secret_env(pairs: tuple[str, ...]) -> dict[str, dict[str, str]]:
+    found = {}
+    for variable, text in parse_pairs(pairs, "--secret").items():
+        name, _, kind = text.partition(":")
+        found[variable] = {"secret": name, "as": kind} if kind else {"secret": name}
+    return found
 
 
 _NECESSARY = {"executable": "--command, --script or --binary", "schedule": "--schedule"}
@@ -98,6 +108,7 @@ Examples:
   cronkeeper create --schedule '5 * * * *' --command 'ls -la'
   cronkeeper create --schedule '0 9 * * 1-5' --timezone Europe/Berlin --script report.sh --name report
   cronkeeper create --schedule '@every 30s' --binary ./probe --env LEVEL=2 --label team=core
+  cronkeeper create --schedule @daily --command ./dump --secret PGPASSWORD=pg --secret PGSSLKEY=pg-key:file
   cronkeeper create -f job.yaml
   cronkeeper create -f job.yaml --schedule @hourly --dry-run
   echo '{"executable": "ls -la", "schedule": "5 * * * *", "type": "command"}' | cronkeeper create -f -"""
@@ -117,6 +128,7 @@ Examples:
 @click.option("-n", "--namespace", envvar="CRONKEEPER_NAMESPACE", help="The namespace; `default` unless told.")
 @click.option("--timezone", metavar="ZONE", help="An IANA zone such as Europe/Berlin; UTC unless told.")
 @click.option("--env", multiple=True, metavar="K=V", help="A variable of the run's environment (repeatable).")
+@click.option("--secret", "secrets", multiple=True, metavar="K=NAME", help="A variable with a secret; or NAME:file.")
 @click.option("-l", "--label", "labels", multiple=True, metavar="K=V", help="A label of the job (repeatable).")
 @click.option("--run-as", metavar="USER", help="The account on the node.")
 @click.option("--timeout", "timeout_s", type=Duration(), help="End a run after so long: 90s, 10m, 1h.")

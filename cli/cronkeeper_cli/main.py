@@ -17,6 +17,7 @@ from cronkeeper_cli import (
     namespaces,
     offline,
     runs,
+    secrets,
     services,
     why,
 )
@@ -80,7 +81,9 @@ cli.add_section(
     ],
 )
 cli.add_section("Runs", [*runs.COMMANDS, *why.COMMANDS])
-cli.add_section("Admin", [*admin.COMMANDS, *audit.COMMANDS, *namespaces.COMMANDS, *forecast.COMMANDS])
+cli.add_section(
+    "Admin", [*admin.COMMANDS, *namespaces.COMMANDS, *secrets.COMMANDS, *audit.COMMANDS, *forecast.COMMANDS]
+)
 
 
 def main() -> None:

@@ -68,6 +68,10 @@ class Home:
     def signing_key_file(self) -> Path:
         return self.path / "signing-key"
 
+    @property
+    def secrets_key_file(self) -> Path:
+        return self.path / "secrets-key"
+
     def prepare(self) -> None:
         """Make the folders. Raises CommandError when that cannot be done."""
         try:
@@ -106,6 +110,7 @@ class Home:
     def secrets(self) -> Secrets:
         """Return the secrets, made at the first call. Raises CommandError when a file was opened to others."""
         first = not self.token_file.exists()
+        _secret(self.secrets_key_file, lambda: secrets.token_hex(32))
         return Secrets(
             admin_token=_secret(self.token_file, lambda: "ck_" + secrets.token_urlsafe(32)),
             signing_seed=_secret(self.signing_key_file, lambda: secrets.token_hex(32)),

@@ -44,6 +44,7 @@ def api_config(home: Home, shared: dict[str, Any], port: int) -> ApiConfig:
         bind=f"127.0.0.1:{port}",
         workers=1,
         signing_key_file=home.signing_key_file,
+        secrets_key_files=(str(home.secrets_key_file),),
         run_as_allowed=run_accounts(),
         # Nobody stands in front who would have to be sent elsewhere first.
         drain_s=0.0,
@@ -70,6 +71,7 @@ def worker_config(home: Home, secrets: Secrets, shared: dict[str, Any]) -> Worke
         shared,
         state_dir=home.worker_dir,
         verify_keys=(signer.public_bytes.hex(),),
+        secrets_key_files=(str(home.secrets_key_file),),
         node_accounts=run_accounts(),
         # Who presses Ctrl-C here means that nothing of this runs any more: no entry stays in the crontab.
         on_stop="leave",

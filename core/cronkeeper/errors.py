@@ -95,6 +95,10 @@ class SignatureError(CronkeeperError):
     """A signed task does not verify. It must not be installed or run."""
 
 
+class SealError(CronkeeperError):
+    """A secret does not open: it was altered, belongs to another place, or its key is not held here."""
+
+
 class WireFormatError(CronkeeperError):
     """Bytes from a store or a socket are not what their format version promises."""
 

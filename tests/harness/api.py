@@ -13,6 +13,7 @@ from cronkeeper.testing.fake_clock import FakeClock
 from cronkeeper.testing.memory_blobs import MemoryBlobs
 from cronkeeper.testing.memory_coordinator import MemoryCoordinator, MemoryEnsemble
 from cronkeeper.testing.memory_store import MemoryStore
+from cronkeeper.wire.sealed import SecretsKeys
 from cronkeeper.wire.task import Signer, Verifier
 from cronkeeper_api.app import create_app
 from cronkeeper_api.config import ApiConfig
@@ -20,6 +21,7 @@ from cronkeeper_api.services import Services, assemble
 from cronkeeper_manager.fleet import Fleet
 
 SEED = bytes(range(100, 132))
+SECRETS_KEYS = SecretsKeys([bytes(range(150, 182))])
 #: 2026-03-01T12:00:00Z
 NOON_MS = 1_772_366_400_000
 JOB: dict[str, Any] = {"executable": "ls -la", "schedule": "5 * * * *", "type": "command"}
@@ -28,9 +30,11 @@ JOB: dict[str, Any] = {"executable": "ls -la", "schedule": "5 * * * *", "type": 
 class World:
     """One API server on doubles, with a token for every role."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(
+        self, *, secrets_keys: SecretsKeys = SECRETS_KEYS, store: MemoryStore | None = None, **settings: Any
+    ) -> None:
         self.clock = FakeClock(NOON_MS)
-        self.store = MemoryStore(self.clock)
+        self.store = MemoryStore(self.clock) if store is None else store
         self.ensemble = MemoryEnsemble()
         self.coordinator = MemoryCoordinator(self.ensemble, "api", clock=self.clock)
         self.coordinator.start(1.0)
@@ -39,6 +43,7 @@ class World:
         self.config = ApiConfig(**settings)
         self.signer = Signer.from_seed(SEED)
         self.verifier = Verifier([self.signer.public_bytes])
+        self.secrets_keys = secrets_keys
         self.draining = False
         self.services: Services = assemble(
             self.config,
@@ -49,6 +54,7 @@ class World:
             fleet=Fleet(self.store, self.coordinator, self.clock),
             clock=self.clock,
             draining=lambda: self.draining,
+            secrets_keys=secrets_keys,
         )
         self.app = create_app(self.services)
         self.client: FlaskClient = self.app.test_client()

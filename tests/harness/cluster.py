@@ -79,6 +79,7 @@ class Cluster:
         self.database = f"cluster_{uuid.uuid4().hex[:10]}"
         self._seed = secrets.token_bytes(32)
         self._key_file = self.folder / "signing-key"
+        self.secrets_key_file = self.folder / "secrets-key"
         self._api_binds = [
             f"{place(f'api-{min(number, apis - 1) + 1}').address}:{free_port()}" for number in range(max(apis, 2))
         ]
@@ -103,6 +104,8 @@ class Cluster:
         """Bring up all parts."""
         self._key_file.write_text(self._seed.hex())
         self._key_file.chmod(0o600)
+        self.secrets_key_file.write_text(secrets.token_hex(32))
+        self.secrets_key_file.chmod(0o600)
         bucket = self.objects.create_bucket(f"jobs-{uuid.uuid4().hex[:8]}")
         self.env = {
             "PATH": os.environ["PATH"],
@@ -114,6 +117,7 @@ class Cluster:
             "CRONKEEPER_S3_ACCESS_KEY": self.objects.access_key,
             "CRONKEEPER_S3_SECRET_KEY": self.objects.secret_key,
             "CRONKEEPER_SIGNING_KEY_FILE": str(self._key_file),
+            "CRONKEEPER_SECRETS_KEY_FILES": str(self.secrets_key_file),
             "CRONKEEPER_VERIFY_KEYS": Signer.from_seed(self._seed).public_bytes.hex(),
             "CRONKEEPER_LOG_FORMAT": "json",
         }

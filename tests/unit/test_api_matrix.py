@@ -57,8 +57,11 @@ class Town:
             "PUT", "/calendars/days?namespace=team-a", json={"description": CANARY, "exclude": ["2027-01-01"]}
         )
         assert made.status_code == 201
-        # So that it stays for everybody who tries to remove it.
-        self.world.call("PATCH", f"/jobs/{self.job}", json={"calendar": {"named": ["days"]}})
+        secret = self.world.call("PUT", "/secrets/days?namespace=team-a", json={"value": CANARY})
+        assert secret.status_code == 200
+        # So that they stay for everybody who tries to remove them.
+        used = {"calendar": {"named": ["days"]}, "env": {"P": {"secret": "days"}}}
+        assert self.world.call("PATCH", f"/jobs/{self.job}", json=used).status_code == 200
         self.objects["name"] = "days"
         self.objects["namespace"] = "team-a"
         self.tokens = {
@@ -225,7 +228,7 @@ def test_a_job_cannot_be_moved_into_a_foreign_namespace(town: Town) -> None:
     assert absent.get_data(as_text=True).count("no-such") == 1
     both = town.world.services.tokens.create(name="both", role=Role.OPERATOR, scope=scope_of(["team-a", "team-b"]))[1]
     headers = {"Authorization": f"Bearer {both}"}
-    body = {"namespace": "team-b", "calendar": None}
+    body = {"namespace": "team-b", "calendar": None, "env": None}
     assert town.world.call("PATCH", path, role=None, headers=headers, json=body).status_code == 200
 
 
@@ -293,9 +296,12 @@ def test_only_what_is_declared_so_takes_a_token_of_some_namespaces() -> None:
         "GET /namespaces",
         "GET /calendars",
         "POST /calendars/refresh",
+        "GET /secrets",
     }
     assert all(
-        route.path.startswith(("/jobs/{job_id}", "/runs/{run_id}", "/namespaces/{namespace}", "/calendars/{name}"))
+        route.path.startswith(
+            ("/jobs/{job_id}", "/runs/{run_id}", "/namespaces/{namespace}", "/calendars/{name}", "/secrets/{name}")
+        )
         for route in WITH_OBJECT
     )
 

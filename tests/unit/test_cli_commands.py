@@ -42,7 +42,7 @@ def all_commands() -> list[tuple[str, ...]]:
 def test_every_command_has_help_and_examples(path: tuple[str, ...]) -> None:
     result = run(*path, "--help")
     assert result.exit_code == 0
-    is_group = path in {("db",), ("token",), ("import",), ("namespaces",), ("calendars",)}
+    is_group = path in {("db",), ("secrets",), ("namespaces",), ("token",), ("import",), ("calendars",)}
     assert is_group or "Examples:" in result.output
     assert f"cronkeeper {' '.join(path)}".strip() in result.output
 
@@ -51,7 +51,18 @@ def test_the_help_lists_what_was_promised() -> None:
     services = {"standalone", "api", "manager", "worker", "db", "doctor"}
     jobs = {"create", "edit", "list", "show", "delete", "pause", "resume", "run", "next", "validate", "explain"}
     jobs |= {"apply", "diff", "export", "import", "calendars"}
-    admin = {"workers", "reassign", "cordon", "uncordon", "drain", "token", "audit", "namespaces", "forecast"}
+    admin = {
+        "secrets",
+        "workers",
+        "reassign",
+        "cordon",
+        "uncordon",
+        "drain",
+        "namespaces",
+        "token",
+        "audit",
+        "forecast",
+    }
     runs = {"runs", "logs", "cancel", "backfill", "why", "missed", "events"}
     assert services | jobs | runs | admin == set(cli.commands)
 

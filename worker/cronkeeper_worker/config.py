@@ -10,13 +10,13 @@ from pathlib import Path
 from cronkeeper.domain.ids import is_worker_id
 from cronkeeper.domain.labels import check_labels
 from cronkeeper.domain.placement import START_WITHIN_S
-from cronkeeper.runtime.config import StoreConfig, setting
+from cronkeeper.runtime.config import SecretsConfig, StoreConfig, setting
 
 CRON_MODES = ("auto", "system", "user", "none")
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorkerConfig(StoreConfig):
+class WorkerConfig(StoreConfig, SecretsConfig):
     """What one node's worker is told."""
 
     state_dir: Path = setting(Path("/var/lib/cronkeeper/worker"), "journal, artifacts and runs of this node")

@@ -20,6 +20,8 @@ from cronkeeper.domain.placement import WorkerInfo
 from cronkeeper.domain.run import Run, RunState, Trigger
 from cronkeeper.errors import ConfigError, UnavailableError
 from cronkeeper.runtime.clock import SystemClock
+from cronkeeper.runtime.hardening import no_core_dumps
+from cronkeeper.runtime.key_files import read_secrets_keys
 from cronkeeper.runtime.logs import setup_logs
 from cronkeeper.runtime.loop import Loop, spawn_thread
 from cronkeeper.runtime.metrics import WorkerMetrics, serve_metrics
@@ -61,6 +63,7 @@ def run(config: WorkerConfig) -> int:
     node_files.prepare(config.state_dir)
     name = node_files.worker_id(config.state_dir, config.worker_id)
     setup_logs(config, service="worker", instance=name)
+    no_core_dumps()
     lock = node_files.NodeLock(config.state_dir)
     if not lock.acquire(LOCK_WAIT_S):
         raise ConfigError(f"state_dir: {config.state_dir} is in use by another worker daemon")
@@ -101,6 +104,7 @@ class Daemon:
                     account=config.node_account,
                     accounts=config.node_accounts,
                     artifact_path=self._cache.path,
+                    secrets_keys=read_secrets_keys(config.secrets_key_files),
                 ),
                 claim_pending=stores.store.runs.claim_pending,
                 clock=self._clock,

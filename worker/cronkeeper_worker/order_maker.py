@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pwd
 from collections.abc import Callable
@@ -10,9 +11,13 @@ from pathlib import Path
 from cronkeeper.domain.instants import rfc3339
 from cronkeeper.domain.job import Artifact, JobType
 from cronkeeper.domain.run import Reason, Run
+from cronkeeper.errors import SealError
+from cronkeeper.wire.sealed import SecretsKeys
 from cronkeeper_worker.config import account_exists
-from cronkeeper_worker.orders import Order, check
+from cronkeeper_worker.orders import Order, OrderError, Secret, check
 from cronkeeper_worker.tasks import Installed
+
+log = logging.getLogger(__name__)
 
 
 class NodeOrders:
@@ -25,6 +30,7 @@ class NodeOrders:
         account: str,
         accounts: tuple[str, ...],
         artifact_path: Callable[[Artifact], Path],
+        secrets_keys: SecretsKeys,
     ) -> None:
         self._worker = worker
         self._privileged = os.geteuid() == 0
@@ -32,6 +38,7 @@ class NodeOrders:
         self._default = account
         self._allowed = frozenset(accounts) | {account}
         self._artifact_path = artifact_path
+        self._secrets_keys = secrets_keys
 
     def obstacle(self, item: Installed) -> Reason | None:
         """Return why a run of this task cannot be started here now, or None."""
@@ -42,11 +49,20 @@ class NodeOrders:
             return Reason.BAD_TASK
         if artifact is not None and not self._artifact_path(artifact).is_file():
             return Reason.ARTIFACT_MISSING
+        try:
+            self._secrets(item)
+        except SealError as exc:
+            facts = {"event": "secret.unreadable", "task": str(item.id), "error": str(exc)}
+            log.error("a job's secret cannot be opened on this node", extra=facts)
+            return Reason.SECRET_UNREADABLE
         return None
 
     def make(self, item: Installed, run: Run) -> Order:
         """Return the order. Raises ValueError (OrderError) when the task asks for what cannot be."""
-        order = self._order(item, run)
+        try:
+            order = self._order(item, run)
+        except SealError as exc:
+            raise OrderError(str(exc)) from None
         check(order)
         return order
 
@@ -56,6 +72,7 @@ class NodeOrders:
             run_id=run.id,
             nonce=run.nonce,
             env={**spec.env, **_variables(item, run)},
+            secrets=self._secrets(item),
             run_as=(spec.run_as or self._default) if self._privileged else None,
             timeout_s=spec.timeout_s,
             output_kb=spec.limits.output_kb,
@@ -69,6 +86,19 @@ class NodeOrders:
             # The arguments travel beside the command line, never inside it: the shell does not read them again.
             return order._replace(argv=("/bin/sh", "-c", f'{spec.executable} "$@"', "sh", *spec.args))
         return order._replace(command=spec.executable)
+
+    def _secrets(self, item: Installed) -> dict[str, Secret]:
+        """Open what the task's variables need: here for the first time, and kept by nobody but the run. SealError."""
+        spec = item.view.spec
+        values: dict[str, str] = {}
+        for name in spec.secrets.names:
+            sealed = spec.secrets.sealed.get(name)
+            if sealed is None:
+                raise SealError(f"secret {name} of namespace {spec.namespace} was deleted; set it again")
+            values[name] = self._secrets_keys.open(
+                sealed.box, namespace=spec.namespace, name=name, version=sealed.version
+            )
+        return {variable: Secret(values[use.secret], use.as_file) for variable, use in spec.secrets.uses.items()}
 
     def _account_fault(self, run_as: str | None) -> bool:
         if not self._privileged:

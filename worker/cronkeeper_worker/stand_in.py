@@ -17,6 +17,8 @@ from cronkeeper.domain.run import Trigger
 from cronkeeper.errors import UnavailableError
 from cronkeeper.ports import Coordinator
 from cronkeeper.runtime.clock import SystemClock
+from cronkeeper.runtime.hardening import no_core_dumps
+from cronkeeper.runtime.key_files import read_secrets_keys
 from cronkeeper.runtime.logs import setup_logs
 from cronkeeper.runtime.metrics import WorkerMetrics
 from cronkeeper.store import open_store
@@ -43,6 +45,7 @@ class StandIn:
         config = node_files.load_settings(state_dir)
         name = node_files.worker_id(state_dir, config.worker_id)
         setup_logs(config, service="fire", instance=name)
+        no_core_dumps()
         self._config = config
         self._name = name
         self._clock = SystemClock()
@@ -151,6 +154,7 @@ class StandIn:
                 account=config.node_account,
                 accounts=config.node_accounts,
                 artifact_path=ArtifactCache(state_dir / node_files.ARTIFACTS, blobs).path,
+                secrets_keys=read_secrets_keys(config.secrets_key_files),
             ),
             claim_pending=self._store.runs.claim_pending,
             clock=self._clock,

@@ -66,6 +66,7 @@ JOB: dict[str, Any] = {
     "blackouts": [],
     "holiday_dates": {},
     "named_dates": {},
+    "secret_versions": {},
     "spread": "",
     "selector": None,
     "shards": 1,
@@ -201,6 +202,15 @@ WORKER = {
 
 MOVES = {"moves": [{"task": "1/0", "from": "node-3", "to": "node-7", "reason": "reassign"}]}
 PLAN = {**MOVES, "unplaced": {"9/0": "no worker matches gpu"}, "load": {"node-7": 12.5}}
+
+SECRET = {
+    "name": "pg",
+    "namespace": "default",
+    "version": 3,
+    "updated_at": "2026-03-01T11:00:00Z",
+    "updated_by": "ci",
+}
+SAVED_SECRET = {**SECRET, "changed_jobs": ["1", "7"]}
 
 CALENDAR_INPUT = {
     "description": "Days on which the banks are closed.",

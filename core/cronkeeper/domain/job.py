@@ -26,6 +26,7 @@ from cronkeeper.domain.named_calendars import Dates, dates_from_dict, dates_to_d
 from cronkeeper.domain.retry import Retry
 from cronkeeper.domain.run import RunState
 from cronkeeper.domain.schedule import Dst, Fold, Gap, Schedule, is_reboot, parse_schedule
+from cronkeeper.domain.secret_env import NO_SECRETS, SecretEnv, env_to_dict, plain_env, secrets_from_dict
 
 DEFAULT_NAMESPACE = "default"
 DEFAULT_GRACE_S = 3600
@@ -124,6 +125,8 @@ class JobSpec:
     timezone: str = "UTC"
     args: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
+    #: Variables that get secrets, with the sealed copies: put there when the job is saved.
+    secrets: SecretEnv = NO_SECRETS
     #: The account on the node; None is the node's default (never root).
     run_as: str | None = None
     timeout_s: int | None = None
@@ -294,7 +297,7 @@ def spec_to_dict(spec: JobSpec) -> dict[str, Any]:
         "owner": spec.owner,
         "timezone": spec.timezone,
         "args": list(spec.args),
-        "env": dict(spec.env),
+        **env_to_dict(spec.env, spec.secrets),
         "run_as": spec.run_as,
         "timeout_s": spec.timeout_s,
         "retry": {
@@ -344,7 +347,8 @@ def spec_from_dict(data: Mapping[str, Any]) -> JobSpec:
         owner=str(data["owner"]),
         timezone=str(data["timezone"]),
         args=tuple(str(arg) for arg in data["args"]),
-        env={str(key): str(value) for key, value in data["env"].items()},
+        env=plain_env(data["env"]),
+        secrets=secrets_from_dict(data["env"], data.get("sealed", {})),
         run_as=data["run_as"],
         timeout_s=data["timeout_s"],
         retry=Retry(int(retry["limit"]), int(retry["backoff_s"]), int(retry["max_backoff_s"])),

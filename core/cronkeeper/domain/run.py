@@ -56,6 +56,7 @@ class Reason(StrEnum):
     ISOLATED = "isolated"
     ARTIFACT_MISSING = "artifact_missing"
     USER_REFUSED = "user_refused"
+    SECRET_UNREADABLE = "secret_unreadable"  # noqa: S105
     SPAWN_FAILED = "spawn_failed"
     BAD_TASK = "bad_task"
     WORKER_LOST = "worker_lost"

@@ -15,6 +15,8 @@ SERVER_FIELDS = frozenset(
         "artifact",
         "holiday_dates",
         "named_dates",
+        "sealed",
+        "secret_versions",
         "spread",
     }
 )

@@ -38,6 +38,7 @@ from cronkeeper.ports.fleet import (
 )
 from cronkeeper.ports.ledger import JobQuery, JobStore, NewJob, PlanRow, RunStore, Span
 from cronkeeper.ports.namespaces import NamespacePolicy, NamespaceStore, Weighing
+from cronkeeper.ports.secrets import Secret, SecretStore
 from cronkeeper.ports.store import Store
 from cronkeeper.ports.trail import TrailQuery, TrailStore
 
@@ -76,6 +77,8 @@ __all__ = [
     "RequestKey",
     "Role",
     "RunStore",
+    "Secret",
+    "SecretStore",
     "Span",
     "Store",
     "TermStore",

@@ -25,11 +25,13 @@ class JobQuery:
     q: str = ""
     namespace: str | None = None
     labels: tuple[tuple[str, str], ...] = ()
-    #: Only jobs of these namespaces; None: of any.
-    within: frozenset[str] | None = None
+    #: Only jobs whose `env` names this secret.
+    secret: str | None = None
     #: Only jobs that name this calendar; with a digest, only those whose copy of it has another one.
     calendar: str | None = None
     outdated: str = ""
+    #: Only jobs of these namespaces; None: of any.
+    within: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

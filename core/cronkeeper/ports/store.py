@@ -11,6 +11,7 @@ from cronkeeper.ports.failures import FailureStore
 from cronkeeper.ports.fleet import AssignmentStore, CordonStore, LeaseStore, MoveRequestStore, TermStore
 from cronkeeper.ports.ledger import JobStore, RunStore
 from cronkeeper.ports.namespaces import NamespaceStore
+from cronkeeper.ports.secrets import SecretStore
 from cronkeeper.ports.trail import TrailStore
 
 
@@ -27,6 +28,7 @@ class Store(Protocol):
     tokens: TokenStore
     idempotency: IdempotencyStore
     events: EventStore
+    secrets: SecretStore
     failures: FailureStore
     audit: AuditStore
     trail: TrailStore

@@ -78,6 +78,29 @@ class StoreConfig(Config):
         return faults
 
 
+@dataclass(frozen=True, kw_only=True)
+class SecretsConfig(Config):
+    """The keys of jobs' secrets: what API and worker share, and nobody else has."""
+
+    secrets_key_files: tuple[str, ...] = setting(
+        (),
+        "files with a 32-byte key in hex each, mode 0600: jobs' secrets are sealed with the first and opened with any;"
+        " unset: there are none",
+    )
+
+    def check(self) -> list[str]:
+        # Imported when it is needed: the command line reads settings, too, and has no use for ciphers.
+        from cronkeeper.runtime.key_files import read_key
+
+        faults = super().check()
+        for path in self.secrets_key_files:
+            try:
+                read_key(Path(path))
+            except ConfigError as exc:
+                faults.append(f"secrets_key_files: {exc}")
+        return faults
+
+
 def load(cls: type[C], *, file: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any]) -> C:
     """Return the configuration: file < environment < flags (a flag of None is not given).
 

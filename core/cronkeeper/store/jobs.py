@@ -20,8 +20,10 @@ from cronkeeper.store.flavour import chunks, slices
 from cronkeeper.store.job_versions import remember_jobs, touch
 from cronkeeper.store.namespaces import QuotaCheck
 from cronkeeper.store.notes import note_saved
+from cronkeeper.store.secrets import check_copies
 from cronkeeper.store.session import Database
 from cronkeeper.store.trail import add_trail
+from cronkeeper.wire.codec import dumps
 from cronkeeper.wire.trail import Entry
 
 log = logging.getLogger(__name__)
@@ -181,7 +183,8 @@ class SqlJobStore:
             wanted = query.limit - len(found)
             selected = _filtered(query).where(_jobs.c.id > after).order_by(_jobs.c.id).limit(wanted)
             rows = conn.execute(selected).all()
-            found += _readable(rows, job_rows.from_row)
+            jobs = _readable(rows, job_rows.from_row)
+            found += [job for job in jobs if query.secret in (None, *job.spec.secrets.names)]
             if len(rows) < wanted:
                 break
             # A row that cannot be read must not make the page shorter: a short page means "no more".
@@ -235,6 +238,7 @@ class SqlJobStore:
         for rows in chunks([row for job in jobs for row in job_rows.label_rows(job)]):
             flavour.insert(conn, _labels, ("job_id", "key", "value"), rows)
         write_uses(conn, flavour, jobs)
+        check_copies(conn, jobs)
         remember_jobs(conn, flavour, [job.id for job in jobs])
 
     def _finish(self, conn: Connection, removed: Sequence[int]) -> None:
@@ -276,6 +280,9 @@ def _filtered(query: JobQuery) -> Select[Any]:
         selected = selected.where(func.instr(_jobs.c.search, query.q.casefold()) > 0)
     if query.calendar is not None:
         selected = selected.where(names_calendar(_jobs.c.id, query.namespace, query.calendar, query.outdated))
+    if query.secret is not None:
+        # Specs are canonical JSON. A label may look the same: the page leaves such jobs out.
+        selected = selected.where(func.instr(_jobs.c.spec, f'"secret":{dumps(query.secret).decode()}') > 0)
     for key, value in query.labels:
         has = and_(_labels.c.job_id == _jobs.c.id, _labels.c.key == key, _labels.c.value == value)
         selected = selected.where(exists().where(has))

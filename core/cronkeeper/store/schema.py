@@ -327,6 +327,21 @@ missed = Table(
     **TABLE_OPTIONS,
 )
 
+#: Secrets of jobs: boxes that neither the database nor who reads it can open.
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("namespace", name_text(), primary_key=True),
+    Column("name", name_text(), primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("box", long_text(), nullable=False),
+    Column("updated_ms", BigInteger, nullable=False),
+    Column("updated_by", name_text(), nullable=False),
+    #: Moved by each save of a job that names it.
+    Column("touched", BigInteger, nullable=False),
+    **TABLE_OPTIONS,
+)
+
 #: One row: how far the auditor is.
 audit = Table(
     "audit",

@@ -17,6 +17,7 @@ from cronkeeper.ports import (
     MoveRequestStore,
     NamespaceStore,
     RunStore,
+    SecretStore,
     TermStore,
     TokenStore,
     TrailStore,
@@ -30,6 +31,7 @@ from cronkeeper.store.leases import SqlLeaseStore
 from cronkeeper.store.namespaces import SqlNamespaceStore
 from cronkeeper.store.notes import SqlEventStore, SqlIdempotencyStore
 from cronkeeper.store.runs import SqlRunStore
+from cronkeeper.store.secrets import SqlSecretStore
 from cronkeeper.store.session import Database
 from cronkeeper.store.terms import SqlTermStore
 from cronkeeper.store.tokens import SqlTokenStore
@@ -52,6 +54,7 @@ class SqlStore:
         self.idempotency: IdempotencyStore = SqlIdempotencyStore(self._db)
         self.events: EventStore = SqlEventStore(self._db)
         self.failures: FailureStore = SqlFailureStore(self._db)
+        self.secrets: SecretStore = SqlSecretStore(self._db)
         self.audit: AuditStore = SqlAuditStore(self._db)
         self.trail: TrailStore = SqlTrailStore(self._db)
         self.calendars: CalendarStore = SqlCalendarStore(self._db)

@@ -15,6 +15,7 @@ from cronkeeper.ports import (
     MoveRequestStore,
     NamespaceStore,
     RunStore,
+    SecretStore,
     TermStore,
     TokenStore,
     TrailStore,
@@ -34,6 +35,7 @@ from cronkeeper.testing.memory_store_jobs import MemoryJobStore
 from cronkeeper.testing.memory_store_namespaces import MemoryNamespaceStore
 from cronkeeper.testing.memory_store_notes import MemoryEventStore, MemoryIdempotencyStore, MemoryTokenStore
 from cronkeeper.testing.memory_store_runs import MemoryRunStore
+from cronkeeper.testing.memory_store_secrets import MemorySecretStore
 from cronkeeper.testing.memory_store_state import Memory
 from cronkeeper.testing.memory_store_trail import MemoryTrailStore
 
@@ -57,6 +59,7 @@ class MemoryStore:
         self.idempotency: IdempotencyStore = MemoryIdempotencyStore(self._memory)
         self.events: EventStore = MemoryEventStore(self._memory)
         self.failures: FailureStore = MemoryFailureStore(self._memory)
+        self.secrets: SecretStore = MemorySecretStore(self._memory)
         self.audit: AuditStore = MemoryAuditStore(self._memory)
         self.trail: TrailStore = MemoryTrailStore(self._memory)
         self.calendars: CalendarStore = MemoryCalendarStore(self._memory)

@@ -128,6 +128,7 @@ class MemoryJobStore:
         if len(names) != len(set(names)):
             raise ConflictError("the namespace has a job of that name already")
         self._check_calendars([*(job for job, _ in changed), *inserted])
+        self._check_secrets([*(job for job, _ in changed), *inserted])
         if weighing is not None:
             check_quotas(self._memory, jobs, new, [job for job, _ in changed], weighing)
         self._memory.note_saved([(item.request, [str(job.id)]) for item, job in zip(new, inserted, strict=True)])
@@ -138,6 +139,13 @@ class MemoryJobStore:
         self._memory.last_job_id += len(new)
         self._memory.note(item.note(job) for item, job in zip(new, inserted, strict=True) if item.note is not None)
         return inserted
+
+    def _check_secrets(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            for name in job.spec.secrets.names:
+                stored = self._memory.secrets.get((job.spec.namespace, name))
+                if job.spec.secrets.versions.get(name) != (None if stored is None else stored.sealed.version):
+                    raise StaleCopyError(f"secret {name} of namespace {job.spec.namespace} has changed")
 
     def _check_calendars(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
@@ -174,6 +182,7 @@ def _matches(job: Job, query: JobQuery) -> bool:
         and (query.calendar is None or query.calendar in uses_of(job))
         and not (query.calendar is not None and query.outdated and uses_of(job)[query.calendar] == query.outdated)
         and all(spec.labels.get(key) == value for key, value in query.labels)
+        and (query.secret is None or query.secret in spec.secrets.names)
         and query.status in (None, status_of(job.state, job.last_run, unsuccessful=UNSUCCESSFUL))
     )
 

@@ -25,6 +25,7 @@ from cronkeeper.ports import (
     MoveRequest,
     NamespacePolicy,
     RequestKey,
+    Secret,
     Token,
 )
 from cronkeeper.runtime.clock import Clock
@@ -80,6 +81,7 @@ class Memory:
         self.creates: dict[tuple[str, str], tuple[int, int]] = {}
         self.answers: dict[tuple[str, str], AnswerRow] = {}
         self.events: list[Event] = []
+        self.secrets: dict[tuple[str, str], Secret] = {}
         self.failing: dict[int, str] = {}
         self.versions: dict[tuple[int, int, JobState], JobVersion] = {}
         self.missed: dict[Fire, Missed] = {}
@@ -129,6 +131,19 @@ class Memory:
         version = JobVersion(job.id, job.generation, job.state, job.updated_ms, job.effective_from_ms, job.spec)
         self.versions[job.id, job.generation, job.state] = version
 
+    def note(self, entries: Iterable[Entry | None]) -> None:
+        """Add entries to the trail's inbox, each once; None stands for a write that nobody asked for."""
+        known = {entry.nonce for entry in self.trail_inbox}
+        self.trail_inbox += [entry for entry in entries if entry is not None and entry.nonce not in known]
+
+    def note_failure(self, run: Run) -> None:
+        """Note the job of a run that has failed, if a leader acts on it."""
+        job = self.jobs.get(run.key.task.job_id)
+        if job is None or not job.spec.watched:
+            return
+        if run.state in UNSUCCESSFUL and run.trigger is not Trigger.MANUAL:
+            self.failing[job.id] = secrets.token_hex(16)
+
     def open_answer(self, request: RequestKey) -> AnswerRow | None:
         """Return the row of a request that is still this one's and has saved nothing."""
         row = self.answers.get((request.scope, request.key))
@@ -142,19 +157,6 @@ class Memory:
         for row, ids in rows:
             if row is not None:
                 row.saved = ids
-
-    def note_failure(self, run: Run) -> None:
-        """Note the job of a run that has failed, if a leader acts on it."""
-        job = self.jobs.get(run.key.task.job_id)
-        if job is None or not job.spec.watched:
-            return
-        if run.state in UNSUCCESSFUL and run.trigger is not Trigger.MANUAL:
-            self.failing[job.id] = secrets.token_hex(16)
-
-    def note(self, entries: Iterable[Entry | None]) -> None:
-        """Add entries to the trail's inbox, each once; None stands for a write that nobody asked for."""
-        known = {entry.nonce for entry in self.trail_inbox}
-        self.trail_inbox += [entry for entry in entries if entry is not None and entry.nonce not in known]
 
     def with_last_run(self, job: Job) -> Job:
         """Return the job with its last run, as a read shows it."""

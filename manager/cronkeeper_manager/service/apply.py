@@ -8,6 +8,7 @@ from typing import Any
 
 from cronkeeper.domain.job import Job, JobSpec, JobState, JobStatus, spec_to_dict
 from cronkeeper.domain.labels import parse_selector
+from cronkeeper.domain.secret_env import without_boxes
 from cronkeeper.errors import FieldError, ValidationFailedError
 from cronkeeper_manager.service.artifacts import Pinned
 from cronkeeper_manager.service.preview import upcoming
@@ -122,7 +123,7 @@ def differences(old: JobSpec, new: JobSpec) -> dict[str, tuple[Any, Any]]:
     """Return the fields that differ, as {field: (was, becomes)} in their JSON shapes."""
     if old == new:
         return {}
-    was, becomes = spec_to_dict(old), spec_to_dict(new)
+    was, becomes = without_boxes(spec_to_dict(old)), without_boxes(spec_to_dict(new))
     return {field: (was[field], becomes[field]) for field in was if was[field] != becomes[field]}
 
 

@@ -1,4 +1,4 @@
-"""What a job copies of the calendars that it names: their days, as they are whenever the job is saved."""
+"""What a job copies of what it names, as it is whenever the job is saved: the days of calendars, sealed secrets."""
 
 from __future__ import annotations
 
@@ -11,24 +11,27 @@ from cronkeeper.domain.named_calendars import Dates
 from cronkeeper.errors import FieldError
 from cronkeeper.ports import Store
 from cronkeeper_manager.service.rules import shown
+from cronkeeper_manager.service.secret_copies import fill_secrets, refresh_secrets
 from cronkeeper_manager.service.values import Draft
 
 
 class NamedCopies:
-    """Looks calendars up. Raises UnavailableError."""
+    """Looks calendars and secrets up. Raises UnavailableError."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def fill(self, drafts: Sequence[Draft]) -> list[Draft]:
-        """Return the drafts with the days of the calendars that they name, and a fault for each name that is wrong."""
+        """Return the drafts with copies of what they name, and a fault for each name that is wrong."""
         known = self._known(draft.spec for draft in drafts)
-        return [self._filled(draft, known) if _names(draft.spec) else draft for draft in drafts]
+        filled = [self._filled(draft, known) if _names(draft.spec) else draft for draft in drafts]
+        return fill_secrets(self._store.secrets, filled)
 
     def refreshed(self, specs: Sequence[JobSpec]) -> list[JobSpec]:
-        """Return the specs with the days as they are now. Of a calendar that is gone the copy stays."""
+        """Return the specs with copies as they are now. A calendar that is gone leaves its copy, a secret none."""
         known = self._known(specs)
-        return [spec.evolve(named_dates=_copies(spec, known)) if _names(spec) else spec for spec in specs]
+        dated = [spec.evolve(named_dates=_copies(spec, known)) if _names(spec) else spec for spec in specs]
+        return refresh_secrets(self._store.secrets, dated)
 
     def _filled(self, draft: Draft, known: Mapping[tuple[str, str], Dates]) -> Draft:
         spec, faults = draft.spec, list(draft.faults)

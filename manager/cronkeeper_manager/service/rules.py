@@ -18,6 +18,7 @@ from cronkeeper.domain.labels import check_labels, parse_selector
 from cronkeeper.domain.named_calendars import MAX_CALENDAR_BYTES
 from cronkeeper.domain.schedule import load_zone, parse_schedule
 from cronkeeper.domain.scope import NAMESPACE, Scope
+from cronkeeper.domain.secret_env import MAX_BOX_BYTES, MAX_NAMED, env_to_dict
 from cronkeeper.errors import FieldError
 from cronkeeper.wire.codec import dumps
 from cronkeeper_manager.service.closure_rules import check_closures
@@ -200,7 +201,7 @@ def _env(field: str, value: Any) -> list[FieldError]:
     if len(value) > MAX_ENV:
         return [FieldError(field, f"{len(value)} variables are too many, {MAX_ENV} are allowed")]
     faults: list[FieldError] = []
-    size = 0
+    size, secrets = 0, set[Any]()
     for key, item in value.items():
         at = f"{field}.{shown(key)}"
         if not ENV_NAME.fullmatch(key):
@@ -210,6 +211,11 @@ def _env(field: str, value: Any) -> list[FieldError]:
         if isinstance(item, str):
             faults += _text(at, item)
             size += len(key) + len(item.encode(errors="replace")) + 2
+        elif isinstance(item, Mapping):
+            faults += _match(f"{at}.secret", item.get("secret"), NAME, "the name of a secret")
+            secrets.add(item.get("secret"))
+    if len(secrets) > MAX_NAMED:
+        faults.append(FieldError(field, f"names {len(secrets)} secrets, {MAX_NAMED} are allowed"))
     if size > MAX_ENV_BYTES:
         faults.append(FieldError(field, f"is {size} bytes in all, {MAX_ENV_BYTES} are allowed"))
     return faults
@@ -298,9 +304,11 @@ def _size(spec: JobSpec) -> int:
         return len(dumps(spec_to_dict(spec.evolve(named_dates={})))) + named * MAX_CALENDAR_BYTES
     rough = len(spec.executable) + len(spec.description) + sum(map(len, spec.args))
     rough += sum(len(key) + len(value) for key, value in spec.env.items())
-    rough += 100 * (len(spec.blackouts) + (spec.calendar is not None))
+    # The copies come later, and may be larger with the next value.
+    boxes = MAX_BOX_BYTES * len(spec.secrets.names)
+    rough += boxes + 100 * (len(spec.blackouts) + (spec.calendar is not None))
     # One character takes at most twelve bytes of ASCII JSON: most specs need no exact look.
-    return 0 if rough < 4000 else len(dumps(spec_to_dict(spec)))
+    return 0 if rough < 4000 else boxes + len(dumps(spec_to_dict(spec)))
 
 
 def _raw(spec: JobSpec) -> dict[str, Any]:
@@ -316,7 +324,7 @@ def _raw(spec: JobSpec) -> dict[str, Any]:
         "owner": spec.owner,
         "timezone": spec.timezone,
         "args": spec.args,
-        "env": spec.env,
+        "env": env_to_dict(spec.env, spec.secrets)["env"],
         "selector": spec.selector,
         "labels": spec.labels,
     }

@@ -32,6 +32,7 @@ from cronkeeper.ports import (
     Missed,
     NamespacePolicy,
     NewJob,
+    Secret,
     Store,
 )
 
@@ -96,6 +97,7 @@ class _ScopedStore(_Closed):
         self.audit = _ScopedAudit(store, border)
         self.assignments = _ScopedAssignments(store, border)
         self.events = _ScopedEvents(store, border)
+        self.secrets = _ScopedSecrets(store, border)
         self.calendars = _ScopedCalendars(store, border)
         self.namespaces = _ScopedNamespaces(store, border)
         # Keys are the token's own.
@@ -220,6 +222,25 @@ class _ScopedAssignments(_Closed):
 
     def workers_of(self, job_ids: Sequence[int]) -> dict[int, list[str]]:
         return self._store.workers_of(sorted(self._border.mine(job_ids)))
+
+
+class _ScopedSecrets(_Closed):
+    def __init__(self, store: Store, border: _Border) -> None:
+        self._store = store.secrets
+        self._border = border
+
+    def save(self, secret: Secret, **more: Any) -> None:
+        self._border.demand([secret.namespace])
+        self._store.save(secret, **more)
+
+    def find(self, namespace: str, names: Collection[str]) -> dict[str, Secret]:
+        return self._store.find(namespace, names) if self._border.scope.holds(namespace) else {}
+
+    def all(self, namespace: str | None = None) -> list[Secret]:
+        return [secret for secret in self._store.all(namespace) if self._border.scope.holds(secret.namespace)]
+
+    def delete(self, namespace: str, name: str, **more: Any) -> bool:
+        return self._border.scope.holds(namespace) and self._store.delete(namespace, name, **more)
 
 
 class _ScopedNamespaces(_Closed):
