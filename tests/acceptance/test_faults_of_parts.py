@@ -60,7 +60,7 @@ def test_killing_the_leader_and_a_worker_moves_the_jobs_and_they_fire_on(
 
 def test_a_clean_stop_waits_for_its_runs_and_lets_nothing_run_twice(cluster: Cluster, ticking: dict[str, Any]) -> None:
     job = cluster.post_job(executable="sleep 4", name=f"long-{time.monotonic_ns()}", type="command", schedule="@yearly")
-    owner = cluster.wait(lambda: cluster.owner(job["id"]), "it has a worker")
+    owner = str(cluster.wait(lambda: cluster.owner(job["id"]), "it has a worker"))
     cluster.request("POST", f"/jobs/{job['id']}/run", {})
     cluster.wait(lambda: [run["state"] for run in cluster.runs(job["id"])] == ["running"], "it runs")
     cluster.workers[owner].stop()
