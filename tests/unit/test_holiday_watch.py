@@ -75,6 +75,7 @@ def test_the_shortest_region_counts(now: str, months: int, expected: bool) -> No
 def test_it_is_told_once_and_again_the_next_day(leader: Leader) -> None:
     for _ in range(3):
         leader.round([job(1, 2036), job(2, 2027)], [job(3, 2026), job(4, None), job(5, 2026, JobState.FINISHED)])
+        leader.clock.advance_ms(1000)
     (event,) = leader.told()
     assert (event.kind, event.subject) == ("calendars.ending", "fleet")
     assert event.detail.startswith("2 jobs know their holidays for less than 18 months: 2, 3")

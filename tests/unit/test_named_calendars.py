@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cronkeeper.domain.calendars import Calendar, OnExcluded, Weekday
+from cronkeeper.domain.calendars import Calendar, OnExcluded, Weekday, why_closed
 from cronkeeper.domain.exclusion import excluded
 from cronkeeper.domain.instants import from_ms, parse_rfc3339, rfc3339
 from cronkeeper.domain.job import JobSpec, JobType, spec_from_dict, spec_to_dict
@@ -111,6 +111,14 @@ def test_the_calendar_is_named_when_a_fire_is_not_due() -> None:
     assert excluded(spec, parse_rfc3339("2026-12-24T09:00:00Z")) == "2026-12-24 is excluded by the calendar bank"
     assert excluded(spec, parse_rfc3339("2026-12-05T09:00:00Z")) is None
     assert "a Saturday" in (excluded(spec, parse_rfc3339("2026-12-12T09:00:00Z")) or "")
+
+
+def test_nothing_is_said_of_a_day_that_is_allowed() -> None:
+    calendar = Calendar(exclude=(date(2026, 12, 24),), exclude_weekdays=WEEKEND, named=("bank", "open"))
+    copies = {"bank": BANK, "open": Dates((), spans(24, 25))}
+    assert why_closed(calendar, {"DE": (date(2026, 12, 5),)}, copies, date(2026, 12, 5)) == ""
+    assert why_closed(calendar, {}, copies, date(2026, 12, 25)) == ""
+    assert "by the job's calendar" in why_closed(calendar, {}, copies, date(2026, 12, 24))
 
 
 def test_a_spec_comes_back_with_its_copies() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from cronkeeper.domain.named_calendars import NamedCalendar
+from cronkeeper.wire.trail import Entry
 
 
 class CalendarStore(Protocol):
@@ -33,14 +34,14 @@ class CalendarStore(Protocol):
         """Return a page of the calendars of these namespaces (None: of all), by namespace and name, beyond `after`."""
         ...
 
-    def save(self, calendar: NamedCalendar, *, expected_generation: int) -> None:
-        """Write the row if its stored generation is the expected one; 0 stands for a calendar that is not there.
+    def save(self, calendar: NamedCalendar, *, expected_generation: int, trail: Sequence[Entry] = ()) -> None:
+        """Write the row, with its trail, if its stored generation is the expected one; 0: if there is none yet.
 
         Raises StaleWriteError. Jobs are not touched: those whose copies have become outdated are to be saved anew.
         """
         ...
 
-    def delete(self, namespace: str, name: str, *, expected_generation: int) -> None:
+    def delete(self, namespace: str, name: str, *, expected_generation: int, trail: Sequence[Entry] = ()) -> None:
         """Remove the calendar. StaleWriteError (another generation, or none); ConflictError (jobs name it)."""
         ...
 

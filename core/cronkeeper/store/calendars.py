@@ -15,6 +15,8 @@ from cronkeeper.errors import ConflictError, NotFoundError, StaleCopyError, Stal
 from cronkeeper.store import schema
 from cronkeeper.store.flavour import Flavour, chunks, slices
 from cronkeeper.store.session import Database
+from cronkeeper.store.trail import add_trail
+from cronkeeper.wire.trail import Entry
 
 _calendars, _uses = schema.calendars, schema.job_calendars
 _READ = ("namespace", "name", "description", "dates", "generation", "created_ms", "updated_ms")
@@ -57,20 +59,19 @@ class SqlCalendarStore:
             query = query.where(c.namespace.in_(sorted(within)))
         return [_from_row(row) for row in self._db.read(lambda conn: conn.execute(query).all())]
 
-    def save(self, calendar: NamedCalendar, *, expected_generation: int) -> None:
+    def save(self, calendar: NamedCalendar, *, expected_generation: int, trail: Sequence[Entry] = ()) -> None:
         def body(conn: Connection) -> None:
             values = _values(calendar)
             if expected_generation:
                 at = and_(_is(calendar.namespace, calendar.name), _calendars.c.generation == expected_generation)
-                if conn.execute(_calendars.update().where(at).values(**values)).rowcount == 1:
-                    return
+                if conn.execute(_calendars.update().where(at).values(**values)).rowcount != 1:
+                    raise StaleWriteError(_gone(calendar.namespace, calendar.name))
             else:
                 try:
                     conn.execute(_calendars.insert().values(touched=0, **values))
-                    return
-                except IntegrityError:
-                    pass
-            raise StaleWriteError(_gone(calendar.namespace, calendar.name))
+                except IntegrityError as exc:
+                    raise StaleWriteError(_gone(calendar.namespace, calendar.name)) from exc
+            add_trail(conn, self._db.flavour, trail)
 
         def landed(conn: Connection) -> bool:
             query = _select().where(_is(calendar.namespace, calendar.name)).with_for_update()
@@ -79,7 +80,7 @@ class SqlCalendarStore:
 
         self._db.transaction(body, landed=landed)
 
-    def delete(self, namespace: str, name: str, *, expected_generation: int) -> None:
+    def delete(self, namespace: str, name: str, *, expected_generation: int, trail: Sequence[Entry] = ()) -> None:
         def body(conn: Connection) -> None:
             # Whoever saves a job that names it moves the same row: either it sees the job here, or the job sees no row.
             touch = _touch(namespace, name, _calendars.c.generation == expected_generation)
@@ -88,6 +89,7 @@ class SqlCalendarStore:
             if conn.execute(_count(namespace, name)).scalar_one():
                 raise ConflictError(f"jobs name the calendar {name}")
             conn.execute(_calendars.delete().where(_is(namespace, name)))
+            add_trail(conn, self._db.flavour, trail)
 
         def landed(conn: Connection) -> bool:
             return conn.execute(select(_calendars.c.name).where(_is(namespace, name)).with_for_update()).first() is None

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from cronkeeper.domain.named_calendars import NamedCalendar
 from cronkeeper.errors import ConflictError, NotFoundError, StaleWriteError
 from cronkeeper.testing.memory_store_state import Memory, uses_of
+from cronkeeper.wire.trail import Entry
 
 
 class MemoryCalendarStore:
@@ -38,12 +39,13 @@ class MemoryCalendarStore:
             wanted = [key for key in keys if within is None or key[0] in within]
             return [self._memory.calendars[key] for key in wanted[:limit]]
 
-    def save(self, calendar: NamedCalendar, *, expected_generation: int) -> None:
+    def save(self, calendar: NamedCalendar, *, expected_generation: int, trail: Sequence[Entry] = ()) -> None:
         with self._memory.call("calendars.save"):
             self._expect(calendar.namespace, calendar.name, expected_generation)
             self._memory.calendars[calendar.namespace, calendar.name] = calendar
+            self._memory.note(trail)
 
-    def delete(self, namespace: str, name: str, *, expected_generation: int) -> None:
+    def delete(self, namespace: str, name: str, *, expected_generation: int, trail: Sequence[Entry] = ()) -> None:
         with self._memory.call("calendars.delete"):
             if not expected_generation:
                 raise StaleWriteError(f"there is no calendar {name}")
@@ -51,6 +53,7 @@ class MemoryCalendarStore:
             if self._uses(namespace, name, ""):
                 raise ConflictError(f"jobs name the calendar {name}")
             del self._memory.calendars[namespace, name]
+            self._memory.note(trail)
 
     def count_uses(self, namespace: str, name: str, *, outdated: str = "") -> int:
         with self._memory.call("calendars.count_uses"):

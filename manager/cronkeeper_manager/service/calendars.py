@@ -17,11 +17,13 @@ from cronkeeper.domain.named_calendars import NamedCalendar
 from cronkeeper.errors import ConflictError, NotFoundError, StaleWriteError
 from cronkeeper.ports import JobQuery, Store
 from cronkeeper.runtime.clock import Clock
+from cronkeeper.wire.trail import Entry
 from cronkeeper_manager.service.calendar_rules import CalendarDraft, check_calendar
 from cronkeeper_manager.service.holiday_dates import region_fault, settle
 from cronkeeper_manager.service.jobs import Jobs
 from cronkeeper_manager.service.named_copies import NamedCopies
 from cronkeeper_manager.service.preview import upcoming
+from cronkeeper_manager.service.trail import note
 from cronkeeper_manager.service.values import Caller
 
 log = logging.getLogger(__name__)
@@ -131,7 +133,9 @@ class Calendars:
                 return found
             try:
                 if new is not old:
-                    self._store.calendars.save(new, expected_generation=0 if old is None else old.generation)
+                    told = _note(caller, "calendar.saved", old, new, at_ms=now_ms)
+                    generation = 0 if old is None else old.generation
+                    self._store.calendars.save(new, expected_generation=generation, trail=[told])
             except StaleWriteError:
                 continue
             changed = self._renew(new, caller)
@@ -149,7 +153,8 @@ class Calendars:
         old = self._store.calendars.get(namespace, name)
         _compare(name, old, expected)
         try:
-            self._store.calendars.delete(namespace, name, expected_generation=old.generation)
+            told = _note(caller, "calendar.removed", old, None, at_ms=self._clock.now_ms())
+            self._store.calendars.delete(namespace, name, expected_generation=old.generation, trail=[told])
         except StaleWriteError as exc:
             raise StaleCalendarError(name, old.generation) from exc
         except ConflictError as exc:
@@ -257,6 +262,18 @@ class Calendars:
         more = self._store.calendars.count_uses(namespace, name) - len(jobs)
         told = ", ".join(job.spec.name or str(job.id) for job in jobs)
         return f"the jobs {told}{f' and {more} more' if more > 0 else ''}"
+
+
+def _note(caller: Caller, action: str, old: NamedCalendar | None, new: NamedCalendar | None, *, at_ms: int) -> Entry:
+    item = new or old
+    assert item is not None
+    was, becomes = (None if one is None else _told(one) for one in (old, new))
+    return note(caller, action, "calendar", item.name, at_ms=at_ms, namespace=item.namespace, old=was, new=becomes)
+
+
+def _told(item: NamedCalendar) -> dict[str, object]:
+    days = {"exclude": list(item.dates.exclude), "include": list(item.dates.include)}
+    return {"generation": item.generation, "description": item.description, **days}
 
 
 def _known_regions(spec: JobSpec) -> bool:

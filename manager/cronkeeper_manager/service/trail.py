@@ -25,7 +25,7 @@ from cronkeeper_manager.service.apply import differences
 from cronkeeper_manager.service.values import Caller
 
 #: Follows from what the user wrote; or is long and says nothing about who did what.
-_UNTOLD = frozenset({"sealed", "holiday_dates", "spread"})
+_UNTOLD = frozenset({"sealed", "holiday_dates", "named_dates", "spread"})
 
 
 def note(

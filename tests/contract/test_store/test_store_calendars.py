@@ -13,6 +13,7 @@ from cronkeeper.domain.job import Job, JobState
 from cronkeeper.domain.named_calendars import Dates, NamedCalendar
 from cronkeeper.errors import ConflictError, CronkeeperError, NotFoundError, StaleCopyError, StaleWriteError
 from cronkeeper.ports import JobQuery, Store
+from cronkeeper.wire.trail import Actor, Entry
 from tests.contract.test_store.builders import new_job
 
 CHRISTMAS = Dates(("2026-12-24/2026-12-26",), ("2026-12-27",))
@@ -148,6 +149,16 @@ def test_a_calendar_that_a_job_names_stays(store: Store) -> None:
     with pytest.raises(StaleWriteError):
         store.calendars.delete("default", "bank", expected_generation=1)
     assert store.calendars.names("default") == []
+
+
+def test_what_is_done_to_a_calendar_stands_in_the_trail(store: Store) -> None:
+    actor = Actor("7", "ci", "operator")
+    first, refused, last = (Entry(f"{number:032x}", 5, actor, "x.y", "calendar", "bank") for number in range(3))
+    store.calendars.save(calendar(), expected_generation=0, trail=[first])
+    with pytest.raises(StaleWriteError):
+        store.calendars.save(calendar(), expected_generation=0, trail=[refused])
+    store.calendars.delete("default", "bank", expected_generation=1, trail=[last])
+    assert store.trail.waiting(limit=10) == [first, last]
 
 
 def test_a_removed_job_names_nothing(store: Store) -> None:
