@@ -145,6 +145,9 @@ class RetryInput(Model):
         le=7 * DAY_S,
         description="The longest wait, in seconds; 3600 (or backoff_s, if more) unless given.",
     )
+    elsewhere: bool = Field(
+        default=False, description="Move the task to another worker that fits, if there is one, before the retry."
+    )
 
 
 class DstInput(Model):

@@ -49,8 +49,9 @@ def job_from_flags(base: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[st
     for field in ("timeout_s", "grace_s"):
         if flags.get(field) is not None:
             job[field] = int(flags[field])
-    if flags.get("retries") is not None:
-        job["retry"] = {**job.get("retry", {}), "limit": flags["retries"]}
+    retry = {"limit": flags.get("retries"), "elsewhere": flags.get("retry_elsewhere") or None}
+    if given := {field: value for field, value in retry.items() if value is not None}:
+        job["retry"] = {**job.get("retry", {}), **given}
     missing = [mend for field, mend in _NECESSARY.items() if field not in job]
     if missing:
         raise CommandError(f"missing: {'; '.join(missing)} (or a file with -f)", EXIT_USAGE)
@@ -134,6 +135,7 @@ Examples:
 @click.option("--timeout", "timeout_s", type=Duration(), help="End a run after so long: 90s, 10m, 1h.")
 @click.option("--grace", "grace_s", type=Duration(), help="How late a fire may still start.")
 @click.option("--retries", type=click.IntRange(0, 100), help="Attempts after a failed one.")
+@click.option("--retry-elsewhere", is_flag=True, help="Retries run on another worker, if one fits.")
 @click.option("--pause-after", "pause_after_failures", type=click.IntRange(1, 1000), help="Failed fires in a row.")
 @click.option("--concurrency", type=click.Choice(["forbid", "allow", "replace", "queue"]), help="If one still runs.")
 @click.option("--misfire", type=click.Choice(["latest", "all", "skip"]), help="What becomes of late fires.")

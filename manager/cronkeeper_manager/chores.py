@@ -17,10 +17,10 @@ from cronkeeper.domain.run import Run
 from cronkeeper.errors import NotFoundError, WireFormatError
 from cronkeeper.ports import JobQuery
 from cronkeeper_manager.endings import has_no_fire_left, is_over, is_queue_entry_over, last_fire_within_grace
+from cronkeeper_manager.failures import Failures
 from cronkeeper_manager.holiday_watch import HolidayWatch
 from cronkeeper_manager.leading import Leading
 from cronkeeper_manager.observe import Observer, Snapshot
-from cronkeeper_manager.pausing import Pauser
 from cronkeeper_manager.planner import Decision, settle_requests
 from cronkeeper_manager.telling import Teller
 from cronkeeper_manager.trail_keeper import TrailKeeper
@@ -29,7 +29,7 @@ from cronkeeper_manager.world import World
 log = logging.getLogger(__name__)
 
 _DAY_MS = 86_400_000
-_PAUSE_EVERY_S = 1.0
+_FAILURES_EVERY_S = 1.0
 _FINISH_EVERY_S = 5.0
 #: Jobs looked at in one go: those that fire once and are due, and the next page of all others.
 _FINISH_EACH = 200
@@ -51,7 +51,7 @@ class Chores:
         self._once_after = 0
         self._teller = Teller(leading.notes)
         self._trail = TrailKeeper(leading)
-        self._pauser = Pauser(leading)
+        self._failures = Failures(leading)
         self._holidays = HolidayWatch(leading.store, leading.notes, leading.metrics)
 
     def work(self, snapshot: Snapshot, world: World, decision: Decision) -> None:
@@ -59,8 +59,8 @@ class Chores:
         self._teller.tell(snapshot, decision)
         self._settle_requests(snapshot, world)
         self._keep_nodes(snapshot)
-        if self._is_due("pause", _PAUSE_EVERY_S, snapshot):
-            self._pauser.work(snapshot.now_ms)
+        if self._is_due("failures", _FAILURES_EVERY_S, snapshot):
+            self._failures.work(snapshot.now_ms, world)
         if self._is_due("finish", _FINISH_EVERY_S, snapshot):
             self._finish(snapshot)
         if self._is_due("queue", _QUEUE_EVERY_S, snapshot):

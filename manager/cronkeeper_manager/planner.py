@@ -11,6 +11,7 @@ What holds after every prefix of every plan, whatever happens between two plans
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Set
 from dataclasses import dataclass
 
 from cronkeeper.domain.ids import TaskId
@@ -272,6 +273,17 @@ class Planning:
                 slot.take(task.load)
                 self._moves.append(Revoke(task.id, worker, MoveReason.DRAIN))
 
+    def elsewhere(self, task_id: TaskId, tried: Set[str]) -> str | None:
+        """Return a worker other than those that have tried (or at least than the present one), and reserve its room."""
+        task, home = self.world.tasks.get(task_id), self.homes.get(task_id)
+        if task is None or task.held or task.only or home is None:
+            return None
+        slot = self._choose(task, tried | {home}) or self._choose(task, {home})
+        if slot is None:
+            return None
+        slot.take(task.load)
+        return slot.worker.id
+
     # -- who can take what
 
     def fault(self, task_id: TaskId, target: str) -> str:
@@ -303,7 +315,7 @@ class Planning:
         slot = self.slots[target]
         return slot if slot.worker.takes_new else None
 
-    def _choose(self, task: PlanTask) -> Slot | None:
+    def _choose(self, task: PlanTask, avoid: Set[str] = frozenset()) -> Slot | None:
         """Return the least loaded worker that may take the task and has room, or None.
 
         Workers that differ by less than the task itself are equals; among them the highest rendezvous hash wins, so
@@ -314,6 +326,8 @@ class Planning:
             own = self.slots.get(task.only)
             return own if own is not None and own.worker.takes_new else None
         slots = [slot for slot in self._candidates(task.selector) if slot.load + load <= slot.capacity + HAIR]
+        if avoid:
+            slots = [slot for slot in slots if slot.worker.id not in avoid]
         if not slots:
             return None
         least = min([slot.share for slot in slots])

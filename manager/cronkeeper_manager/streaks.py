@@ -11,10 +11,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from cronkeeper.domain.attempts import next_attempt
+from cronkeeper.domain.attempts import ELSEWHERE_WAIT_S, next_attempt, retry_due_ms
+from cronkeeper.domain.ids import TaskId
 from cronkeeper.domain.instants import rfc3339
 from cronkeeper.domain.job import Job, JobSpec
 from cronkeeper.domain.run import UNSUCCESSFUL, Run, RunState, Trigger
+
+#: A move takes some seconds: one that is asked for later than this after the back-off comes too late.
+_MOVE_WITHIN_MS = ELSEWHERE_WAIT_S * 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,23 @@ def failures_in_a_row(job: Job, runs: Iterable[Run], *, now_ms: int, enough: int
         elif any(failed is False for failed, _ in shards) and not any(_is_open(run, failed) for failed, run in shards):
             break
     return Streak(count, last)
+
+
+def tried_here(job: Job, runs: Sequence[Run], now_ms: int) -> dict[TaskId, frozenset[str]]:
+    """Return the tasks whose next attempt is due and not begun, each with the workers that have tried that fire.
+
+    The last of them is the one that would try again: it waits for ELSEWHERE_WAIT_S, and after that it is too late.
+    """
+    fires: dict[tuple[TaskId, int], list[Run]] = {}
+    for run in runs:
+        fires.setdefault((run.key.task, run.key.fire_ms), []).append(run)
+    found: dict[TaskId, frozenset[str]] = {}
+    for (task, _), attempts in sorted(fires.items()):
+        newest = max(attempts, key=lambda run: run.key.attempt)
+        due_ms = retry_due_ms(job.spec, newest)
+        if due_ms is not None and newest.generation == job.generation and now_ms < due_ms + _MOVE_WITHIN_MS:
+            found[task] = frozenset(run.worker for run in attempts)
+    return found
 
 
 def _by_shard(runs: Iterable[Run]) -> list[list[Run]]:

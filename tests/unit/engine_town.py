@@ -151,7 +151,8 @@ class Worker:
             metrics,
         )  # fmt: skip
         self.engine = Engine(parts)
-        node = Node(self._apply, self._have, self.engine.demand, self.engine.set_foreign, self._adopt)
+        engine = self.engine
+        node = Node(self._apply, self._have, engine.demand, engine.retry, engine.set_foreign, self._adopt)
         verifier = Verifier([SIGNER.public_bytes])
         self.agent = Agent(info, self.coordinator, store, self.journal, verifier, node, clock, metrics, started_ms=0)
         self.lease = Lease(

@@ -51,9 +51,10 @@ class World:
         self.worker.start(1.0)
         self.installed: dict[TaskId, Installed] = {}
         self.demands: list[Demand] = []
+        self.retries: dict[RunKey, int] = {}
         self.foreign: dict[TaskId, frozenset[RunKey]] = {}
         self.adopted: list[Run] = []
-        node = Node(self._apply, self._have, self._demand, self._set_foreign, self.adopted.extend)
+        node = Node(self._apply, self._have, self._demand, self.retries.update, self._set_foreign, self.adopted.extend)
         self.agent = Agent(
             WorkerInfo("w1", "host", epoch="e1"),
             self.worker,

@@ -58,7 +58,8 @@ class Host:
         self.coordinator = MemoryCoordinator(town.ensemble, name, clock=town.clock)
         self.coordinator.start(1.0)
         self.info = WorkerInfo(name, name, capacity=10_000, epoch="e1")
-        node = Node(self._apply, self._have, lambda keys, trigger: None, lambda runs: None, lambda runs: None)
+        nothing = {"retry": lambda due: None, "set_foreign": lambda runs: None, "adopt": lambda runs: None}
+        node = Node(self._apply, self._have, lambda keys, trigger: None, **nothing)
         self.agent = Agent(
             self.info, self.coordinator, town.store, self.journal, self.verifier, node, town.clock,
             WorkerMetrics(CollectorRegistry()), started_ms=0,

@@ -6,7 +6,9 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from queue import SimpleQueue
 
+from cronkeeper.domain.attempts import retry_due_ms, retry_window_s
 from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.job import Delivery, JobState
 from cronkeeper.domain.placement import Assignment, Ownership, WorkerInfo
@@ -36,6 +38,8 @@ class Node:
     apply: Callable[[Sequence[tuple[TaskRow, Installed]], Sequence[TaskId]], None]
     have: Callable[[], Mapping[TaskId, Have]]
     demand: Callable[[Sequence[RunKey], Trigger], None]
+    #: Takes over retries, each with the instant (ms) at which it is due.
+    retry: Callable[[Mapping[RunKey, int]], None]
     set_foreign: Callable[[dict[TaskId, frozenset[RunKey]]], None]
     #: Goes on with runs of this very node that its journal has lost.
     adopt: Callable[[Sequence[Run]], None]
@@ -71,6 +75,10 @@ class Agent:
         self._refused: set[tuple[TaskId, bytes]] = set()
         #: Tasks that were taken, whose last owner's runs have not been looked after yet.
         self._to_take_over: set[TaskId] = set()
+        #: Tasks with runs on other nodes, as last seen; and those whose last such run has ended since: it may be due
+        #: for a retry. Two threads ask.
+        self._elsewhere: set[TaskId] = set()
+        self._freed: SimpleQueue[TaskId] = SimpleQueue()
         #: All our runs were given up, while the tasks may have stayed ours.
         self._given_up = threading.Event()
 
@@ -196,6 +204,8 @@ class Agent:
 
         While MySQL is away it is put off, not left out.
         """
+        while not self._freed.empty():
+            self._to_take_over.add(self._freed.get())
         taken = sorted(self._to_take_over & tasks.keys())
         if not taken:
             return
@@ -203,6 +213,7 @@ class Agent:
             self.refresh_foreign(taken)
             widest_s = max(tasks[task].spec.grace_s for task in taken)
             lost = self._store.runs.lost_runs(taken, since_ms=self._clock.now_ms() - widest_s * 1000)
+            retries = self._retries({task: tasks[task] for task in taken})
         except UnavailableError:
             return
         # A task whose body could not be read at this look waits for the next; one that has left us is no concern.
@@ -222,6 +233,30 @@ class Agent:
             if fresh and spec.reruns_lost and tasks[run.key.task].state is JobState.ACTIVE:
                 again.append(RunKey(run.key.task, run.key.fire_ms, run.key.attempt + 1))
         self._node.demand(again, Trigger.CATCH_UP)
+        self._node.retry(retries)
+
+    def _retries(self, taken: Mapping[TaskId, Task]) -> dict[RunKey, int]:
+        """Return the retries that the last owners had not come to, with the instants at which they are due.
+
+        Those of former generations are let go: a change that allows retries must not reach back.
+        """
+        asked = {task: body for task, body in taken.items() if body.spec.retry.limit and body.state is JobState.ACTIVE}
+        if not asked:
+            return {}
+        # The last owner may have begun one by ZooKeeper's fence: its row must be there before we look.
+        self._carry_home(self._coordinator.claims(tasks=asked))
+        windows: dict[int, list[TaskId]] = {}
+        for task, body in asked.items():
+            windows.setdefault(retry_window_s(body.spec), []).append(task)
+        now_ms, found = self._clock.now_ms(), {}
+        for window_s, some in windows.items():
+            for run in self._store.runs.failed_runs(some, since_ms=now_ms - window_s * 1000):
+                body = asked[run.key.task]
+                due_ms = retry_due_ms(body.spec, run)
+                fresh = due_ms is not None and now_ms - due_ms <= body.spec.grace_s * 1000
+                if due_ms is not None and fresh and run.generation == body.generation:
+                    found[RunKey(run.key.task, run.key.fire_ms, run.key.attempt + 1)] = due_ms
+        return found
 
     def refresh_foreign(self, tasks: Sequence[TaskId]) -> None:
         """Ask the ledger which runs of these tasks are in progress on other nodes, and tell the engine.
@@ -238,6 +273,9 @@ class Agent:
         if forgotten:
             self._node.adopt(forgotten)
         self._node.set_foreign({task: frozenset(keys) for task, keys in found.items()})
+        before, self._elsewhere = self._elsewhere, set(found)
+        for task in before.intersection(tasks) - found.keys():
+            self._freed.put(task)
 
     def _publish(self, assigned: Mapping[TaskId, Assignment] | None) -> None:
         """Say our yes to what is installed (and assigned, where that is known); again after a new session or a wipe."""

@@ -231,7 +231,7 @@ class Daemon:
             stores.store,
             self._journal,
             self._verifier,
-            Node(self._apply, self._have, self._demand, self._set_foreign, self._adopt),
+            Node(self._apply, self._have, self._demand, self._retry, self._set_foreign, self._adopt),
             self._clock,
             self._metrics,
             started_ms=self._here.started_ms,
@@ -312,6 +312,10 @@ class Daemon:
         return self._thread.ask(
             lambda: {item.id: Have(item.generation, item.fence) for item in self._engine.tasks.values()}
         )
+
+    def _retry(self, due: Mapping[RunKey, int]) -> None:
+        if due:
+            self._thread.post(lambda: self._engine.retry(due))
 
     def _demand(self, keys: Sequence[RunKey], trigger: Trigger) -> None:
         if keys:

@@ -8,7 +8,7 @@ transition table could decide.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from cronkeeper.domain.ids import RunKey, TaskId
@@ -16,7 +16,7 @@ from cronkeeper.domain.run import Reason, Run, RunEvent, RunState, Trigger, adva
 from cronkeeper.errors import UnavailableError
 from cronkeeper_worker import gate
 from cronkeeper_worker.board import Board
-from cronkeeper_worker.engine_parts import Parts, begun, ended_run, failed_run, new_entry, retry_entry
+from cronkeeper_worker.engine_parts import Parts, begun, ended_run, failed_run, may_take_up, new_entry, retry_entry
 from cronkeeper_worker.engine_start import Starter
 from cronkeeper_worker.gate import Decision, Verdict
 from cronkeeper_worker.journal import Entry, Phase
@@ -103,6 +103,21 @@ class Engine:
                 self.cancel(other, Reason.REPLACED)
         self._parts.journal.decide(decided, [])
         self._starter.launch([entry for entry in decided if entry.phase is Phase.DECIDED])
+
+    def retry(self, due: Mapping[RunKey, int]) -> None:
+        """Take over retries that the tasks' last owners have left: each run with the instant (ms) it is to wait for."""
+        entries = []
+        for key, not_before_ms in sorted(due.items()):
+            item = self._board.tasks.get(key.task)
+            if item is not None and may_take_up(self._parts.journal.entry(key)):
+                waiting = new_entry(self._parts.worker, item, Decision(key, Trigger.RETRY, run=True, wait=True))
+                entries.append(replace(waiting, not_before_ms=not_before_ms))
+        # Written over what this node has given up itself, should it be given the task back.
+        self._parts.journal.update(entries, report=False)
+        for entry in entries:
+            item = self._board.tasks[entry.run.key.task]
+            item.waiting[entry.run.key] = entry
+            self._board.arm(item)
 
     def cancel(self, key: RunKey, reason: Reason = Reason.REQUESTED) -> None:
         """End a run: a process by signals, a waiting one at once."""

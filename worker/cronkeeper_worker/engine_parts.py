@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from cronkeeper.domain.attempts import next_attempt
+from cronkeeper.domain.attempts import ELSEWHERE_WAIT_S, next_attempt
 from cronkeeper.domain.ids import RunKey
 from cronkeeper.domain.placement import START_WITHIN_S
 from cronkeeper.domain.run import Reason, Run, RunEvent, RunState, Trigger, advance
@@ -77,9 +77,17 @@ def retry_entry(parts: Parts, item: Installed, run: Run) -> Entry | None:
     if wanted is None or item.view.schedule.is_past_start(run.key.fire_ms):
         return None
     wait_s, trigger = wanted
+    if trigger is Trigger.RETRY and item.view.spec.retry.elsewhere:
+        # The leader moves the task meanwhile, if it is there and another worker fits.
+        wait_s += ELSEWHERE_WAIT_S
     key = RunKey(run.key.task, run.key.fire_ms, run.key.attempt + 1)
     entry = new_entry(parts.worker, item, Decision(key, trigger, run=True, wait=True))
     return replace(entry, not_before_ms=parts.clock.now_ms() + wait_s * 1000)
+
+
+def may_take_up(known: Entry | None) -> bool:
+    """Say whether a retry that another worker left is this node's to decide: it is new, or was given up here. PURE."""
+    return known is None or (known.phase is Phase.OVER and known.run.state is RunState.PENDING)
 
 
 def released(entry: Entry) -> Entry:

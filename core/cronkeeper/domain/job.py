@@ -207,7 +207,7 @@ class JobSpec:
     @property
     def watched(self) -> bool:
         """Whether the leader acts on its failures."""
-        return self.pause_after_failures is not None
+        return self.pause_after_failures is not None or self.retry.elsewhere
 
     def due_between(self, after_ms: int, until_ms: int) -> tuple[int, int]:
         """Narrow (after, until] to the job's own window [starts_at, ends_at)."""
@@ -304,6 +304,7 @@ def spec_to_dict(spec: JobSpec) -> dict[str, Any]:
             "limit": spec.retry.limit,
             "backoff_s": spec.retry.backoff_s,
             "max_backoff_s": spec.retry.max_backoff_s,
+            "elsewhere": spec.retry.elsewhere,
         },
         "pause_after_failures": spec.pause_after_failures,
         "concurrency": spec.concurrency.value,
@@ -351,7 +352,12 @@ def spec_from_dict(data: Mapping[str, Any]) -> JobSpec:
         secrets=secrets_from_dict(data["env"], data.get("sealed", {})),
         run_as=data["run_as"],
         timeout_s=data["timeout_s"],
-        retry=Retry(int(retry["limit"]), int(retry["backoff_s"]), int(retry["max_backoff_s"])),
+        retry=Retry(
+            int(retry["limit"]),
+            int(retry["backoff_s"]),
+            int(retry["max_backoff_s"]),
+            bool(retry.get("elsewhere", False)),
+        ),
         pause_after_failures=data.get("pause_after_failures"),
         concurrency=Concurrency(data["concurrency"]),
         misfire=Misfire(data["misfire"]),

@@ -13,6 +13,8 @@ class Retry:
     limit: int = 0
     backoff_s: int = 10
     max_backoff_s: int = 3600
+    #: Whether the task moves to another worker that fits, if there is one, before the next attempt.
+    elsewhere: bool = False
 
 
 def next_attempt_after_s(retry: Retry, attempt: int) -> int | None:

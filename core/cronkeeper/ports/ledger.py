@@ -198,6 +198,10 @@ class RunStore(Protocol):
         """Return runs in state lost, with a fire time at or after `since_ms`, that have no later attempt."""
         ...
 
+    def failed_runs(self, tasks: Sequence[TaskId], *, since_ms: int) -> list[Run]:
+        """Return runs that failed or timed out, as `lost_runs` does those that are lost."""
+        ...
+
     def request(self, *runs: Run, trail: Sequence[Entry] = (), request: RequestKey | None = None) -> None:
         """Insert pending runs on demand, all or none, with their trail. ConflictError when one of the keys exists.
 

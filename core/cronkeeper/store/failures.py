@@ -9,7 +9,7 @@ from sqlalchemy import Connection, literal, select, tuple_
 
 from cronkeeper.domain.ids import RunKey
 from cronkeeper.domain.job import JobState
-from cronkeeper.domain.run import UNSUCCESSFUL, Run, Trigger
+from cronkeeper.domain.run import UNSUCCESSFUL, Run
 from cronkeeper.store import run_rows, schema
 from cronkeeper.store.flavour import Flavour, slices
 from cronkeeper.store.job_versions import remember_jobs, touch
@@ -77,7 +77,7 @@ class SqlFailureStore:
 
 def note_failures(conn: Connection, flavour: Flavour, runs: Iterable[Run]) -> None:
     """Note, as part of a transaction, the jobs among these runs that have failed, if a leader acts on it."""
-    failed = {run.key.task.job_id for run in runs if run.state in UNSUCCESSFUL and run.trigger is not Trigger.MANUAL}
+    failed = {run.key.task.job_id for run in runs if run.state in UNSUCCESSFUL}
     for some in slices(sorted(failed)):
         concerned = select(_jobs.c.id).where(_jobs.c.id.in_(some), _jobs.c.watched == 1).order_by(_jobs.c.id)
         rows = [(job_id, secrets.token_hex(16)) for job_id in conn.execute(concerned).scalars()]

@@ -82,13 +82,23 @@ class RunReads:
         return self._db.read(lambda conn: self._of_tasks(conn, tasks, run_rows.ACTIVE_STATES))
 
     def lost_runs(self, tasks: Sequence[TaskId], *, since_ms: int) -> list[Run]:
-        mark = self._flavour.mark
-        latest = (
-            f" AND r.`fire_ms` >= {mark} AND NOT EXISTS (SELECT 1 FROM `runs` AS later"
+        lost = (RunState.LOST.value,)
+        return self._db.read(lambda conn: self._of_tasks(conn, tasks, lost, self._latest, (since_ms,)))
+
+    def failed_runs(self, tasks: Sequence[TaskId], *, since_ms: int) -> list[Run]:
+        failed = (RunState.FAILED.value, RunState.TIMED_OUT.value)
+        return self._db.read(
+            lambda conn: self._of_tasks(conn, tasks, failed, self._latest, (since_ms,), index="runs_by_job")
+        )
+
+    @property
+    def _latest(self) -> str:
+        """A condition: not older than a given fire time, and without a later attempt."""
+        return (
+            f" AND r.`fire_ms` >= {self._flavour.mark} AND NOT EXISTS (SELECT 1 FROM `runs` AS later"
             " WHERE later.`job_id` = r.`job_id` AND later.`shard` = r.`shard`"
             " AND later.`fire_ms` = r.`fire_ms` AND later.`attempt` > r.`attempt`)"
         )
-        return self._db.read(lambda conn: self._of_tasks(conn, tasks, (RunState.LOST.value,), latest, (since_ms,)))
 
     def pending(self, tasks: Sequence[TaskId]) -> list[Run]:
         return self._db.read(lambda conn: self._may_go(conn, tasks))
@@ -106,14 +116,21 @@ class RunReads:
         return [run.key for run in asked]
 
     def _of_tasks(
-        self, conn: Connection, tasks: Sequence[TaskId], states: Sequence[str], end: str = "", values: Row = ()
+        self,
+        conn: Connection,
+        tasks: Sequence[TaskId],
+        states: Sequence[str],
+        end: str = "",
+        values: Row = (),
+        *,
+        index: str = "runs_by_state",
     ) -> list[Run]:
-        """Return the tasks' runs in these (rare) states; never by way of the tasks' whole history."""
+        """Return the tasks' runs in these states; never by way of the tasks' whole history."""
         wanted = set(tasks)
         found: list[Run] = []
         for some in slices(sorted({task.job_id for task in wanted})):
             text = (
-                f"SELECT {_columns_of('r')} FROM `runs` AS r {self._flavour.using('runs_by_state')}"
+                f"SELECT {_columns_of('r')} FROM `runs` AS r {self._flavour.using(index)}"
                 f" WHERE r.`state` IN ({self._flavour.marks(len(states))})"
                 f" AND r.`job_id` IN ({self._flavour.marks(len(some))}){end}"
             )

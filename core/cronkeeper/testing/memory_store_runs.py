@@ -90,8 +90,11 @@ class MemoryRunStore:
 
     def lost_runs(self, tasks: Sequence[TaskId], *, since_ms: int) -> list[Run]:
         with self._memory.call("runs.lost_runs"):
-            lost = self._of(tasks, {RunState.LOST})
-            return [run for run in lost if run.key.fire_ms >= since_ms and not self._has_later_attempt(run.key)]
+            return self._latest(tasks, {RunState.LOST}, since_ms)
+
+    def failed_runs(self, tasks: Sequence[TaskId], *, since_ms: int) -> list[Run]:
+        with self._memory.call("runs.failed_runs"):
+            return self._latest(tasks, {RunState.FAILED, RunState.TIMED_OUT}, since_ms)
 
     def request(self, *runs: Run, trail: Sequence[Entry] = (), request: RequestKey | None = None) -> None:
         with self._memory.call("runs.request"):
@@ -230,6 +233,10 @@ class MemoryRunStore:
     def _of(self, tasks: Sequence[TaskId], states: Collection[RunState] | type[RunState]) -> list[Run]:
         wanted, runs = set(tasks), self._memory.runs.values()
         return sorted((run for run in runs if run.key.task in wanted and run.state in states), key=lambda run: run.key)
+
+    def _latest(self, tasks: Sequence[TaskId], states: Collection[RunState], since_ms: int) -> list[Run]:
+        found = self._of(tasks, states)
+        return [run for run in found if run.key.fire_ms >= since_ms and not self._has_later_attempt(run.key)]
 
     def _has_later_attempt(self, key: RunKey) -> bool:
         keys = self._memory.runs

@@ -13,7 +13,7 @@ from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.job import Job, JobState, LastRun
 from cronkeeper.domain.named_calendars import NamedCalendar
 from cronkeeper.domain.placement import Assignment, WorkerInfo
-from cronkeeper.domain.run import UNSUCCESSFUL, Run, RunState, Trigger
+from cronkeeper.domain.run import UNSUCCESSFUL, Run, RunState
 from cronkeeper.errors import FencedError, StaleWriteError, UnavailableError
 from cronkeeper.ports import (
     AuditMark,
@@ -141,7 +141,7 @@ class Memory:
         job = self.jobs.get(run.key.task.job_id)
         if job is None or not job.spec.watched:
             return
-        if run.state in UNSUCCESSFUL and run.trigger is not Trigger.MANUAL:
+        if run.state in UNSUCCESSFUL:
             self.failing[job.id] = secrets.token_hex(16)
 
     def open_answer(self, request: RequestKey) -> AnswerRow | None:

@@ -6,6 +6,7 @@ import pytest
 
 from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.job import Job, JobState
+from cronkeeper.domain.retry import Retry
 from cronkeeper.domain.run import Reason, RunState, Trigger
 from cronkeeper.errors import FencedError
 from cronkeeper.ports import Store
@@ -39,12 +40,14 @@ def test_no_other_end_notes_anything(store: Store, job: Job, state: RunState) ->
     assert store.failures.noted(limit=10) == {}
 
 
-def test_a_job_that_is_never_paused_is_not_noted_nor_is_a_run_on_demand(store: Store, job: Job) -> None:
-    other = store.jobs.create(new_job("b"))
-    recorded(store, RunState.FAILED, job_id=other.id)
-    recorded(store, RunState.FAILED, job_id=job.id, trigger=Trigger.MANUAL)
-    recorded(store, RunState.FAILED, job_id=99)
+def test_only_jobs_on_whose_failures_a_leader_acts_are_noted(store: Store, job: Job) -> None:
+    plain = store.jobs.create(new_job("b", retry=Retry(3)))
+    moving = store.jobs.create(new_job("c", retry=Retry(3, elsewhere=True)))
+    for job_id in (plain.id, 99):
+        recorded(store, RunState.FAILED, job_id=job_id)
     assert store.failures.noted(limit=10) == {}
+    recorded(store, RunState.FAILED, job_id=moving.id, trigger=Trigger.MANUAL)
+    assert store.failures.noted(limit=10).keys() == {moving.id}
 
 
 def test_a_lost_worker_s_runs_note_their_jobs(store: Store, job: Job, term: int) -> None:

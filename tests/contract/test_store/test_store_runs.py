@@ -100,6 +100,17 @@ def test_lost_runs_are_those_without_a_later_attempt(store: Store) -> None:
     assert store.runs.lost_runs([TASK], since_ms=3 * MINUTE_MS) == [again]
 
 
+def test_failed_runs_are_those_without_a_later_attempt(store: Store) -> None:
+    failed = [recorded(store, RunState.FAILED, fire_ms=minute * MINUTE_MS) for minute in (1, 2, 3)]
+    recorded(store, RunState.SUCCEEDED, fire_ms=2 * MINUTE_MS, attempt=2)
+    again = recorded(store, RunState.TIMED_OUT, fire_ms=3 * MINUTE_MS, attempt=2)
+    recorded(store, RunState.FAILED, job_id=2)
+    recorded(store, RunState.LOST, fire_ms=4 * MINUTE_MS)
+    assert store.runs.failed_runs([TASK], since_ms=0) == [failed[0], again]
+    assert store.runs.failed_runs([TASK], since_ms=3 * MINUTE_MS) == [again]
+    assert store.runs.failed_runs([], since_ms=0) == []
+
+
 def test_a_run_on_demand_is_requested_once(store: Store) -> None:
     asked = on_demand()
     store.runs.request(asked)
