@@ -18,8 +18,8 @@ from cronkeeper_manager.service.trail import Trail
 
 _nonces = itertools.count(1)
 COPIED = (
-    "`nonce`, `at_ms`, `actor_token`, `actor_name`, `actor_role`, `source`, `request_id`, `action`, `kind`, `object_id`,"
-    " `namespace`, `old`, `new`, `prev_hash`, `hash`"
+    "`nonce`, `at_ms`, `actor_token`, `actor_name`, `actor_role`, `source`, `request_id`, `action`, `kind`, "
+    "`object_id`, `namespace`, `old`, `new`, `prev_hash`, `hash`"
 )
 #: What is done, and what is then said. Eight entries are linked, seven of them anchored.
 ATTACKS: dict[str, tuple[list[str], str]] = {
@@ -28,7 +28,7 @@ ATTACKS: dict[str, tuple[list[str], str]] = {
     "another address is named": (["UPDATE trail SET source = '192.0.2.1' WHERE seq = 8"], "8: its content"),
     "what was done is emptied": (["UPDATE trail SET `old` = '', `new` = '' WHERE seq = 5"], "5: its content"),
     "the time is moved": (["UPDATE trail SET at_ms = at_ms + 1 WHERE seq = 4"], "4: its content"),
-    "a hash is changed": (["UPDATE trail SET hash = REPLACE(hash, 'a', 'b') WHERE seq = 4"], "4: its content"),
+    "a hash is changed": (["UPDATE trail SET hash = SUBSTR(hash, 2) WHERE seq = 4"], "4: its content"),
     "one is taken out": (["DELETE FROM trail WHERE seq = 4"], "4: it is missing"),
     "the first are taken out": (["DELETE FROM trail WHERE seq < 3"], "1: the chain begins at 3"),
     "one is taken out and the gap is closed": (
