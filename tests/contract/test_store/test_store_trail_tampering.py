@@ -1,4 +1,4 @@
-"""Whoever may write in the database alters the audit trail by SQL: each time the first entry that is not right is named."""
+"""Whoever may write in the database alters the audit trail by SQL: the first entry that is not right is named."""
 
 from __future__ import annotations
 
