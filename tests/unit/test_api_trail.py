@@ -38,13 +38,14 @@ TOLD = {
     "POST /preview": "",
     "POST /plan": "",
 }
-#: Told of by the jobs that they save, if any.
+#: Told of by each thing that they save, if any.
 UNTOLD = {
     "PUT /calendars/{name}",
     "DELETE /calendars/{name}",
     "POST /calendars/refresh",
     "PUT /secrets/{name}",
     "DELETE /secrets/{name}",
+    "POST /secrets/rotate",
 }
 JOB = {"executable": "ls", "schedule": "5 * * * *", "type": "command", "name": "one"}
 BODIES: dict[str, Any] = {
