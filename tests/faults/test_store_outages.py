@@ -12,8 +12,9 @@ from tests.faults.deaths import assert_unbroken, spread
 from tests.faults.fleet import Fleet, Sizes
 from tests.faults.trial import Bounds, Trial
 
-QUORUM_LOST_S = 45.0
-MYSQL_LOST_S = 30.0
+#: Longer than a silent witness is waited for (15 s) and a lost worker's tasks take to move (10 s).
+QUORUM_LOST_S = 30.0
+MYSQL_LOST_S = 28.0
 GALERA_S = 20.0
 #: Nobody has to be replaced: once the store is back, all is well after some seconds.
 QUICK = Bounds(recovery_s=10.0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -57,7 +58,9 @@ def make_stale(cluster: Cluster, job_id: str) -> None:
 def ordeal(cron_cluster: Cluster) -> Iterator[Ordeal]:
     cluster = cron_cluster
     other = cluster.post_job(executable="true", schedule="8 8 8 8 *", type="command", selector="zone=c")["id"]
-    found = Ordeal({worker: on.post_ticking(cluster, worker) for worker in (DEAD, STOPPED, STALE)})
+    workers = (DEAD, STOPPED, STALE)
+    with ThreadPoolExecutor(len(workers)) as pool:
+        found = Ordeal(dict(zip(workers, pool.map(partial(on.post_ticking, cluster), workers), strict=True)))
     on.wait_for_ticks(cluster, list(found.jobs))
     found.began_ms = on.now_ms()
     began_s = time.monotonic()
