@@ -26,7 +26,7 @@ STEP_MS = 5000
 #: A fire is on time if it starts before the next one is due; the timer itself takes milliseconds.
 ON_TIME_MS = STEP_MS
 
-WORKERS = {"w1": "a", "w2": "b", "w3": "c"}
+WORKERS = {"w1": "a", "w2": "b", "w3": "c", "w4": "d"}
 
 
 class Told(NamedTuple):

@@ -17,7 +17,7 @@ from tests.harness.zookeeper import ZooKeeper
 def cron_cluster(
     zookeeper_server: ZooKeeper, mariadb_server: MariaDB, object_store_server: ObjectStore
 ) -> Iterator[Cluster]:
-    """One API server, one manager, and three nodes with a quick cron. A test that hurts a part mends it."""
+    """One API server, one manager, and four nodes with a quick cron. A test that hurts a part mends it."""
     with Cluster(zookeeper_server, mariadb_server, object_store_server, workers=0, managers=1, apis=1) as cluster:
         for name, zone in WORKERS.items():
             cluster.add_worker(name, {"zone": zone}, {"CRONKEEPER_CRON_SILENT_S": str(SILENT_S)})
