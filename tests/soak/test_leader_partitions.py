@@ -51,7 +51,7 @@ def test_t16_manager_leader_cut_from_zk_only(trial: Trial) -> None:
 
 
 def test_t16_manager_leader_cut_from_mysql_only(trial: Trial) -> None:
-    """Another one leads, whom MySQL answers; a job that is posted meanwhile fires before the cut ends; nothing moves."""
+    """Another one leads, whom MySQL answers; a job posted meanwhile fires before the cut ends; nothing moves."""
     before = loaded(trial)
     leader, since_s = trial.fleet.leader(), time.time()
     with trial.fault(FaultKind.CUT_MYSQL, [leader]):
