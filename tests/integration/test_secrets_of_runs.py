@@ -32,8 +32,11 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 def executor(folder: Path) -> Iterator[Executor]:
+    # As in the runner.
+    umask = os.umask(0o077)
     executor = Executor(str(folder))
     yield executor
+    os.umask(umask)
     for run in executor.running():
         os.killpg(run.pid, signal.SIGKILL)
     while not executor.idle:

@@ -52,7 +52,10 @@ def deliver(folder: str, secrets: dict[str, Secret], uid: int, gid: int) -> dict
             continue
         place = os.path.join(folder, SECRETS)
         with contextlib.suppress(FileExistsError):
-            os.mkdir(place, 0o711)
+            os.mkdir(place)
+        # By path, as its account: past the umask of who started us, others must be able to pass through, and no more.
+        for passage in (folder, place):
+            os.chmod(passage, 0o711)  # noqa: S103
         variables[name] = os.path.join(place, name)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         fd = os.open(variables[name], flags, 0o400)
