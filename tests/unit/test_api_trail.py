@@ -35,13 +35,13 @@ TOLD = {
     "POST /tokens": "token.created",
     "DELETE /tokens/{token_id}": "token.revoked",
     "PUT /namespaces/{namespace}": "namespace.changed",
+    "PUT /calendars/{name}": "calendar.saved",
+    "DELETE /calendars/{name}": "calendar.removed",
     "POST /preview": "",
     "POST /plan": "",
 }
 #: Told of by each thing that they save, if any.
 UNTOLD = {
-    "PUT /calendars/{name}",
-    "DELETE /calendars/{name}",
     "POST /calendars/refresh",
     "PUT /secrets/{name}",
     "DELETE /secrets/{name}",
@@ -57,6 +57,7 @@ BODIES: dict[str, Any] = {
     "POST /apply": {"jobs": [{**JOB, "name": "three"}]},
     "POST /tokens": {"name": "ci", "role": "viewer"},
     "PUT /namespaces/{namespace}": {"run_as": ["nobody"]},
+    "PUT /calendars/{name}": {"exclude": ["2026-12-24"]},
     "POST /preview": JOB,
     "POST /plan": {"lose": ["w2"]},
 }
@@ -90,7 +91,11 @@ def path_of(world: World, endpoint: str) -> str:
     job = world.post_job(**{key: value for key, value in JOB.items() if key != "executable"})
     if endpoint == "POST /jobs/{job_id}/resume":
         world.call("POST", f"/jobs/{job['id']}/pause")
-    path = endpoint.partition(" ")[2].replace("{job_id}", job["id"]).replace("{worker_id}", "w1")
+    if endpoint == "DELETE /calendars/{name}":
+        world.call("PUT", "/calendars/days", json=BODIES["PUT /calendars/{name}"])
+    path = (
+        endpoint.partition(" ")[2].replace("{job_id}", job["id"]).replace("{worker_id}", "w1").replace("{name}", "days")
+    )
     path = path.replace("{namespace}", "team-a")
     if "{run_id}" in path:
         path = path.replace("{run_id}", world.call("POST", f"/jobs/{job['id']}/run").get_json()["id"])
