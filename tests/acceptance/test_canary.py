@@ -18,13 +18,15 @@ from tests.harness.cluster import Cluster
 from tests.harness.mariadb import MariaDB
 from tests.harness.traces import Traces
 
-_PRINTS = """
-printf 'as it is: %s and %s\\n' "$CANARY" "$DECOY"
-printf '%s' "$CANARY" | base64 -w0; echo; printf '%s' "$DECOY" | base64 -w0; echo
-printf 'in pieces: '; printf '%.9s' "$CANARY"; sleep 0.3; printf '%s\\n' "${CANARY#?????????}"
-cat "$CANARY_FILE" >&2; echo >&2
-test "$(cat "$CANARY_FILE")" = "$CANARY" && echo they are alike
-"""
+_PRINTS = "; ".join(
+    [
+        r"""printf 'as it is: %s and %s\n' "$CANARY" "$DECOY" """,
+        """printf '%s' "$CANARY" | base64 -w0; echo; printf '%s' "$DECOY" | base64 -w0; echo""",
+        r"""printf 'in pieces: '; printf '%.9s' "$CANARY"; sleep 0.3; printf '%s\n' "${CANARY#?????????}" """,
+        """cat "$CANARY_FILE"; echo""",
+        """test "$(cat "$CANARY_FILE")" = "$CANARY" && echo they are alike""",
+    ]
+)
 
 
 @pytest.fixture
@@ -60,7 +62,7 @@ def test_a_secret_is_nowhere_but_in_its_run(cluster: Cluster, mariadb_server: Ma
     decoy = f"d3coy {secrets.token_hex(8)}/+{secrets.token_hex(8)}"
     trace, control = Traces(cluster, canary), Traces(cluster, decoy)
     # Whole by the daemon, and then by cron's stand-in: while the daemon is dead, cron alone fires.
-    job_id = job_on_w1(cluster, decoy, _PRINTS + "sleep 4; exit 3", "* * * * *")
+    job_id = job_on_w1(cluster, decoy, f"{_PRINTS}; sleep 4; exit 3", "* * * * *")
     assert cluster.request("POST", f"/jobs/{job_id}/run", {}).status < 300
     run = newest(cluster, job_id, "running")
     mine, others = trace.in_processes(run["id"])
@@ -76,7 +78,7 @@ def test_a_secret_is_nowhere_but_in_its_run(cluster: Cluster, mariadb_server: Ma
         lambda: [found for found in cluster.runs(job_id) if found["id"] not in known and found["state"] == "failed"],
         "cron's stand-in has run it", 150,
     )  # fmt: skip
-    assert all("they are alike" in found["output_tail"] for found in by_cron)
+    assert all("they are alike" in found["output_tail"] for found in by_cron), by_cron
     cluster.workers["w1"].start()
     assert cluster.request("POST", f"/jobs/{job_id}/run", {}).status < 300
     run = newest(cluster, job_id, "running")
