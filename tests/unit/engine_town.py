@@ -31,7 +31,7 @@ from cronkeeper_worker.lease import Lease
 from cronkeeper_worker.orders import Ended, Order
 from cronkeeper_worker.reporter import Reporter
 from cronkeeper_worker.steady_clock import SteadyClock
-from cronkeeper_worker.tasks import Here, Installed, install_sound
+from cronkeeper_worker.tasks import Here, Installed, install_sound, never_before
 
 SIGNER = Signer.from_seed(bytes(range(32)))
 TASK = TaskId(17, 0)
@@ -216,8 +216,9 @@ class Worker:
         self.town.on_start(Start(key, self.name, self.town.clock.now_ms(), fence, generation), self)
 
     def _apply(self, given: Sequence[tuple[TaskRow, Installed]], dropped: Sequence[TaskId]) -> None:
-        rows = [replace(row, cursor_ms=item.view.cursor_ms, next_ms=item.next_ms) for row, item in given]
         self.engine.uninstall(dropped)
+        never_before([item for _, item in given], self.journal.newest_claims())
+        rows = [replace(row, cursor_ms=item.view.cursor_ms, next_ms=item.next_ms) for row, item in given]
         self.journal.save_tasks(rows, dropped)
         self.engine.install([item for _, item in given])
 

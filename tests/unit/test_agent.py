@@ -413,3 +413,20 @@ def test_a_lost_run_that_we_were_refused_once_is_run_again_here(make: Callable[[
     world.ready()
     world.agent.step()
     assert world.demands == [Demand([RunKey(T1, lost.fire_ms, 2)], Trigger.CATCH_UP)]
+
+
+def test_a_task_that_is_given_anew_goes_on_where_the_owner_between_ended(make: Callable[[], World]) -> None:
+    world = make()
+    now_ms = world.clock.now_ms()
+    world.put(T1)
+    world.assign(T1, epoch=5)
+    world.ready()
+    world.agent.step()
+    # We were given up, another had it, and has died: its last claim is where it ended. We never let go of the task.
+    theirs = Run(RunKey(T1, now_ms + 60_000, 1), Trigger.TIMER, RunState.CLAIMED, "w2", "n")
+    world.store.runs.claim([theirs])
+    world.clock.advance_ms(300_000)
+    world.assign(T1, epoch=9)
+    world.agent.step()
+    given = world.installed[T1]
+    assert (given.fence, given.view.cursor_ms) == (9, theirs.key.fire_ms)

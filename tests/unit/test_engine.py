@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.job import Concurrency, Delivery, JobSpec, JobState, JobType, Misfire, OnWorkerLoss
-from cronkeeper.domain.placement import START_WITHIN_S
+from cronkeeper.domain.placement import START_WITHIN_S, Assignment, MoveReason
 from cronkeeper.domain.retry import Retry
 from cronkeeper.domain.run import Reason, Run, RunState, Trigger
 from cronkeeper.errors import UnavailableError
@@ -25,7 +25,7 @@ from cronkeeper_worker.engine_parts import Parts, order_expiry_s
 from cronkeeper_worker.fences import Fence, Fences
 from cronkeeper_worker.journal import Journal, Phase, TaskRow
 from cronkeeper_worker.orders import Ended, Order
-from cronkeeper_worker.tasks import Here, Installed, install
+from cronkeeper_worker.tasks import Here, Installed, install, never_before
 
 SIGNER = Signer.from_seed(bytes(range(32)))
 MINUTE = 60_000
@@ -562,3 +562,56 @@ def test_a_runner_that_is_away_keeps_the_claim(world: World) -> None:
     world.pass_minutes(1)
     assert world.states() == ["claimed"]
     assert world.engine.running() == 1
+
+
+def test_a_task_that_is_given_anew_decides_again_what_was_refused_in_between(make: Callable[..., World]) -> None:
+    node = make("w1")
+    wanted = spec(misfire=Misfire.ALL)
+    node.give(wanted)
+    begun_ms = node.clock.now_ms()
+    # Another owner was given the task: MySQL refuses what we claim, and we go on.
+    other = Assignment(TASK, "w2", 1, 8, MoveReason.WORKER_LOST, begun_ms, 0)
+    term = node.store.terms.take("m1")
+    node.store.assignments.save([other], term=term)
+    node.pass_minutes(1)
+    node.pass_minutes(1)
+    assert node.ordered() == []
+    # It has died without having decided any of that, and the task is ours again.
+    node.store.assignments.save([replace(other, worker="w1", epoch=9)], term=term)
+    again = TaskRow(TASK, 1, 9, SIGNER.seal(Task(TASK.job_id, 1, JobState.ACTIVE, begun_ms, wanted)), begun_ms)
+    node.journal.save_tasks([again])
+    assert node.journal.tasks()[0].cursor_ms == begun_ms
+    node.engine.install([install(again, Verifier([SIGNER.public_bytes]), node.here)])
+    node.engine.look(Trigger.TIMER)
+    node.end(node.ordered()[-1])
+    assert [RunKey.parse(run_id).fire_ms - begun_ms for run_id in node.ordered()] == [MINUTE, 2 * MINUTE]
+    # A crash finds both in the journal as what they are.
+    assert [node.state(run_id) for run_id in node.ordered()] == ["succeeded", "pending"]
+    assert node.journal.tasks()[0].cursor_ms == begun_ms + 2 * MINUTE
+
+
+def test_what_this_node_was_granted_before_is_not_decided_again(world: World) -> None:
+    world.give(spec())
+    world.store.set_available(False)
+    world.coordinator.cut()
+    world.pass_minutes(1)
+    assert len(world.ordered()) == 1
+    (item,) = (install(row, Verifier([SIGNER.public_bytes]), world.here) for row in world.journal.tasks())
+    item.view = replace(item.view, cursor_ms=0)
+    never_before([item], world.journal.newest_claims())
+    assert item.view.cursor_ms == world.clock.now_ms()
+    assert item.next_ms == world.clock.now_ms() + MINUTE
+
+
+@pytest.mark.parametrize(("late_s", "outcome"), [(1, "skipped"), (5, "waiting")])
+def test_a_fire_that_a_slow_store_held_up_is_no_overlap_where_all_are_wanted(
+    world: World, late_s: int, outcome: str
+) -> None:
+    world.give(spec(misfire=Misfire.ALL))
+    world.pass_minutes(1)
+    fire_ms = world.clock.now_ms() + MINUTE
+    world.clock.advance_ms(MINUTE + late_s * 1000)
+    world.engine.look(Trigger.TIMER)
+    entry = world.journal.entry(RunKey(TASK, fire_ms, 1))
+    assert entry is not None
+    assert outcome in (entry.phase, entry.run.state)

@@ -140,7 +140,9 @@ class Agent:
         todo = changes(assigned, {task: body.generation for task, body in tasks.items()}, have)
         if not (todo.take or todo.update or todo.drop):
             return
-        decided = self._decided_until({task: tasks[task] for task in todo.take}, assigned)
+        # Whoever is given a task anew was given up meanwhile, even if it never let go of the task.
+        anew = [task for task in todo.update if assigned[task].epoch > have[task].fence]
+        decided = self._decided_until({task: tasks[task] for task in (*todo.take, *anew)}, assigned)
         rows = [
             TaskRow(task, tasks[task].generation, assigned[task].epoch, bodies[task], decided.get(task, 0))
             for task in (*todo.take, *todo.update)
@@ -158,8 +160,7 @@ class Agent:
         self._coordinator.disown(self.info.id, todo.drop)
         for task in todo.drop:
             self._published.pop(task, None)
-        # Whoever is given a task anew was given up meanwhile, even if it never let go of the task.
-        self._to_take_over |= {*todo.take, *(task for task in todo.update if assigned[task].epoch > have[task].fence)}
+        self._to_take_over |= {*todo.take, *anew}
 
     def _parsed(self, rows: Sequence[TaskRow]) -> list[tuple[TaskRow, Installed]]:
         items = []

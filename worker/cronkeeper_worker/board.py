@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from cronkeeper.domain.ids import RunKey, TaskId
+from cronkeeper.domain.run import Trigger
 from cronkeeper_worker import gate
 from cronkeeper_worker.journal import Entry
 from cronkeeper_worker.tasks import Installed
@@ -21,13 +22,23 @@ class Board:
         #: Runs whose task has left this node while they were in progress.
         self._orphans: dict[RunKey, Entry] = {}
 
-    def install(self, items: Iterable[Installed]) -> None:
-        """Install or replace tasks; runs in progress are kept."""
+    def install(self, items: Iterable[Installed]) -> list[Entry]:
+        """Install or replace tasks; runs in progress are kept. Returns waiting runs that are to be decided again.
+
+        A task that is given anew, after it was another's, goes on where that one ended: what we decided meanwhile, we
+        had no right to.
+        """
+        given_up: list[Entry] = []
         for item in items:
             known = self.tasks.get(item.id)
             if known is not None:
                 item.active, item.waiting, item.foreign = known.active, known.waiting, known.foreign
-                cursor_ms = max(known.view.cursor_ms, item.view.cursor_ms)
+                cursor_ms = item.view.cursor_ms
+                if item.fence > known.fence:
+                    again = [e for key, e in item.waiting.items() if _is_of_schedule(e) and key.fire_ms > cursor_ms]
+                    given_up += [item.waiting.pop(entry.run.key) for entry in again]
+                else:
+                    cursor_ms = max(known.view.cursor_ms, cursor_ms)
                 item.view = replace(item.view, cursor_ms=cursor_ms)
                 item.next_ms = gate.next_look_ms(item.view, cursor_ms) if item.next_ms is not None else None
             else:
@@ -35,6 +46,7 @@ class Board:
                 self._orphans = {key: entry for key, entry in self._orphans.items() if key.task != item.id}
             self.tasks[item.id] = item
             self.arm(item)
+        return given_up
 
     def uninstall(self, tasks: Iterable[TaskId]) -> list[Entry]:
         """Forget tasks; their runs go on as orphans. Returns the runs that were waiting."""
@@ -103,3 +115,7 @@ class Board:
 
 def _waiting_ms(item: Installed) -> int | None:
     return min((entry.not_before_ms for entry in item.waiting.values() if entry.not_before_ms), default=None)
+
+
+def _is_of_schedule(entry: Entry) -> bool:
+    return entry.run.key.attempt == 1 and entry.run.trigger is not Trigger.MANUAL

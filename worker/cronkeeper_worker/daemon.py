@@ -49,7 +49,7 @@ from cronkeeper_worker.reporter import Reporter, poison_proof
 from cronkeeper_worker.runner_client import RunnerClient
 from cronkeeper_worker.sound_journal import open_journal
 from cronkeeper_worker.steady_clock import SteadyClock
-from cronkeeper_worker.tasks import Here, Installed, install_sound
+from cronkeeper_worker.tasks import Here, Installed, install_sound, never_before
 
 log = logging.getLogger(__name__)
 
@@ -291,12 +291,13 @@ class Daemon:
     def _apply(self, given: Sequence[tuple[TaskRow, Installed]], dropped: Sequence[TaskId]) -> None:
         """Install and drop tasks: disarm, write down, crontab, arm. A crash in between leaves the journal right."""
         items = [item for _, item in given]
-        rows = [replace(row, cursor_ms=item.view.cursor_ms, next_ms=item.next_ms) for row, item in given]
 
         def change() -> list[Installed]:
             # What is due until now is still ours to decide; whoever comes after us decides from here on.
             self._engine.look(Trigger.TIMER)
             self._engine.uninstall(dropped)
+            never_before(items, self._journal.newest_claims())
+            rows = [replace(row, cursor_ms=item.view.cursor_ms, next_ms=item.next_ms) for row, item in given]
             self._journal.save_tasks(rows, dropped)
             self._engine.install(items)
             return list(self._engine.tasks.values())

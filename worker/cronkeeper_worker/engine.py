@@ -42,7 +42,9 @@ class Engine:
 
     def install(self, items: Iterable[Installed]) -> None:
         """Install or replace tasks; runs in progress are kept."""
-        self._board.install(items)
+        given_up = [replace(entry, phase=Phase.OVER) for entry in self._board.install(items)]
+        if given_up:
+            self._parts.journal.update(given_up, report=False)
         self._parts.metrics.tasks.set(len(self._board.tasks))
 
     def uninstall(self, tasks: Iterable[TaskId]) -> None:

@@ -17,6 +17,8 @@ from cronkeeper.domain.schedule import Kind, Schedule
 
 #: A fire that starts at most this much after its time (and jitter) is on time; a later one is a misfire.
 ON_TIME_MS = 15_000
+#: A look that comes later than this was held up by ourselves, as by a store that is silent: cron's own take 1.7 s.
+HELD_UP_MS = 2_000
 #: At most so many fires of a task are decided one by one after an absence; older ones are counted in `Verdict.dropped`.
 MAX_DECISIONS = 1000
 #: `misfire: all` runs at most so many; `concurrency: queue` keeps at most so many waiting.
@@ -73,7 +75,7 @@ def decide(
     due = _without_future_jitter(task, times, now_ms)
     cursor_ms = due[-1] if due else task.cursor_ms
     chosen = _by_misfire(task, due, now_ms, trigger)
-    decisions, cancel = _by_concurrency(task, chosen, list(active), list(waiting))
+    decisions, cancel = _by_concurrency(task, chosen, list(active), list(waiting), now_ms)
     return Verdict(decisions, cursor_ms, next_look_ms(task, cursor_ms), cancel, dropped)
 
 
@@ -140,7 +142,7 @@ def _by_misfire(task: TaskView, due: list[int], now_ms: int, trigger: Trigger) -
 
 
 def _by_concurrency(
-    task: TaskView, chosen: list[Decision], active: list[RunKey], waiting: list[RunKey]
+    task: TaskView, chosen: list[Decision], active: list[RunKey], waiting: list[RunKey], now_ms: int = 0
 ) -> tuple[tuple[Decision, ...], tuple[RunKey, ...]]:
     """Apply the concurrency policy to the fires that shall run."""
     policy = task.spec.concurrency
@@ -156,7 +158,7 @@ def _by_concurrency(
             cancel += [key for key in active if key not in cancel]
             result = [_superseded(earlier) if earlier.wait else earlier for earlier in result]
             result.append(Decision(decision.key, decision.trigger, run=True, wait=True))
-        elif _may_queue(task, decision) and len(waiting) < MAX_CATCH_UP:
+        elif _may_queue(task, decision, now_ms) and len(waiting) < MAX_CATCH_UP:
             result.append(Decision(decision.key, Trigger.QUEUE, run=True, wait=True))
         else:
             result.append(Decision(decision.key, decision.trigger, run=False, reason=Reason.OVERLAP))
@@ -166,9 +168,13 @@ def _by_concurrency(
     return tuple(result), tuple(cancel)
 
 
-def _may_queue(task: TaskView, decision: Decision) -> bool:
-    # `misfire: all` promises that each late fire runs; under `forbid` they run one after the other.
-    return task.spec.concurrency is Concurrency.QUEUE or decision.trigger is Trigger.CATCH_UP
+def _may_queue(task: TaskView, decision: Decision, now_ms: int) -> bool:
+    if task.spec.concurrency is Concurrency.QUEUE or decision.trigger is Trigger.CATCH_UP:
+        # `misfire: all` promises that each late fire runs; under `forbid` they run one after the other.
+        return True
+    # Nor is a fire to be lost because the run before it was held up together with this look.
+    due_ms = decision.key.fire_ms + task.spec.jitter_ms(task.id, decision.key.fire_ms)
+    return task.spec.misfire is Misfire.ALL and now_ms - due_ms > HELD_UP_MS
 
 
 def _superseded(decision: Decision) -> Decision:

@@ -42,9 +42,17 @@ _RUN_COLUMNS = (
     "exit_code, signal, autonomous, output_tail, output_bytes"
 )
 # Column names and placeholders only; every value travels as a parameter.
-_INSERT = (
-    f"INSERT OR {{}} INTO runs (phase, not_before_ms, dirty, claim_fence, {_RUN_COLUMNS}) "  # noqa: S608
-    f"VALUES ({', '.join('?' * 21)})"
+_INTO = f"INTO runs (phase, not_before_ms, dirty, claim_fence, {_RUN_COLUMNS}) VALUES ({', '.join('?' * 21)})"
+_REPLACE = f"INSERT OR REPLACE {_INTO}"
+_DECIDE = (
+    f"INSERT {_INTO} ON CONFLICT (run_id) DO UPDATE SET "
+    + ", ".join(
+        f"{name} = excluded.{name}"
+        for name in f"phase, not_before_ms, dirty, claim_fence, {_RUN_COLUMNS}".split(", ")
+        if name != "run_id"
+    )
+    + f" WHERE phase = 'over' AND dirty = 0 AND (state = '{RunState.PENDING}'"
+    f" OR (state = '{RunState.SKIPPED}' AND reason = '{Reason.FENCE_REFUSED}'))"
 )
 _SELECT = f"SELECT phase, not_before_ms, claim_fence, {_RUN_COLUMNS} FROM runs "  # noqa: S608
 
@@ -137,24 +145,30 @@ class Journal:
         return [TaskRow(TaskId.parse(row[0]), *row[1:]) for row in rows]
 
     def save_tasks(self, tasks: Sequence[TaskRow], dropped: Iterable[TaskId] = ()) -> None:
-        """Install and drop tasks in one transaction. The cursor of a known task never goes back."""
+        """Install and drop tasks in one transaction.
+
+        The cursor of a known task goes back only if the task was given to this node anew, after it was another's.
+        """
         with self._lock, self._transaction():
             self._db.executemany("DELETE FROM tasks WHERE task = ?", [(str(task),) for task in dropped])
             self._db.executemany(
                 "INSERT INTO tasks (task, generation, fence, envelope, cursor_ms, next_ms) VALUES (?, ?, ?, ?, ?, ?) "
                 "ON CONFLICT (task) DO UPDATE SET generation = excluded.generation, fence = excluded.fence, "
-                "envelope = excluded.envelope, cursor_ms = max(cursor_ms, excluded.cursor_ms), "
-                "next_ms = excluded.next_ms",
+                "envelope = excluded.envelope, next_ms = excluded.next_ms, cursor_ms = "
+                "CASE WHEN excluded.fence > fence THEN excluded.cursor_ms ELSE max(cursor_ms, excluded.cursor_ms) END",
                 [(str(t.task), t.generation, t.fence, t.envelope, t.cursor_ms, t.next_ms) for t in tasks],
             )
 
     # -- decisions and runs
 
     def decide(self, entries: Sequence[Entry], cursors: Sequence[tuple[TaskId, int, int | None]]) -> None:
-        """Make decisions durable, with the cursors (task, cursor, next look) they move. A known entry stays."""
+        """Make decisions durable, with the cursors (task, cursor, next look) they move.
+
+        A known entry stays, unless it stands for nothing that happened: a claim that was refused, a run given up.
+        """
         with self._lock, self._transaction():
             self._db.executemany(
-                _INSERT.format("IGNORE"),
+                _DECIDE,
                 [
                     (e.phase, e.not_before_ms, e.run.state is not RunState.PENDING, e.claim_fence, *_columns(e.run))
                     for e in entries
@@ -169,7 +183,7 @@ class Journal:
         """Write how far runs have come. With `report`, MySQL is to hear of it."""
         with self._lock, self._transaction():
             self._db.executemany(
-                _INSERT.format("REPLACE"),
+                _REPLACE,
                 [(e.phase, e.not_before_ms, report, e.claim_fence, *_columns(e.run)) for e in entries],
             )
 
@@ -189,6 +203,15 @@ class Journal:
     def open_entries(self) -> list[Entry]:
         """Return the runs with which this node is not done, oldest fire first."""
         return sorted(self._entries("WHERE phase != 'over'", ()), key=lambda entry: entry.run.key)
+
+    def newest_claims(self) -> dict[TaskId, int]:
+        """Return each task's newest fire that this node was granted, of those that the ledger may not know yet."""
+        rows = self._read("SELECT run_id FROM runs WHERE (dirty = 1 OR phase != 'over') AND claimed_ms IS NOT NULL")
+        newest: dict[TaskId, int] = {}
+        for (run_id,) in rows:
+            key = RunKey.parse(run_id)
+            newest[key.task] = max(key.fire_ms, newest.get(key.task, 0))
+        return newest
 
     def dirty(self, limit: int) -> list[Entry]:
         """Return runs of which MySQL has not heard the latest."""

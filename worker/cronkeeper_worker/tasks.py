@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.job import JobState
@@ -80,3 +80,12 @@ def install_sound(rows: Iterable[TaskRow], verifier: Verifier, here: Here) -> li
             facts = {"event": "task.refused", "task": str(row.task), "error": str(exc)}
             log.error("a task is refused", extra=facts)
     return items
+
+
+def never_before(items: Iterable[Installed], claimed: Mapping[TaskId, int]) -> None:
+    """Have tasks go on after what this node was granted of them before: the ledger may not have heard of it yet."""
+    for item in items:
+        cursor_ms = claimed.get(item.id, 0)
+        if cursor_ms > item.view.cursor_ms:
+            item.view = replace(item.view, cursor_ms=cursor_ms)
+            item.next_ms = next_look_ms(item.view, cursor_ms) if item.next_ms is not None else None
