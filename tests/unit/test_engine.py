@@ -381,12 +381,20 @@ def test_an_order_is_good_for_four_seconds_after_the_last_sign_of_life(world: Wo
     assert order_expiry_s(parts, Fence.MYSQL) == now_s + START_WITHIN_S
 
 
-def test_an_order_without_a_fence_does_not_expire(world: World) -> None:
+def test_an_order_without_a_fence_expires_too_and_then_a_fence_is_asked(world: World) -> None:
     world.give(spec(schedule="0 * * * *"))
     world.store.set_available(False)
     world.coordinator.cut()
     world.pass_minutes(60)
-    assert world.runner.orders[0].expires_boot_s is None
+    order = world.runner.orders[0]
+    assert order.expires_boot_s == world.clock.boot_s() + START_WITHIN_S
+    # A runner that was stopped finds it minutes later. Meanwhile another owner has had the fire.
+    world.store.set_available(True)
+    world.fences.mysql_ok = True
+    key = RunKey.parse(order.run_id)
+    world.store.runs.claim([Run(key, Trigger.TIMER, RunState.CLAIMED, "w2", "theirs")])
+    world.engine.on_expired([key])
+    assert world.ordered() == [order.run_id]
 
 
 def test_an_order_that_came_too_late_is_claimed_again_and_started_if_the_claim_stands(world: World) -> None:

@@ -105,11 +105,12 @@ def begun(entry: Entry, now_ms: int) -> Entry:
     return replace(entry, run=run, phase=Phase.CLAIMED)
 
 
-def order_expiry_s(parts: Parts, fence: Fence) -> float | None:
-    """Return until when (boot-time clock) an order may be carried out; None: no fence was asked, so none can expire."""
-    if fence is Fence.NONE:
-        return None
+def order_expiry_s(parts: Parts, fence: Fence) -> float:
+    """Return until when (boot-time clock) an order may be carried out."""
     now_s = parts.clock.boot_s()
+    if fence is Fence.NONE:
+        # Nobody granted it, so nobody can have taken it back; but by then a fence may be in reach.
+        return now_s + START_WITHIN_S
     alive_s = parts.fences.witness_s(now_s)
     # Without a recent sign of life the claim that was granted just now is the best there is.
     return (alive_s if now_s < alive_s + START_WITHIN_S else now_s) + START_WITHIN_S
