@@ -353,6 +353,28 @@ def test_a_worker_that_was_given_up_looks_for_its_lost_runs_though_it_kept_the_t
     assert Demand([RunKey(T1, lost.fire_ms, 2)], Trigger.CATCH_UP) in world.demands
 
 
+def test_a_second_attempt_that_zookeeper_granted_is_carried_home_though_mysql_was_away_at_the_take_over(
+    make: Callable[[], World],
+) -> None:
+    world = make()
+    first = RunKey(T1, world.clock.now_ms() - 30_000, 1)
+    second = RunKey(T1, first.fire_ms, 2)
+    world.store.runs.record([Run(first, Trigger.TIMER, RunState.RUNNING, "w2", "n")])
+    world.store.runs.lose("w2", term=world.store.terms.take("m1"), reason="worker_lost")
+    other = MemoryCoordinator(world.ensemble, "w3")
+    other.start(1.0)
+    other.claim(second, ClaimNote("theirs", "w3", RunState.CLAIMED))
+    world.put(T1)
+    world.assign(T1)
+    world.ready()
+    world.store.set_available(False)
+    world.agent.step()
+    world.store.set_available(True)
+    world.agent.step()
+    assert world.demands == []
+    assert world.store.runs.get(second).worker == "w3"
+
+
 def test_a_task_whose_body_is_missing_is_looked_after_when_it_is_back(make: Callable[[], World]) -> None:
     world = make()
     world.put(T1)

@@ -211,6 +211,8 @@ class Agent:
         if not taken:
             return
         try:
+            # A last owner without MySQL may have begun an attempt by ZooKeeper's fence: its row must be there first.
+            self._carry_home(self._coordinator.claims(tasks=taken))
             self.refresh_foreign(taken)
             widest_s = max(tasks[task].spec.grace_s for task in taken)
             lost = self._store.runs.lost_runs(taken, since_ms=self._clock.now_ms() - widest_s * 1000)
@@ -244,8 +246,6 @@ class Agent:
         asked = {task: body for task, body in taken.items() if body.spec.retry.limit and body.state is JobState.ACTIVE}
         if not asked:
             return {}
-        # The last owner may have begun one by ZooKeeper's fence: its row must be there before we look.
-        self._carry_home(self._coordinator.claims(tasks=asked))
         windows: dict[int, list[TaskId]] = {}
         for task, body in asked.items():
             windows.setdefault(retry_window_s(body.spec), []).append(task)

@@ -16,7 +16,16 @@ from cronkeeper.domain.run import Reason, Run, RunEvent, RunState, Trigger, adva
 from cronkeeper.errors import UnavailableError
 from cronkeeper_worker import gate
 from cronkeeper_worker.board import Board
-from cronkeeper_worker.engine_parts import Parts, begun, ended_run, failed_run, may_take_up, new_entry, retry_entry
+from cronkeeper_worker.engine_parts import (
+    Parts,
+    begun,
+    ended_run,
+    failed_run,
+    may_take_up,
+    new_entry,
+    retry_entry,
+    unstarted,
+)
 from cronkeeper_worker.engine_start import Starter
 from cronkeeper_worker.gate import Decision, Verdict
 from cronkeeper_worker.journal import Entry, Phase
@@ -154,11 +163,21 @@ class Engine:
         self._fail(key, Reason.SPAWN_FAILED, message)
 
     def on_expired(self, keys: Sequence[RunKey]) -> None:
-        """Orders reached the runner too late, nothing was started: if the claims still stand, order again."""
+        """Orders reached the runner too late, nothing was started: if the claims still stand, order again.
+
+        News of an earlier order may come after a later one of the same run has been given, and carried out.
+        """
         again: list[Entry] = []
         for key in keys:
             entry = self._board.find(key)
+            newest_s = self._board.order_expiry_s.get(key)
             if entry is None or entry.phase is not Phase.CLAIMED:
+                continue
+            if newest_s is None:
+                newest_s = 0.0
+            if False:
+                continue
+            if self._parts.clock.boot_s() <= newest_s:
                 continue
             log.warning("an order came too late to be carried out", extra={"event": "order.expired", "run": str(key)})
             if key.task in self._board.tasks:
@@ -197,8 +216,11 @@ class Engine:
                 self._board.keep(begun(entry, self._parts.clock.now_ms()))
                 if not known:
                     lost.append(Ended(str(key), self._parts.clock.now_ms(), None, None, False, False, 0, "", lost=True))
-            elif item is None:
+            elif item is None and entry.phase is Phase.WAITING:
                 self._parts.journal.update([replace(entry, phase=Phase.OVER)], report=False)
+            elif item is None:
+                # Perhaps we have its claim, so nobody else can start it: told as lost, the present owner runs it again.
+                self._parts.journal.update([unstarted(entry, self._parts.clock.now_ms())])
             elif entry.phase is Phase.WAITING:
                 item.waiting[key] = entry
                 self._board.arm(item)

@@ -105,6 +105,13 @@ def begun(entry: Entry, now_ms: int) -> Entry:
     return replace(entry, run=run, phase=Phase.CLAIMED)
 
 
+def unstarted(entry: Entry, now_ms: int) -> Entry:
+    """Return an entry without a process, whose task has left this node, as one that is lost. PURE."""
+    run = begun(entry, now_ms).run
+    run = run.evolve(state=advance(run.state, RunEvent.LOSE), reason=Reason.RUNNER_LOST, ended_ms=now_ms)
+    return replace(entry, run=run, phase=Phase.OVER)
+
+
 def order_expiry_s(parts: Parts, fence: Fence) -> float:
     """Return until when (boot-time clock) an order may be carried out."""
     now_s = parts.clock.boot_s()
