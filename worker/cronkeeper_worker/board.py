@@ -21,6 +21,8 @@ class Board:
         self._heap: list[tuple[int, TaskId]] = []
         #: Runs whose task has left this node while they were in progress.
         self._orphans: dict[RunKey, Entry] = {}
+        #: Until when (boot-time clock) the newest order of a run may be carried out, of those that were made here.
+        self.order_expiry_s: dict[RunKey, float] = {}
 
     def install(self, items: Iterable[Installed]) -> list[Entry]:
         """Install or replace tasks; runs in progress are kept. Returns waiting runs that are to be decided again.
@@ -97,6 +99,7 @@ class Board:
     def drop(self, key: RunKey) -> None:
         """Note that a run is over."""
         self._orphans.pop(key, None)
+        self.order_expiry_s.pop(key, None)
         item = self.tasks.get(key.task)
         if item is not None:
             item.active.pop(key, None)

@@ -171,11 +171,7 @@ class Engine:
         for key in keys:
             entry = self._board.find(key)
             newest_s = self._board.order_expiry_s.get(key)
-            if entry is None or entry.phase is not Phase.CLAIMED:
-                continue
-            if newest_s is None:
-                newest_s = 0.0
-            if False:
+            if entry is None or entry.phase is not Phase.CLAIMED or newest_s is None:
                 continue
             if self._parts.clock.boot_s() <= newest_s:
                 continue

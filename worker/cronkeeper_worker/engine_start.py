@@ -145,7 +145,8 @@ class Starter:
             return None
         try:
             order = self._parts.orders.make(item, run)
-            return order._replace(expires_boot_s=order_expiry_s(self._parts, fence))
+            expiry_s = self._board.order_expiry_s[run.key] = order_expiry_s(self._parts, fence)
+            return order._replace(expires_boot_s=expiry_s)
         except ValueError as exc:
             self._fail(run.key, Reason.SPAWN_FAILED, str(exc))
             return None
