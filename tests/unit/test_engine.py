@@ -393,6 +393,7 @@ def test_an_order_without_a_fence_expires_too_and_then_a_fence_is_asked(world: W
     world.fences.mysql_ok = True
     key = RunKey.parse(order.run_id)
     world.store.runs.claim([Run(key, Trigger.TIMER, RunState.CLAIMED, "w2", "theirs")])
+    world.clock.advance_ms(5_000)
     world.engine.on_expired([key])
     assert world.ordered() == [order.run_id]
 
@@ -416,6 +417,7 @@ def test_an_order_that_came_too_late_is_dropped_if_the_run_was_given_up(world: W
     world.pass_minutes(60)
     key = RunKey.parse(world.ordered()[0])
     world.store.runs.lose(world.name, term=world.store.terms.take("m1"), reason="worker_lost")
+    world.clock.advance_ms(5_000)
     world.engine.on_expired([key])
     assert len(world.ordered()) == 1
     assert world.engine.running() == 0
@@ -429,6 +431,7 @@ def test_an_order_that_came_too_late_for_a_task_that_has_left_is_told_as_failed(
     world.pass_minutes(60)
     key = RunKey.parse(world.ordered()[0])
     world.engine.uninstall([TASK])
+    world.clock.advance_ms(5_000)
     world.engine.on_expired([key])
     assert len(world.ordered()) == 1
     world.report()
@@ -637,3 +640,18 @@ def test_a_fire_that_a_slow_store_held_up_is_no_overlap_where_all_are_wanted(
     entry = world.journal.entry(RunKey(TASK, fire_ms, 1))
     assert entry is not None
     assert outcome in (entry.phase, entry.run.state)
+
+
+def test_late_news_of_an_earlier_order_takes_nothing_from_the_run_that_a_later_one_began(world: World) -> None:
+    world.give(spec(schedule="0 * * * *"))
+    world.pass_minutes(60)
+    key = RunKey.parse(world.ordered()[0])
+    # Ordered again at a moment when the first one was held up, and carried out; the first one's end is told late.
+    world.engine.on_expired([key])
+    assert world.engine.running() == 1
+    world.boot()
+    world.install_again()
+    world.engine.resume(world.journal.open_entries(), lambda _key: True)
+    world.clock.advance_ms(60_000)
+    world.engine.on_expired([key])
+    assert (world.engine.running(), len(world.ordered())) == (1, 1)

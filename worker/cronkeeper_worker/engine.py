@@ -163,11 +163,17 @@ class Engine:
         self._fail(key, Reason.SPAWN_FAILED, message)
 
     def on_expired(self, keys: Sequence[RunKey]) -> None:
-        """Orders reached the runner too late, nothing was started: if the claims still stand, order again."""
+        """Orders reached the runner too late, nothing was started: if the claims still stand, order again.
+
+        News of an earlier order may come after a later one of the same run has been given, and carried out.
+        """
         again: list[Entry] = []
         for key in keys:
             entry = self._board.find(key)
-            if entry is None or entry.phase is not Phase.CLAIMED:
+            newest_s = self._board.order_expiry_s.get(key)
+            if entry is None or entry.phase is not Phase.CLAIMED or newest_s is None:
+                continue
+            if self._parts.clock.boot_s() <= newest_s:
                 continue
             log.warning("an order came too late to be carried out", extra={"event": "order.expired", "run": str(key)})
             if key.task in self._board.tasks:
