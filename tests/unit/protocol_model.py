@@ -154,6 +154,8 @@ class Rules:
     tells_at_release: bool = True
     #: Who starts again without a task tells what it had not started of it as lost.
     tells_unstarted: bool = True
+    #: Who is refused by ZooKeeper while MySQL has perhaps granted the same claim unheard gives that row up, as lost.
+    gives_up_doubtful: bool = True
 
 
 class Step(NamedTuple):
@@ -164,7 +166,7 @@ class Step(NamedTuple):
 
 
 #: The worker as it is: what the search found to be missing is in docs/decisions/0012-protocol-model.md.
-AS_BUILT = Rules(tells_at_release=False, tells_unstarted=False)
+AS_BUILT = Rules(tells_at_release=False, gives_up_doubtful=False)
 
 
 def run_of(fire: int, attempt: int) -> int:

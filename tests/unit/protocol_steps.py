@@ -152,11 +152,13 @@ def _worker_steps(state: State, index: int, worker: Worker, rules: Rules) -> Ite
         elif not worker.has_task and state.assigned == index:
             yield Step(f"worker {index} takes over", taken_over(state, index, rules))
         elif worker.has_task and not worker.owns:
-            yield Step(f"worker {index} says yes again", put(state, index, up_to_date(worker._replace(owns=True))))
+            home = carried_home(state) if rules.carries_home and not worker.no_mysql else state
+            yield Step(f"worker {index} says yes again", put(home, index, up_to_date(worker._replace(owns=True))))
         elif worker.has_task and rules.looks_for_lost and not worker.no_mysql:
-            again = with_reruns(state, worker, rules)
+            home = carried_home(state) if rules.carries_home else state
+            again = with_reruns(home, worker, rules)
             if again != worker:
-                yield Step(f"worker {index} finds a lost run", put(state, index, again))
+                yield Step(f"worker {index} finds a lost run", put(home, index, again))
     yield from _claims(state, index, rules)
     yield from _starts(state, index, rules)
     yield from _late_and_lost(state, index, rules)
@@ -197,7 +199,9 @@ def taken_over(state: State, index: int, rules: Rules) -> State:
     if not worker.no_mysql:
         if rules.carries_home:
             state = carried_home(state)
-        recorded = [run // 2 + 1 for run, row in enumerate(state.rows) if row is not None and run % 2 == 0]
+        # After the newest that was claimed: a skip may stand behind fires that were given up while they waited.
+        claimed = [row is not None and row.state is not RowState.SKIPPED for row in state.rows[::2]]
+        recorded = [fire for fire, known in enumerate(claimed, 1) if known]
         cursor = max(recorded, default=0 if rules.trusts_ledger else state.hint)
     if not rules.catches_up:
         cursor = state.due
@@ -233,10 +237,10 @@ def _claims(state: State, index: int, rules: Rules) -> Iterator[Step]:
     landed, granted = in_mysql(state, index, wanted, rules)
     yield Step(f"{name} in MySQL", granted)
     if fewer := spend(state, "lost_answers"):
-        yield from _asks_zookeeper(fewer, index, wanted, rules, f"{name}; MySQL never hears it,")
+        yield from _asks_zookeeper(fewer, index, wanted, rules, f"{name}; MySQL never hears it,", in_doubt=True)
         unheard = landed._replace(lost_answers=fewer.lost_answers, troubles=fewer.troubles)
         if rules.reads_back:
-            yield from _asks_zookeeper(unheard, index, wanted, rules, f"{name}; the answer is lost,")
+            yield from _asks_zookeeper(unheard, index, wanted, rules, f"{name}; the answer is lost,", in_doubt=True)
         else:
             for run in wanted:
                 unheard = put(unheard, index, change(unheard.workers[index], run, Entry(Phase.REFUSED)))
@@ -261,7 +265,10 @@ def in_mysql(state: State, index: int, wanted: Sequence[int], rules: Rules) -> t
     return landed, put(landed, index, worker)
 
 
-def _asks_zookeeper(state: State, index: int, wanted: Sequence[int], rules: Rules, name: str) -> Iterator[Step]:
+def _asks_zookeeper(
+    state: State, index: int, wanted: Sequence[int], rules: Rules, name: str, *, in_doubt: bool = False
+) -> Iterator[Step]:
+    """Yield ZooKeeper's answers. In doubt: MySQL was asked, and has perhaps granted the claims."""
     worker = before = state.workers[index]
     if rules.at_most_once:
         for run in wanted:
@@ -279,7 +286,7 @@ def _asks_zookeeper(state: State, index: int, wanted: Sequence[int], rules: Rule
         yield Step(f"{name}; ZooKeeper does not answer", put(fewer, index, alone))
     znodes = list(state.znodes)
     for run in wanted:
-        answer = Entry(Phase.REFUSED)
+        answer = Entry(Phase.REFUSED, dirty=in_doubt and rules.gives_up_doubtful)
         if znodes[run] in (NOBODY, index):
             znodes[run] = index
             grant = Grant.OUTDATED_ZOOKEEPER if is_outdated(before, run) else Grant.ZOOKEEPER
@@ -331,7 +338,10 @@ def reported(state: State, index: int) -> State:
             continue
         news = told.get(entry.phase, RowState.CLAIMED)
         row = rows[run]
-        if row is None or (row.owner == index and (news is RowState.ENDED or row.state is RowState.CLAIMED)):
+        if entry.phase is Phase.REFUSED:
+            if row is not None and row == Row(index, RowState.CLAIMED):
+                rows[run] = Row(index, RowState.LOST)
+        elif row is None or (row.owner == index and (news is RowState.ENDED or row.state is RowState.CLAIMED)):
             rows[run] = Row(index, news)
         over = entry.phase is Phase.STARTED
         runs[run] = Entry(Phase.OVER) if over else entry._replace(dirty=False)

@@ -119,12 +119,11 @@ def test_what_is_built_misses_two_rules() -> None:
         looks_for_lost=AS_BUILT.looks_for_lost,
         tells_at_release=AS_BUILT.tells_at_release,
         tells_unstarted=AS_BUILT.tells_unstarted,
+        gives_up_doubtful=AS_BUILT.gives_up_doubtful,
     )
     found = explore(built)
-    assert sorted(kind for kind in found.violations if not is_hole(kind)) == [
-        "I11 a fire that nobody runs",
-        "I2 mysql and zookeeper",
-    ]
+    # What `gives_up_doubtful` prevents takes four troubles: test_protocol_deep.py has it.
+    assert [kind for kind in found.violations if not is_hole(kind)] == ["I2 mysql and zookeeper"]
     assert [kind for kind in explore(bounds).violations if not is_hole(kind)] == []
 
 
