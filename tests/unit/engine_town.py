@@ -181,8 +181,8 @@ class Worker:
         return not self.up or (self.line.cut and not self.coordinator.connected)
 
     def hear(self) -> None:
-        """Take the runner's news."""
-        news, self.processes.news = self.processes.news, []
+        """Take the runner's news as the engine's thread does: what did happen before what did not."""
+        news, self.processes.news = sorted(self.processes.news, key=lambda one: one[0] == "expired"), []
         now_ms = self.town.clock.now_ms()
         for kind, run_id in news:
             key = RunKey.parse(run_id)
