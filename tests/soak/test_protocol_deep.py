@@ -20,7 +20,7 @@ BOUNDS = [(1, 2, 1, 0, 1, 0), (1, 1, 2, 0, 1, 0), (1, 1, 1, 1, 1, 0), (1, 1, 1, 
 WIDEST = [(2, 2, 1, 0, 1, 0)] if WIDE else []
 #: Beside the hole, at five troubles: who has the task again finds that its own first attempt was lost with its
 #: node, and is not heard by MySQL, where the other one was granted the second attempt: ZooKeeper grants it again.
-BEYOND = {(1, 2, 2, 0, 1, 0): ["I2 mysql and zookeeper"]}
+BEYOND: dict[tuple[int, ...], list[str]] = {(1, 2, 2, 0, 1, 0): ["I2 mysql and zookeeper"]}
 
 
 def bounded(fires: int, *most: int, at_most_once: bool) -> Rules:
