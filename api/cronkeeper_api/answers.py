@@ -41,6 +41,7 @@ class RetryAnswer(Shape):
     limit: int
     backoff_s: int
     max_backoff_s: int
+    jitter_s: int
     elsewhere: bool
 
 

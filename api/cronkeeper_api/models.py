@@ -145,6 +145,12 @@ class RetryInput(Model):
         le=7 * DAY_S,
         description="The longest wait, in seconds; 3600 (or backoff_s, if more) unless given.",
     )
+    jitter_s: int = Field(
+        default=0,
+        ge=0,
+        le=DAY_S,
+        description="Up to so many seconds are added to each wait, so that what failed together is not tried together.",
+    )
     elsewhere: bool = Field(
         default=False, description="Move the task to another worker that fits, if there is one, before the retry."
     )

@@ -171,7 +171,7 @@ def _spec(model: JobInput) -> JobSpec:
         secrets=secrets_from_dict(model.env, {}),
         run_as=model.run_as,
         timeout_s=model.timeout_s,
-        retry=Retry(retry.limit, retry.backoff_s, longest, retry.elsewhere),
+        retry=Retry(retry.limit, retry.backoff_s, longest, retry.jitter_s, retry.elsewhere),
         pause_after_failures=model.pause_after_failures,
         concurrency=model.concurrency,
         misfire=model.misfire,

@@ -48,7 +48,7 @@ def _has_ended(run: Run | None, spec: JobSpec) -> bool:
     if run is None or run.state not in TERMINAL:
         return False
     if run.state in (RunState.FAILED, RunState.TIMED_OUT):
-        return next_attempt_after_s(spec.retry, run.key.attempt) is None
+        return next_attempt_after_s(spec.retry, run.key) is None
     return True
 
 

@@ -119,6 +119,7 @@ _NUMBERS = [
     _job("a negative number of retries", "retry.limit", retry={"limit": -1}),
     _job("a retry field that does not exist", "retry.limt", retry={"limt": 3}),
     _job("a longest wait below the first", "retry.max_backoff_s", retry={"backoff_s": 60, "max_backoff_s": 5}),
+    _job("a retry with a negative jitter", "retry.jitter_s", retry={"jitter_s": -1}),
     _job("a retry that is a number", "retry", retry=3),
     _job("memory in words", "limits.memory_mb", limits={"memory_mb": "1G"}),
     _job("no processor time", "limits.cpu", limits={"cpu": 0}),

@@ -61,7 +61,7 @@ def test_every_field_comes_back_as_given(world: World) -> None:
         "env": {"LANG": "C"},
         "run_as": "nobody",
         "timeout_s": 60,
-        "retry": {"limit": 2, "backoff_s": 5, "max_backoff_s": 50, "elsewhere": True},
+        "retry": {"limit": 2, "backoff_s": 5, "max_backoff_s": 50, "jitter_s": 3, "elsewhere": True},
         "concurrency": "queue",
         "misfire": "all",
         "grace_s": 120,

@@ -12,7 +12,13 @@ from cronkeeper.domain.ids import RunKey, TaskId, is_job_id, is_worker_id
 from cronkeeper.domain.instants import MAX_MS, parse_rfc3339, rfc3339
 from cronkeeper.domain.job import JobSpec, JobState, JobStatus, JobType, LastRun, next_fire, status_of
 from cronkeeper.domain.labels import check_labels, parse_selector
-from cronkeeper.domain.retry import Retry, next_attempt_after_s
+from cronkeeper.domain.retry import (
+    Retry,
+    longest_waits_s,
+    next_attempt_after_s,
+    retry_from_dict,
+    retry_to_dict,
+)
 from cronkeeper.domain.run import UNSUCCESSFUL, RunState
 
 
@@ -95,7 +101,31 @@ def test_labels_are_checked() -> None:
 
 @pytest.mark.parametrize(("attempt", "expected"), [(1, 10), (2, 20), (3, 30), (4, None)])
 def test_retries_back_off_and_end(attempt: int, expected: int | None) -> None:
-    assert next_attempt_after_s(Retry(3, 10, 30), attempt) == expected
+    assert next_attempt_after_s(Retry(3, 10, 30), RunKey(TaskId(1, 0), 60_000, attempt)) == expected
+
+
+def test_the_jitter_of_a_retry_spreads_evenly_and_is_the_same_for_everybody() -> None:
+    retry = Retry(3, 10, 30, jitter_s=9)
+    failed = [RunKey(TaskId(job_id, 0), 60_000, 1) for job_id in range(1, 1001)]
+    waits = [next_attempt_after_s(retry, key) for key in failed]
+    counts = collections.Counter(waits)
+    assert set(counts) == set(range(10, 20))
+    assert max(counts.values()) < 1.6 * 100
+    assert waits == [next_attempt_after_s(retry, key) for key in failed]
+    again = [next_attempt_after_s(retry, RunKey(key.task, key.fire_ms, 2)) for key in failed]
+    assert [wait - 10 for wait in again if wait is not None] != waits
+
+
+def test_the_longest_waits_are_never_exceeded() -> None:
+    retry = Retry(5, 10, 60, jitter_s=30)
+    waits = [next_attempt_after_s(retry, RunKey(TaskId(1, 0), 60_000, attempt)) or 0 for attempt in range(1, 6)]
+    assert sum(waits) <= longest_waits_s(retry) == 10 + 20 + 40 + 60 + 60 + 5 * 30
+
+
+def test_a_retry_of_an_older_version_has_no_jitter() -> None:
+    old = {"limit": 2, "backoff_s": 5, "max_backoff_s": 60}
+    assert retry_from_dict(old) == Retry(2, 5, 60)
+    assert retry_from_dict(retry_to_dict(Retry(2, 5, 60, 7, elsewhere=True))) == Retry(2, 5, 60, 7, elsewhere=True)
 
 
 @pytest.mark.parametrize(

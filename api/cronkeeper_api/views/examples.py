@@ -51,7 +51,7 @@ JOB: dict[str, Any] = {
     "env": {},
     "run_as": None,
     "timeout_s": None,
-    "retry": {"limit": 0, "backoff_s": 10, "max_backoff_s": 3600, "elsewhere": False},
+    "retry": {"limit": 0, "backoff_s": 10, "max_backoff_s": 3600, "jitter_s": 0, "elsewhere": False},
     "pause_after_failures": None,
     "concurrency": "forbid",
     "misfire": "latest",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cronkeeper.domain.job import JobSpec
-from cronkeeper.domain.retry import next_attempt_after_s
+from cronkeeper.domain.retry import longest_waits_s, next_attempt_after_s
 from cronkeeper.domain.run import Run, RunState, Trigger
 
 #: A run whose end nobody saw is run again (if the job wants that), at most so many times beyond its retries.
@@ -18,7 +18,7 @@ def next_attempt(spec: JobSpec, run: Run) -> tuple[int, Trigger] | None:
     """Return after how many seconds, and as what, the fire of an ended run is tried again; None: it is not."""
     wait_s, trigger = None, Trigger.RETRY
     if run.state in (RunState.FAILED, RunState.TIMED_OUT):
-        wait_s = next_attempt_after_s(spec.retry, run.key.attempt)
+        wait_s = next_attempt_after_s(spec.retry, run.key)
     elif run.state is RunState.LOST and spec.reruns_lost:
         trigger = Trigger.CATCH_UP
         wait_s = 1 if run.key.attempt <= spec.retry.limit + MAX_RERUNS else None
@@ -35,5 +35,4 @@ def retry_due_ms(spec: JobSpec, run: Run) -> int | None:
 
 def retry_window_s(spec: JobSpec) -> int:
     """Return how old a fire may be (apart from how long its runs took) whose retry another worker takes over."""
-    waits = (next_attempt_after_s(spec.retry, attempt) or 0 for attempt in range(1, spec.retry.limit + 1))
-    return min(spec.grace_s + spec.jitter_s + sum(waits), MAX_WINDOW_S)
+    return min(spec.grace_s + spec.jitter_s + longest_waits_s(spec.retry), MAX_WINDOW_S)

@@ -23,7 +23,7 @@ from cronkeeper.domain.ids import TaskId, node_shard
 from cronkeeper.domain.instants import parse_rfc3339, rfc3339
 from cronkeeper.domain.labels import Selector, parse_selector
 from cronkeeper.domain.named_calendars import Dates, dates_from_dict, dates_to_dict
-from cronkeeper.domain.retry import Retry
+from cronkeeper.domain.retry import Retry, retry_from_dict, retry_to_dict
 from cronkeeper.domain.run import RunState
 from cronkeeper.domain.schedule import Dst, Fold, Gap, Schedule, is_reboot, parse_schedule
 from cronkeeper.domain.secret_env import NO_SECRETS, SecretEnv, env_to_dict, plain_env, secrets_from_dict
@@ -300,12 +300,7 @@ def spec_to_dict(spec: JobSpec) -> dict[str, Any]:
         **env_to_dict(spec.env, spec.secrets),
         "run_as": spec.run_as,
         "timeout_s": spec.timeout_s,
-        "retry": {
-            "limit": spec.retry.limit,
-            "backoff_s": spec.retry.backoff_s,
-            "max_backoff_s": spec.retry.max_backoff_s,
-            "elsewhere": spec.retry.elsewhere,
-        },
+        "retry": retry_to_dict(spec.retry),
         "pause_after_failures": spec.pause_after_failures,
         "concurrency": spec.concurrency.value,
         "misfire": spec.misfire.value,
@@ -336,7 +331,7 @@ def spec_from_dict(data: Mapping[str, Any]) -> JobSpec:
     Unknown keys are ignored, so that a worker can read the task of a newer API server; what an older one did not write
     is read as it was meant then.
     """
-    dst, limits, retry, artifact = data["dst"], data["limits"], data["retry"], data["artifact"]
+    dst, limits, artifact = data["dst"], data["limits"], data["artifact"]
     calendar, holiday_dates = data.get("calendar"), data.get("holiday_dates", {})
     return JobSpec(
         executable=str(data["executable"]),
@@ -352,12 +347,7 @@ def spec_from_dict(data: Mapping[str, Any]) -> JobSpec:
         secrets=secrets_from_dict(data["env"], data.get("sealed", {})),
         run_as=data["run_as"],
         timeout_s=data["timeout_s"],
-        retry=Retry(
-            int(retry["limit"]),
-            int(retry["backoff_s"]),
-            int(retry["max_backoff_s"]),
-            bool(retry.get("elsewhere", False)),
-        ),
+        retry=retry_from_dict(data["retry"]),
         pause_after_failures=data.get("pause_after_failures"),
         concurrency=Concurrency(data["concurrency"]),
         misfire=Misfire(data["misfire"]),
