@@ -1,4 +1,4 @@
-"""Shapes of requests: what a job, a token or a question may look like. Meaning is checked by the use cases' rules.
+"""Shapes of requests: what a job or a question may look like. Meaning is checked by the use cases' rules.
 
 Strict: "5" is no number, true is no number, an unknown field is an error. These models are the source of the OpenAPI
 document, too, so every field says what it is.
@@ -27,17 +27,13 @@ from cronkeeper.domain.job import (
 from cronkeeper.domain.labels import KEY, VALUE
 from cronkeeper.domain.named_calendars import MAX_DAYS, MAX_NAMED
 from cronkeeper.domain.schedule import MAX_SCHEDULE_LENGTH, MAX_SCHEDULES, Fold, Gap
-from cronkeeper.domain.scope import ALL, MAX_NAMESPACES
 from cronkeeper.domain.secret_env import MAX_VALUE_BYTES
-from cronkeeper.ports import Role
 from cronkeeper_api.env_values import EnvValue
 from cronkeeper_manager.service import rules
 from cronkeeper_manager.service.backfill import MAX_PARALLEL
-from cronkeeper_manager.service.namespaces import MAX_ACCOUNTS
 
 DAY_S = 86_400
 MAX_JOBS = 10_000
-MAX_BOUND = 10**15
 
 Text = Annotated[str, StringConstraints(max_length=rules.MAX_TEXT_BYTES)]
 Seconds = Annotated[int, Field(ge=1, le=31 * DAY_S)]
@@ -358,47 +354,3 @@ class NamedCalendarInput(Model):
     include: list[Span] = Field(
         default=[], max_length=MAX_DAYS, description="Days that are allowed although something excludes them."
     )
-
-
-class QuotasInput(Model):
-    """Bounds of a namespace; null: none."""
-
-    max_jobs: int | None = Field(default=None, ge=0, le=MAX_BOUND, description="Jobs that are not finished.")
-    max_fires_per_minute: float | None = Field(
-        default=None, ge=0, le=1e9, description="Expected fires a minute of all of them, each shard on its own."
-    )
-    min_interval_s: int | None = Field(
-        default=None, ge=1, le=366 * DAY_S, description="The shortest time between two fires of a job, in seconds."
-    )
-    max_artifact_bytes: int | None = Field(
-        default=None, ge=0, le=MAX_BOUND, description="Bytes of the files of all of them."
-    )
-    max_creates_per_minute: int | None = Field(
-        default=None, ge=0, le=MAX_BOUND, description="Jobs that one token may create in a minute of the clock."
-    )
-
-
-class NamespaceInput(Model):
-    """What is allowed in a namespace. What is left out is not bounded."""
-
-    run_as: list[Annotated[str, StringConstraints(min_length=1, max_length=64)]] | None = Field(
-        default=None,
-        max_length=MAX_ACCOUNTS,
-        description="Accounts that its jobs may name in run_as; root among them only for admins. null: those of the "
-        "installation, and root for admins of all namespaces.",
-    )
-    quotas: QuotasInput = Field(default=QuotasInput(), description="Bounds.")
-
-
-class TokenInput(Model):
-    """A new token."""
-
-    name: str = Field(min_length=1, max_length=128, description="Whom or what it is for.")
-    role: Annotated[Role, Field(strict=False)] = Field(description="What it may do.")
-    namespaces: list[Annotated[str, StringConstraints(max_length=63)]] = Field(
-        default=[ALL],
-        min_length=1,
-        max_length=MAX_NAMESPACES,
-        description="The namespaces that it is good for; `*` alone for all of them, which is what it is unless given.",
-    )
-    expires_at: Instant | None = Field(default=None, description="When it ends; never unless given.")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from flask import Response
 
 from cronkeeper.domain.quota import Quotas
+from cronkeeper_api.access_models import NamespaceInput
 from cronkeeper_api.body import read_body
-from cronkeeper_api.models import NamespaceInput
 from cronkeeper_api.reading import read_model
 from cronkeeper_api.render import json_response, namespace_json
 from cronkeeper_api.routing import Access, Answer, Call, Reach, Router

@@ -8,8 +8,8 @@ from cronkeeper.domain.ids import is_job_id
 from cronkeeper.domain.instants import parse_rfc3339
 from cronkeeper.domain.scope import scope_of
 from cronkeeper.errors import FieldError, NotFoundError, ValidationFailedError
+from cronkeeper_api.access_models import TokenInput
 from cronkeeper_api.body import read_body
-from cronkeeper_api.models import TokenInput
 from cronkeeper_api.reading import read_model
 from cronkeeper_api.render import json_response, token_json
 from cronkeeper_api.routing import Access, Answer, Call, Router
