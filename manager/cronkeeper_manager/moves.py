@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from cronkeeper.domain.ids import TaskId
 from cronkeeper.domain.placement import Assign, Assignment, Move, MoveReason, Revoke
 from cronkeeper.errors import UnavailableError
+from cronkeeper.ports import Span
 from cronkeeper_manager.leading import Leading
 from cronkeeper_manager.liveness import Absence
 from cronkeeper_manager.observe import Observer, Snapshot
@@ -85,7 +88,9 @@ class Mover:
         return done
 
     def _apply_batch(self, batch: Sequence[Move], snapshot: Snapshot, absent: Mapping[str, Absence]) -> None:
-        given = [assignment(move, snapshot, absent) for move in batch if isinstance(move, Assign)]
+        given = self._with_last_claims(
+            [assignment(move, snapshot, absent) for move in batch if isinstance(move, Assign)]
+        )
         taken = [move for move in batch if isinstance(move, Revoke)]
         copies = [*given, *(revoked_copy(move, snapshot) for move in taken)]
         revoked = [(move.worker, move.task) for move in taken]
@@ -100,6 +105,20 @@ class Mover:
             raise
         self._observer.keep_moved(given, revoked)
         self._tell(batch)
+
+    def _with_last_claims(self, given: Sequence[Assignment]) -> list[Assignment]:
+        """Have the heirs of the lost go on after what those were last granted by MySQL, as far as it tells us.
+
+        A new owner that cannot ask MySQL would be granted these fires by ZooKeeper, which knows nothing of them.
+        """
+        heirs = {
+            item.task: Span(item.since_ms, item.assigned_ms) for item in given if item.reason is MoveReason.WORKER_LOST
+        }
+        last: dict[TaskId, int] = {}
+        if heirs and self._leading.mysql.available:
+            with contextlib.suppress(UnavailableError):
+                last = self._leading.mysql.call(lambda: self._leading.store.runs.last_fires(heirs))
+        return [replace(item, since_ms=max(item.since_ms, last.get(item.task, 0))) for item in given]
 
     def _save(self, copies: Sequence[Assignment]) -> None:
         leading = self._leading

@@ -87,6 +87,19 @@ def test_lost_workers_tasks_move_and_its_runs_are_lost() -> None:
     assert town.store.leases.leases()[0].lost
 
 
+def test_heirs_are_told_what_the_lost_were_granted_last() -> None:
+    town = settled_town("a", "b")
+    job = town.store.jobs.get(next(task.job_id for task, worker in town.homes().items() if worker == "a"))
+    # Granted after the last beat, and right before the end.
+    fire_ms = town.clock.now_ms() + 500
+    town.start_run(job, "a", fire_ms)
+    town.nodes["a"].die()
+    town.run(10)
+
+    assert town.assignment(job).worker == "b"
+    assert town.assignment(job).since_ms == fire_ms
+
+
 def test_what_zookeeper_alone_granted_is_lost_with_its_worker() -> None:
     town = Town("a", "b")
     job = town.create()
