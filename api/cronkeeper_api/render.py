@@ -49,8 +49,8 @@ def job_json(
     return {
         "id": str(job.id),
         "status": status_of(job.state, job.last_run, unsuccessful=UNSUCCESSFUL).value,
-        "status_reason": job.state_reason or None,
         **data,
+        "status_reason": job.state_reason or None,
         "generation": job.generation,
         "created_at": rfc3339(job.created_ms),
         "updated_at": rfc3339(job.updated_ms),
