@@ -129,11 +129,11 @@ class Manager:
         return self.leader.leads
 
     def step(self) -> float:
-        self._town.store.set_available(self._town.mysql_up and self.reaches_mysql)
+        self._town.let_mysql_answer(self._town.mysql_up and self.reaches_mysql)
         try:
             return self.leader.step()
         finally:
-            self._town.store.set_available(self._town.mysql_up)
+            self._town.let_mysql_answer(self._town.mysql_up)
 
     def die(self) -> None:
         self.coordinator.cut()
@@ -165,6 +165,9 @@ class Town:
 
     def set_mysql(self, up: bool) -> None:
         self.mysql_up = up
+        self.let_mysql_answer(up)
+
+    def let_mysql_answer(self, up: bool) -> None:
         self.store.set_available(up)
 
     def run(self, seconds: float) -> None:
