@@ -352,6 +352,74 @@ def test_a_failed_run_is_tried_again_after_its_back_off(world: World) -> None:
     assert len(world.ordered()) == 2
 
 
+def test_a_retry_that_waits_when_its_job_is_paused_is_skipped_and_stays_so(world: World) -> None:
+    job = spec(schedule="0 * * * *", retry=Retry(3, 30, 60))
+    world.give(job)
+    world.pass_minutes(60)
+    world.end(world.ordered()[0], 3)
+    world.give(job, generation=2, state=JobState.PAUSED)
+    world.pass_minutes(30)
+    world.give(job, generation=3)
+    world.pass_minutes(5)
+    assert len(world.ordered()) == 1
+    world.report()
+    skipped = world.store.runs.get(replace(RunKey.parse(world.ordered()[0]), attempt=2))
+    assert (skipped.state, skipped.reason, skipped.trigger) == (RunState.SKIPPED, Reason.PAUSED, Trigger.RETRY)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_what_fails_or_is_lost_while_its_job_is_paused_is_not_run_again(world: World, *, lost: bool) -> None:
+    job = spec(schedule="0 * * * *", retry=Retry(3, 30, 60))
+    world.give(job)
+    world.pass_minutes(60)
+    world.begin(world.ordered()[0])
+    world.give(job, generation=2, state=JobState.PAUSED)
+    world.end(world.ordered()[0], None if lost else 3, lost=lost)
+    world.pass_minutes(30)
+    world.give(job, generation=3)
+    world.pass_minutes(5)
+    assert len(world.ordered()) == 1
+    assert world.journal.open_entries() == []
+
+
+def test_what_waits_for_its_turn_when_its_job_is_paused_is_skipped(world: World) -> None:
+    job = spec(concurrency=Concurrency.QUEUE)
+    world.give(job)
+    world.pass_minutes(1)
+    world.pass_minutes(1)
+    world.give(job, generation=2, state=JobState.PAUSED)
+    world.end(world.ordered()[0])
+    assert len(world.ordered()) == 1
+    world.report()
+    assert sorted(world.states()) == ["skipped", "succeeded"]
+
+
+def test_a_retry_of_a_job_that_was_paused_while_the_daemon_was_down_is_skipped(world: World) -> None:
+    job = spec(schedule="0 * * * *", retry=Retry(3, 30, 60))
+    world.give(job)
+    world.pass_minutes(60)
+    world.end(world.ordered()[0], 3)
+    world.boot()
+    world.give(job, generation=2, state=JobState.PAUSED)
+    world.engine.resume(world.journal.open_entries(), lambda key: False)
+    world.pass_minutes(30)
+    assert len(world.ordered()) == 1
+    assert world.journal.open_entries() == []
+
+
+def test_a_run_on_demand_of_a_paused_job_runs_also_if_it_has_to_wait(world: World) -> None:
+    job = spec(schedule="0 * * * *")
+    world.give(job)
+    world.pass_minutes(60)
+    asked = RunKey(TASK, world.clock.now_ms() + 1, 1)
+    world.store.runs.request(Run(asked, Trigger.MANUAL, RunState.PENDING))
+    world.engine.demand([asked])
+    world.give(job, generation=2, state=JobState.PAUSED)
+    assert len(world.ordered()) == 1
+    world.end(world.ordered()[0])
+    assert world.ordered()[1:] == [str(asked)]
+
+
 @pytest.mark.parametrize(("policy", "attempts"), [(OnWorkerLoss.RERUN, [1, 2]), (OnWorkerLoss.HOLD, [1])])
 def test_a_run_whose_end_nobody_saw(world: World, policy: OnWorkerLoss, attempts: list[int]) -> None:
     world.give(spec(schedule="0 * * * *", on_worker_loss=policy))

@@ -51,9 +51,11 @@ class Engine:
 
     def install(self, items: Iterable[Installed]) -> None:
         """Install or replace tasks; runs in progress are kept."""
-        given_up = [replace(entry, phase=Phase.OVER) for entry in self._board.install(items)]
+        found = list(items)
+        given_up = [replace(entry, phase=Phase.OVER) for entry in self._board.install(found)]
         if given_up:
             self._parts.journal.update(given_up, report=False)
+        self._starter.skip_paused(found)
         self._parts.metrics.tasks.set(len(self._board.tasks))
 
     def uninstall(self, tasks: Iterable[TaskId]) -> None:
@@ -222,6 +224,7 @@ class Engine:
                 self._board.arm(item)
             else:
                 claimed.append(entry)
+        self._starter.skip_paused(self._board.tasks.values())
         # Before anything that waits: these had their turn already.
         self._starter.launch_again(claimed)
         self.on_ended(lost)

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from cronkeeper.domain.attempts import ELSEWHERE_WAIT_S, next_attempt
 from cronkeeper.domain.ids import RunKey
+from cronkeeper.domain.job import JobState
 from cronkeeper.domain.placement import START_WITHIN_S
 from cronkeeper.domain.run import Reason, Run, RunEvent, RunState, Trigger, advance
 from cronkeeper.errors import UnavailableError
@@ -72,8 +73,8 @@ def new_entry(worker: str, item: Installed, decision: Decision) -> Entry:
 
 
 def retry_entry(parts: Parts, item: Installed, run: Run) -> Entry | None:
-    """Return the next attempt of an ended run's fire, waiting for its back-off, or None."""
-    wanted = next_attempt(item.view.spec, run)
+    """Return the next attempt of an ended run's fire, waiting for its back-off, or None: a paused job has none."""
+    wanted = next_attempt(item.view.spec, run) if item.view.state is JobState.ACTIVE else None
     if wanted is None or item.view.schedule.is_past_start(run.key.fire_ms):
         return None
     wait_s, trigger = wanted

@@ -6,11 +6,11 @@ The engine's other half: it shares the board with it, and tells it of runs that 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from cronkeeper.domain.ids import RunKey
-from cronkeeper.domain.job import Concurrency
+from cronkeeper.domain.job import Concurrency, JobState
 from cronkeeper.domain.run import Reason, RunEvent, RunState, Trigger, advance
 from cronkeeper.errors import UnavailableError
 from cronkeeper_worker.board import Board
@@ -101,6 +101,16 @@ class Starter:
         run = entry.run.evolve(state=advance(RunState.PENDING, RunEvent.SKIP), reason=reason)
         log.warning("a fire was skipped", extra={"event": "run.skipped", "run": run.id, "reason": reason.value})
         self._parts.journal.update([replace(entry, run=run, phase=Phase.OVER)])
+
+    def skip_paused(self, items: Iterable[Installed]) -> None:
+        """Skip what waits of paused tasks: a pause holds for retries, too. What people have asked for stays."""
+        for item in items:
+            if item.view.state is JobState.ACTIVE:
+                continue
+            for key, entry in sorted(item.waiting.items()):
+                if entry.run.trigger is not Trigger.MANUAL:
+                    del item.waiting[key]
+                    self.skip(entry, Reason.PAUSED)
 
     # -- inside
     def _too_late(self, item: Installed, key: RunKey, now_ms: int) -> bool:
