@@ -162,6 +162,7 @@ class Worker:
         self.reporter = Reporter(
             self.journal, store, self.coordinator, clock, metrics,
             output_file=lambda key: Path("/nonexistent") / str(key), acknowledge=self.processes.ack,
+            given_up=self.agent.look_after,
         )  # fmt: skip
         self.engine.install(install_sound(self.journal.tasks(), verifier, Here(self.name, 0)))
         self.engine.resume(self.journal.open_entries(), lambda key: str(key) in self.processes.known)

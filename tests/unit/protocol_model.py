@@ -166,7 +166,7 @@ class Step(NamedTuple):
 
 
 #: The worker as it is: what the search found to be missing is in docs/decisions/0012-protocol-model.md.
-AS_BUILT = Rules(tells_at_release=False, gives_up_doubtful=False)
+AS_BUILT = Rules(tells_at_release=False)
 
 
 def run_of(fire: int, attempt: int) -> int:

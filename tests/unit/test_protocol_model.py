@@ -109,7 +109,7 @@ def test_under_at_most_once_it_is_mysql_alone_that_counts() -> None:
         assert explore(less).violations == {}
 
 
-def test_what_is_built_misses_two_rules() -> None:
+def test_what_is_built_misses_one_rule() -> None:
     """Whoever mends one of them in the product turns its flag on in AS_BUILT, and shortens this list."""
     bounds = Rules(fires=1, troubles=2)
     built = replace(

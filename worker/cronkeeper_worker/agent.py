@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
 
@@ -20,6 +20,7 @@ from cronkeeper.runtime.metrics import WorkerMetrics
 from cronkeeper.wire.task import Task, Verifier
 from cronkeeper.wire.znodes import ClaimNote
 from cronkeeper_worker.assignments import Have, changes
+from cronkeeper_worker.engine_parts import may_take_up
 from cronkeeper_worker.journal import Journal, TaskRow
 from cronkeeper_worker.tasks import BadTaskError, Here, Installed, install
 
@@ -86,6 +87,11 @@ class Agent:
         """Go on under a new epoch: the leader had given this worker up, and with it the runs of all its tasks."""
         self.info = replace(self.info, epoch=epoch)
         self._given_up.set()
+
+    def look_after(self, tasks: Iterable[TaskId]) -> None:
+        """Have the next step look at what is lost of these tasks: runs of them were given up by this very node."""
+        for task in tasks:
+            self._freed.put(task)
 
     def leave(self) -> None:
         """Have the leader give our tasks to others. The next step tells it."""
@@ -228,8 +234,8 @@ class Agent:
             fresh = self._clock.now_ms() - run.key.fire_ms <= spec.grace_s * 1000
             known = self._journal.entry(run.key)
             # A run of our own that was given up too early is not lost to us: its truth is under way. One that we were
-            # refused was never ours.
-            if known is not None and known.run.state not in (RunState.LOST, RunState.SKIPPED):
+            # refused was never ours, and one that we gave up while it waited never began.
+            if not (known is None or may_take_up(known) or known.run.state in (RunState.LOST, RunState.SKIPPED)):
                 continue
             if spec.at_reboot and run.key.fire_ms < self._here.started_ms:
                 continue

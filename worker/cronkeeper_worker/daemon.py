@@ -244,6 +244,7 @@ class Daemon:
             self._metrics,
             output_file=self._output_file,
             acknowledge=self._runner.ack,
+            given_up=agent.look_after,
         )
 
         def reborn() -> str:

@@ -52,16 +52,13 @@ class Engine:
     def install(self, items: Iterable[Installed]) -> None:
         """Install or replace tasks; runs in progress are kept."""
         found = list(items)
-        given_up = [replace(entry, phase=Phase.OVER) for entry in self._board.install(found)]
-        if given_up:
-            self._parts.journal.update(given_up, report=False)
+        self._starter.give_up(self._board.install(found))
         self._starter.skip_paused(found)
         self._parts.metrics.tasks.set(len(self._board.tasks))
 
     def uninstall(self, tasks: Iterable[TaskId]) -> None:
         """Disarm tasks. Their runs go on to their end; their waiting runs are given up, for the next owner to take."""
-        given_up = [replace(entry, phase=Phase.OVER) for entry in self._board.uninstall(tasks)]
-        self._parts.journal.update(given_up, report=False)
+        self._starter.give_up(self._board.uninstall(tasks))
         self._parts.metrics.tasks.set(len(self._board.tasks))
 
     def set_foreign(self, runs: dict[TaskId, frozenset[RunKey]]) -> None:
@@ -215,7 +212,7 @@ class Engine:
                 if not known:
                     lost.append(Ended(str(key), self._parts.clock.now_ms(), None, None, False, False, 0, "", lost=True))
             elif item is None and entry.phase is Phase.WAITING:
-                self._parts.journal.update([replace(entry, phase=Phase.OVER)], report=False)
+                self._starter.give_up([entry])
             elif item is None:
                 # Perhaps we have its claim, so nobody else can start it: told as lost, the present owner runs it again.
                 self._parts.journal.update([unstarted(entry, self._parts.clock.now_ms())])

@@ -112,6 +112,12 @@ class Starter:
                     del item.waiting[key]
                     self.skip(entry, Reason.PAUSED)
 
+    def give_up(self, entries: Sequence[Entry]) -> None:
+        """Leave waiting runs to the task's next owner. Some may have been claimed, and the answer lost."""
+        over = [replace(entry, phase=Phase.OVER) for entry in entries]
+        if over:
+            self._parts.journal.give_up(over, Reason.ISOLATED, self._parts.clock.now_ms())
+
     # -- inside
     def _too_late(self, item: Installed, key: RunKey, now_ms: int) -> bool:
         spec = item.view.spec
@@ -131,9 +137,14 @@ class Starter:
         self._parts.metrics.claims.labels(fence.value, outcome.value).inc()
         run = entry.run
         if outcome is Outcome.REFUSED:
-            # The row is another's: there is nothing to report, and nothing more to do here.
             skipped = run.evolve(state=advance(run.state, RunEvent.SKIP), reason=Reason.FENCE_REFUSED)
-            self._parts.journal.update([replace(entry, run=skipped, phase=Phase.OVER)], report=False)
+            over = [replace(entry, run=skipped, phase=Phase.OVER)]
+            if fence is Fence.MYSQL:
+                # The row is another's: there is nothing to report, and nothing more to do here.
+                self._parts.journal.update(over, report=False)
+            else:
+                # MySQL may have granted it all the same, unheard: nobody would start it, should that other one die.
+                self._parts.journal.give_up(over, Reason.FENCE_REFUSED, self._parts.clock.now_ms())
             log.info("another worker has this fire", extra={"event": "claim.refused", "run": run.id})
             return None
         if outcome is Outcome.UNDECIDED:

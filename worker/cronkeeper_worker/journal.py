@@ -34,6 +34,10 @@ CREATE TABLE IF NOT EXISTS events (
     id INTEGER PRIMARY KEY AUTOINCREMENT, at_ms INTEGER NOT NULL, kind TEXT NOT NULL, subject TEXT NOT NULL,
     detail TEXT NOT NULL, dirty INTEGER NOT NULL DEFAULT 1
 );
+CREATE TABLE IF NOT EXISTS doubts (
+    run_id TEXT NOT NULL, nonce TEXT NOT NULL, trigger TEXT NOT NULL, reason TEXT NOT NULL, noted_ms INTEGER NOT NULL,
+    told INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (run_id, nonce)
+) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS runs_dirty ON runs (dirty) WHERE dirty = 1;
 CREATE INDEX IF NOT EXISTS runs_open ON runs (phase) WHERE phase != 'over';
 """
@@ -55,6 +59,9 @@ _DECIDE = (
     f" OR (state = '{RunState.SKIPPED}' AND reason = '{Reason.FENCE_REFUSED}'))"
 )
 _SELECT = f"SELECT phase, not_before_ms, claim_fence, {_RUN_COLUMNS} FROM runs "  # noqa: S608
+
+#: A claim that MySQL was asked for and never answered may take effect for so long still: it may be on its way.
+SETTLED_MS = 60_000
 
 
 class Phase(StrEnum):
@@ -187,6 +194,38 @@ class Journal:
                 [(e.phase, e.not_before_ms, report, e.claim_fence, *_columns(e.run)) for e in entries],
             )
 
+    def give_up(self, entries: Sequence[Entry], reason: Reason, now_ms: int) -> None:
+        """Write entries on which nobody will act. MySQL may have granted their claims unheard, and is to hear it."""
+        with self._lock, self._transaction():
+            self._db.executemany(
+                _REPLACE, [(e.phase, e.not_before_ms, False, e.claim_fence, *_columns(e.run)) for e in entries]
+            )
+            self._db.executemany(
+                "INSERT OR REPLACE INTO doubts (run_id, nonce, trigger, reason, noted_ms) VALUES (?, ?, ?, ?, ?)",
+                [(str(e.run.key), e.run.nonce, e.run.trigger, reason, now_ms) for e in entries],
+            )
+
+    def doubts(self, now_ms: int, limit: int) -> list[Run]:
+        """Return claims that are to be given up in MySQL: at once, and once more when none can be on its way still."""
+        rows = self._read(
+            "SELECT run_id, trigger, nonce, reason FROM doubts WHERE told = 0 OR noted_ms <= ? LIMIT ?",
+            (now_ms - SETTLED_MS, limit),
+        )
+        return [
+            Run(RunKey.parse(row[0]), Trigger(row[1]), RunState.CLAIMED, nonce=row[2], reason=Reason(row[3]))
+            for row in rows
+        ]
+
+    def mark_given_up(self, runs: Sequence[Run], now_ms: int) -> None:
+        """MySQL has been told of these, by a call that began at `now_ms`."""
+        keys = [(str(run.key), run.nonce) for run in runs]
+        with self._lock, self._transaction():
+            self._db.executemany("UPDATE doubts SET told = 1 WHERE run_id = ? AND nonce = ?", keys)
+            self._db.executemany(
+                "DELETE FROM doubts WHERE run_id = ? AND nonce = ? AND noted_ms <= ?",
+                [(*key, now_ms - SETTLED_MS) for key in keys],
+            )
+
     def entry(self, key: RunKey) -> Entry | None:
         """Return one run, or None."""
         found = self._entries("WHERE run_id = ?", (str(key),))
@@ -218,7 +257,11 @@ class Journal:
         return self._entries("WHERE dirty = 1 LIMIT ?", (limit,))
 
     def dirty_count(self) -> int:
-        return int(self._read("SELECT count(*) FROM runs WHERE dirty = 1")[0][0])
+        """Return of how many runs and doubts MySQL has not heard yet."""
+        runs, doubts = self._read(
+            "SELECT (SELECT count(*) FROM runs WHERE dirty = 1), (SELECT count(*) FROM doubts WHERE told = 0)"
+        )[0]
+        return int(runs + doubts)
 
     def mark_reported(self, runs: Sequence[Run]) -> None:
         """MySQL has these states now. A run that has moved on meanwhile stays dirty."""

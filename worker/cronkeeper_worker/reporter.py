@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from cronkeeper.domain.ids import RunKey
+from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.run import TERMINAL, Run, RunState, Trigger
 from cronkeeper.errors import CronkeeperError, UnavailableError
 from cronkeeper.ports import Coordinator, Event, Store
@@ -40,6 +40,7 @@ class Reporter:
         *,
         output_file: Callable[[RunKey], Path],
         acknowledge: Callable[[list[str]], None],
+        given_up: Callable[[Iterable[TaskId]], None] = lambda _tasks: None,
     ) -> None:
         self._journal = journal
         self._store = store
@@ -48,12 +49,15 @@ class Reporter:
         self._metrics = metrics
         self._output_file = output_file
         self._acknowledge = acknowledge
+        #: Told of the tasks with runs that were given up here: whoever has such a task may run them again.
+        self._given_up = given_up
         self._uploaded: dict[RunKey, int] = {}
         self._pruned_ms = 0
 
     def step(self) -> float:
         """Report what there is. Raises UnavailableError while MySQL is away."""
         self._tell_events()
+        self._give_up()
         dirty = self._journal.dirty(BATCH)
         self._metrics.spool.set(len(dirty) if len(dirty) < BATCH else self._journal.dirty_count())
         over = [entry for entry in dirty if entry.phase is Phase.OVER]
@@ -74,6 +78,17 @@ class Reporter:
             # The same event again is no second one: an answer that was lost does no harm.
             self._store.events.add(list(events.values()))
             self._journal.mark_told(events)
+
+    def _give_up(self) -> None:
+        now_ms = self._clock.now_ms()
+        doubts = self._journal.doubts(now_ms, BATCH)
+        if not doubts:
+            return
+        lost = self._store.runs.give_up(doubts)
+        for key in lost:
+            log.warning("a claim is given up: its answer was lost", extra={"event": "claim.given_up", "run": str(key)})
+        self._given_up({key.task for key in lost})
+        self._journal.mark_given_up(doubts, now_ms)
 
     def _record(self, runs: Sequence[Run]) -> None:
         conflicts = set(self._store.runs.record(runs))

@@ -241,6 +241,15 @@ class RunStore(Protocol):
         """Return the worker's active runs whose end was asked for."""
         ...
 
+    def give_up(self, runs: Sequence[Run]) -> list[RunKey]:
+        """Move those of these claims to lost whose rows are ours (by nonce) and claimed; return those that are lost.
+
+        For claims on which nobody will act: their answer was lost, and then the other fence refused them, or their
+        task went to another worker. What is not there, or has come further, stays. Each run's reason is kept with it.
+        Safe to repeat.
+        """
+        ...
+
     def lose(self, worker: str, *, term: int, reason: str) -> list[Run]:
         """Move all active runs of a worker to lost, under the leader's term; return them."""
         ...

@@ -134,15 +134,7 @@ class SqlRunStore(RunReads, RunOutput):
                 run.evolve(state=advance(run.state, RunEvent.LOSE), reason=why)
                 for run in self._of_worker(conn, worker, run_rows.LOSABLE_STATES, lock=True)
             ]
-            for some in slices(given_up):
-                text = (
-                    f"UPDATE `runs` SET `state` = '{RunState.LOST}', `reason` = {self._flavour.mark}"
-                    f" WHERE {self._flavour.among(run_rows.KEY, len(some))}"
-                )
-                keys = [value for run in some for value in run_rows.key_row(run.key)]
-                conn.exec_driver_sql(text, (why.value, *keys))
-                self._move_heads(conn, some)
-            note_failures(conn, self._flavour, given_up)
+            self._lose(conn, given_up)
             return given_up
 
         def landed(conn: Connection) -> bool:
@@ -150,6 +142,12 @@ class SqlRunStore(RunReads, RunOutput):
             return not self._of_worker(conn, worker, run_rows.LOSABLE_STATES, lock=True)
 
         return self._db.transaction(body, landed=landed)
+
+    def give_up(self, runs: Sequence[Run]) -> list[RunKey]:
+        lost: list[RunKey] = []
+        for some in slices(sorted(runs, key=lambda run: run.key)):
+            lost += self._db.transaction(functools.partial(self._give_up, runs=some), repeatable=True)
+        return lost
 
     def purge(self, *, before_ms: int, limit: int) -> int:
         removed = 0
@@ -251,6 +249,40 @@ class SqlRunStore(RunReads, RunOutput):
         skipped = schema.runs.c.state == RunState.SKIPPED.value
         conn.execute(schema.runs.update().where(self._is(stored.key), skipped).values(values))
         return reported
+
+    def _give_up(self, conn: Connection, runs: Sequence[Run]) -> list[RunKey]:
+        reasons = {(run.key, run.nonce): run.reason for run in runs}
+        text = (
+            f"SELECT {names(run_rows.COLUMNS)} FROM `runs` {self._flavour.by_key()}"
+            f" WHERE {self._flavour.among(run_rows.KEY, len(runs))} {self._flavour.locked()}"
+        )
+        stored = self._runs(
+            conn.exec_driver_sql(text, tuple(value for run in runs for value in run_rows.key_row(run.key)))
+        )
+        ours = [run for run in stored if (run.key, run.nonce) in reasons]
+        lost = [
+            run.evolve(state=advance(run.state, RunEvent.LOSE), reason=reasons[run.key, run.nonce])
+            for run in ours
+            if run.state is RunState.CLAIMED
+        ]
+        self._lose(conn, lost)
+        return sorted(run.key for run in ours if run.state in (RunState.CLAIMED, RunState.LOST))
+
+    def _lose(self, conn: Connection, lost: Sequence[Run]) -> None:
+        """Write these runs, which are locked, as lost."""
+        by_reason: dict[str | None, list[Run]] = {}
+        for run in lost:
+            by_reason.setdefault(None if run.reason is None else run.reason.value, []).append(run)
+        for reason, group in by_reason.items():
+            for some in slices(group):
+                text = (
+                    f"UPDATE `runs` SET `state` = '{RunState.LOST}', `reason` = {self._flavour.mark}"
+                    f" WHERE {self._flavour.among(run_rows.KEY, len(some))}"
+                )
+                keys = [value for run in some for value in run_rows.key_row(run.key)]
+                conn.exec_driver_sql(text, (reason, *keys))
+                self._move_heads(conn, some)
+        note_failures(conn, self._flavour, lost)
 
     def _move_heads(self, conn: Connection, runs: Sequence[Run]) -> None:
         if heads := run_rows.newest_heads(runs):

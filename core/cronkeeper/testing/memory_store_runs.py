@@ -159,6 +159,18 @@ class MemoryRunStore:
             active = (run for run in self._memory.runs.values() if run.state in ACTIVE and run.worker == worker)
             return sorted(run.key for run in active if run.cancel_requested)
 
+    def give_up(self, runs: Sequence[Run]) -> list[RunKey]:
+        with self._memory.call("runs.give_up"):
+            lost = set()
+            for run in runs:
+                stored = self._memory.runs.get(run.key)
+                if stored is None or stored.nonce != run.nonce or stored.state not in (RunState.CLAIMED, RunState.LOST):
+                    continue
+                if stored.state is RunState.CLAIMED:
+                    self._put(stored.evolve(state=advance(stored.state, RunEvent.LOSE), reason=run.reason))
+                lost.add(run.key)
+            return sorted(lost)
+
     def lose(self, worker: str, *, term: int, reason: str) -> list[Run]:
         with self._memory.call("runs.lose"):
             why = Reason(reason)

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.placement import Assignment, MoveReason
-from cronkeeper.domain.run import Run, RunState, Trigger
+from cronkeeper.domain.run import Reason, Run, RunState, Trigger
 from cronkeeper.ports import Store
-from tests.contract.test_store.builders import MINUTE_MS, nonce, recorded, run
+from tests.contract.test_store.builders import MINUTE_MS, new_job, nonce, recorded, run
 
 
 def test_the_first_claim_wins(store: Store) -> None:
@@ -86,6 +86,46 @@ def test_a_claim_that_was_given_up_is_not_ours_any_more(store: Store) -> None:
     store.runs.claim([mine])
     store.runs.lose("w1", term=store.terms.take("m1"), reason="worker_lost")
     assert store.runs.claim([mine]) == {mine.key: False}
+
+
+def test_a_claim_is_given_up_by_whose_it_is(store: Store) -> None:
+    job = store.jobs.create(new_job())
+    mine = [run(job_id=job.id, shard=shard, reason=reason) for shard, reason in enumerate((None, Reason.ISOLATED))]
+    theirs, goes_on = (
+        run(job_id=job.id, shard=2, worker="w2"),
+        recorded(store, RunState.RUNNING, job_id=job.id, shard=3),
+    )
+    absent = run(job_id=job.id, shard=4)
+    store.runs.claim([*mine, theirs])
+    asked = [*mine, theirs.evolve(nonce=nonce(), worker="w1"), goes_on, absent]
+    given_up = [item.evolve(reason=Reason.FENCE_REFUSED) for item in asked]
+    assert store.runs.give_up(given_up) == [item.key for item in mine]
+    assert [store.runs.get(item.key) for item in mine] == [
+        item.evolve(state=RunState.LOST, reason=Reason.FENCE_REFUSED) for item in mine
+    ]
+    assert (store.runs.get(theirs.key), store.runs.get(goes_on.key)) == (theirs, goes_on)
+    assert store.runs.claim(mine) == {item.key: False for item in mine}
+    # Who asks again hears the same; and nothing was put where nothing was: who claims it now gets it.
+    assert store.runs.give_up(given_up) == [item.key for item in mine]
+    assert store.runs.claim([absent]) == {absent.key: True}
+    assert [item.key for item in store.runs.lost_runs([item.key.task for item in mine], since_ms=0)] == [
+        item.key for item in mine
+    ]
+
+
+def test_each_claim_is_given_up_with_a_reason_of_its_own(store: Store) -> None:
+    mine = [run(shard=shard) for shard in range(2)]
+    store.runs.claim(mine)
+    reasons = (Reason.ISOLATED, Reason.FENCE_REFUSED)
+    store.runs.give_up([item.evolve(reason=reason) for item, reason in zip(mine, reasons, strict=True)])
+    assert tuple(store.runs.get(item.key).reason for item in mine) == reasons
+    assert store.runs.give_up([]) == []
+
+
+def test_thousands_are_given_up_in_one_call(store: Store) -> None:
+    runs = [run(job_id=1 + number % 50, fire_ms=number * MINUTE_MS) for number in range(1, 1301)]
+    store.runs.claim(runs)
+    assert sorted(store.runs.give_up(runs)) == sorted(item.key for item in runs)
 
 
 def test_thousands_are_claimed_in_one_call(store: Store) -> None:

@@ -1,0 +1,188 @@
+"""Claims that MySQL may have granted without being heard, and on which nobody will act: they are given up there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from cronkeeper.domain.ids import RunKey
+from cronkeeper.domain.job import Concurrency, Delivery, JobSpec, JobType, Misfire
+from cronkeeper.domain.run import Reason, Run, RunState, Trigger
+from cronkeeper_worker.journal import SETTLED_MS, Entry, Journal, Phase
+from tests.unit.engine_town import MINUTE, TASK, EngineTown, Worker
+
+Make = Callable[[Delivery], EngineTown]
+
+
+@pytest.fixture
+def make() -> Iterator[Make]:
+    """Two workers; the first one has a job that fires every minute."""
+    made: list[EngineTown] = []
+
+    def town(delivery: Delivery) -> EngineTown:
+        spec = JobSpec("true", "* * * * *", JobType.COMMAND, delivery=delivery, misfire=Misfire.ALL)
+        assert spec.concurrency is Concurrency.FORBID
+        made.append(EngineTown(spec, "a", "b"))
+        made[-1].assign("a")
+        for worker in made[-1].workers.values():
+            works(worker)
+        return made[-1]
+
+    yield town
+    for one in made:
+        for worker in one.workers.values():
+            worker.fences.close()
+            worker.journal.close()
+
+
+def works(worker: Worker) -> None:
+    """One turn of every loop of a daemon."""
+    worker.look()
+    for step in (worker.lease.step, worker.agent.step, worker.reporter.step):
+        worker.try_to(step)
+    worker.look()
+
+
+def next_minute(town: EngineTown, workers: Sequence[Worker] = ()) -> RunKey:
+    """Go to the next fire, and have these look at once."""
+    town.clock.set_ms((town.clock.now_ms() // MINUTE + 1) * MINUTE)
+    for worker in workers:
+        worker.look()
+    return RunKey(TASK, town.clock.now_ms(), 1)
+
+
+def rows(town: EngineTown, fire_ms: int) -> list[tuple[int, str, str]]:
+    return [(run.key.attempt, run.worker, run.state.value) for run in town.store.runs.at(TASK.job_id, fire_ms)]
+
+
+def two_owners(town: EngineTown) -> tuple[Worker, Worker]:
+    """Have the first worker given up while it was cut off, and back with ZooKeeper alone before it has looked."""
+    former, present = town.workers["a"], town.workers["b"]
+    former.line.cut = True
+    former.coordinator.cut()
+    town.clock.advance_ms(8000)
+    town.bury(former)
+    town.assign("b")
+    works(present)
+    former.coordinator.heal()
+    former.try_to(former.lease.step)
+    return former, present
+
+
+def test_a_fire_whose_two_claimants_both_fall_silent_is_run_again(make: Make) -> None:
+    """I11 of the protocol's model: ZooKeeper granted it to one who died, MySQL to one who never heard it."""
+    town = make(Delivery.AT_LEAST_ONCE)
+    former, present = two_owners(town)
+    former.processes.stopped = True
+    key = next_minute(town, [former])
+    former.crash()
+    former.processes.held.clear()
+    present.line.mute = True
+    present.look()
+    assert (rows(town, key.fire_ms), town.starts) == ([(1, "b", "claimed")], []), "nobody will start it"
+    for _ in range(2):
+        works(present)
+    assert town.store.runs.get(key).reason is Reason.FENCE_REFUSED
+    assert [(start.key.attempt, start.worker) for start in town.starts] == [(2, "b")]
+    assert rows(town, key.fire_ms) == [(1, "b", "lost"), (2, "b", "claimed")]
+    former.boot()
+    former.line.cut = False
+    works(former)
+    assert len(town.starts) == 1
+
+
+def test_the_daemon_that_was_refused_may_die_before_it_tells(make: Make) -> None:
+    town = make(Delivery.AT_LEAST_ONCE)
+    former, present = two_owners(town)
+    former.processes.stopped = True
+    key = next_minute(town, [former])
+    former.crash()
+    former.processes.held.clear()
+    present.line.mute = True
+    present.look()
+    present.crash()
+    present.boot()
+    for _ in range(2):
+        works(present)
+    assert rows(town, key.fire_ms) == [(1, "b", "lost"), (2, "b", "claimed")]
+
+
+@pytest.mark.parametrize("heard", [False, True], ids=["never heard", "answer lost"])
+def test_a_claim_whose_answer_was_lost_holds_up_no_next_owner(make: Make, heard: bool) -> None:
+    """Under `at_most_once` it waits for MySQL; the task goes to another one meanwhile, whose runs may not overlap."""
+    town = make(Delivery.AT_MOST_ONCE)
+    last, heir = town.workers["a"], town.workers["b"]
+    last.line.mute, last.line.deaf = heard, not heard
+    key = next_minute(town, [last])
+    assert [entry.phase for entry in last.journal.open_entries()] == [Phase.WAITING]
+    last.line.cut = True
+    town.revoke()
+    last.try_to(last.agent.step)
+    town.assign("b")
+    works(heir)
+    assert rows(town, key.fire_ms) == ([(1, "a", "claimed")] if heard else [(1, "b", "claimed")])
+    last.line.cut = False
+    works(last)
+    for run_id in sorted(heir.processes.live):
+        heir.processes.end(run_id, "ok")
+    works(heir)
+    works(heir)
+    assert rows(town, key.fire_ms) == ([(1, "a", "lost")] if heard else [(1, "b", "succeeded")])
+    after = next_minute(town, [heir])
+    assert rows(town, after.fire_ms) == [(1, "b", "claimed")]
+    assert [start.key for start in town.starts] == ([after] if heard else [key, after]), "once at the most"
+
+
+def test_a_run_that_waited_and_was_given_up_is_run_again_by_whom_the_task_comes_back_to(make: Make) -> None:
+    town = make(Delivery.AT_LEAST_ONCE)
+    worker = town.workers["a"]
+    worker.processes.stopped = True
+    key = next_minute(town, [worker])
+    # Its order expires, and by then a run of another node is in the way: it waits, and its row says claimed.
+    town.clock.advance_ms(5000)
+    worker.processes.go_on()
+    worker.engine.set_foreign({TASK: frozenset({RunKey(TASK, 1, 1)})})
+    worker.hear()
+    assert list(worker.engine.tasks[TASK].waiting) == [key]
+    town.revoke()
+    worker.agent.step()
+    worker.reporter.step()
+    assert rows(town, key.fire_ms) == [(1, "a", "lost")]
+    town.assign("a")
+    works(worker)
+    assert [(start.key.attempt, start.worker) for start in town.starts] == [(2, "a")]
+
+
+@pytest.fixture
+def journal() -> Iterator[Journal]:
+    made = Journal(Path(":memory:"))
+    yield made
+    made.close()
+
+
+def entry(nonce: str) -> Entry:
+    return Entry(Run(RunKey(TASK, MINUTE, 1), Trigger.CRON, RunState.PENDING, "a", nonce), Phase.OVER)
+
+
+def test_a_doubt_is_told_at_once_and_again_when_no_claim_can_be_under_way_any_more(journal: Journal) -> None:
+    journal.give_up([entry("n1")], Reason.ISOLATED, 1000)
+    assert journal.dirty_count() == 1
+    (doubt,) = journal.doubts(1000, 10)
+    assert (doubt.key, doubt.nonce, doubt.reason, doubt.trigger) == (
+        RunKey(TASK, MINUTE, 1), "n1", Reason.ISOLATED, Trigger.CRON,
+    )  # fmt: skip
+    journal.mark_given_up([doubt], 1000)
+    assert (journal.doubts(999 + SETTLED_MS, 10), journal.dirty_count()) == ([], 0)
+    assert journal.doubts(1000 + SETTLED_MS, 10) == [doubt]
+    journal.mark_given_up([doubt], 1000 + SETTLED_MS)
+    assert journal.doubts(1000 + SETTLED_MS, 10) == []
+
+
+def test_a_later_decision_about_the_same_fire_leaves_the_doubt(journal: Journal) -> None:
+    journal.give_up([entry("n1")], Reason.ISOLATED, 1000)
+    decided = entry("n2")
+    journal.decide([Entry(decided.run, Phase.DECIDED)], [])
+    (open_entry,) = journal.open_entries()
+    assert (open_entry.run.nonce, journal.doubts(1000, 10)[0].nonce) == ("n2", "n1")
