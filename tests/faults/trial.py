@@ -20,13 +20,13 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from cronkeeper.domain.job import JobSpec, JobType, spec_to_dict
 from tests.faults import reading
-from tests.faults.checker.history import FaultKind
+from tests.faults.checker.history import FaultKind, write_lines
 from tests.faults.checker.policy import PAD_S
 from tests.faults.fleet import Fleet
 from tests.faults.nemesis import strike, wait_well
@@ -88,7 +88,15 @@ class Trial:
     The calling thread is in the fleet's network from `with` on. The history stays in `folder`, whatever happens.
     """
 
-    def __init__(self, fleet: Fleet, folder: Path, *, seed: int | None = None, bounds: Bounds | None = None) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        folder: Path,
+        *,
+        seed: int | None = None,
+        bounds: Bounds | None = None,
+        keeps_jobs: bool = False,
+    ) -> None:
         self.fleet = fleet
         self.folder = folder
         self.seed = seed if seed is not None else seed_from_environment()
@@ -105,6 +113,8 @@ class Trial:
         self._stack = contextlib.ExitStack()
         self._longest_s = 0.0
         self._written = False
+        #: Its jobs need not be removed: the fleet ends with it.
+        self._keeps_jobs = keeps_jobs
         #: A fixture never hears of its test's failure: what was not found right has failed.
         self._passed = False
 
@@ -136,7 +146,8 @@ class Trial:
                 print(f"trial: seed {self.seed} failed; its history is in {self.folder}")
             with contextlib.suppress(Exception):
                 wait_well(self.fleet)
-            self._purge()
+            if not self._keeps_jobs:
+                self._purge()
 
     # -- what a user does
 
@@ -145,13 +156,19 @@ class Trial:
 
         `name` tells its lines in the truth. `fields` are those of `POST /jobs`; `schedule` is among them.
         """
-        argv = [str(self._work / "probe.sh"), str(self._work / "truth"), name, f"{sleep_s:g}", str(exit_status)]
-        self._longest_s = max(self._longest_s, sleep_s)
-        body = {"executable": " ".join(argv), "type": "command", "name": f"{name}-{self.seed}", **fields}
-        posted = _Posted(None, {**defaults(body), **body}, fields=body)
-        self.jobs[name] = posted
-        self._op("create", name, "POST", "/jobs", body)
-        return posted.id
+        self._op("create", name, "POST", "/jobs", self._body(name, sleep_s, exit_status, fields))
+        return self.jobs[name].id
+
+    def post_herd(self, names: Sequence[str], **fields: Any) -> None:
+        """Create many jobs of one kind in one request: `POST /apply`."""
+        bodies = {name: self._body(name, 0, 0, fields) for name in names}
+        invoked_s = time.time()
+        answer = self.fleet.cluster.request("POST", "/apply", {"jobs": list(bodies.values())})
+        assert answer.status == 200, answer.body[:500]
+        ids = {one["name"]: one["id"] for one in answer.json()["created"]}
+        for name, body in bodies.items():
+            self.jobs[name].id, self.jobs[name].generation = ids[body["name"]], 1
+            self._note_op("create", name, invoked_s, "ok", answer.status)
 
     def edit(self, name: str, **fields: Any) -> bool:
         """Change fields of a job; return whether that is known to be done."""
@@ -266,20 +283,8 @@ class Trial:
         """Write the history; what began after `read_s` is left out of truth and ledger alike."""
         self._written = True
         ids = [posted.id for posted in self.jobs.values() if posted.id is not None]
-        write_json(
-            self.folder / "plan.json",
-            {
-                "seed": self.seed,
-                "started_s": self.started_s,
-                "read_s": read_s,
-                "bounds": {
-                    "on_time_s": self.bounds.on_time_s,
-                    "propagation_s": self.bounds.propagation_s,
-                    "recovery_s": self.bounds.recovery_s,
-                    "skew_s": self.bounds.skew_s,
-                },
-            },
-        )
+        plan = {"seed": self.seed, "started_s": self.started_s, "read_s": read_s, "bounds": asdict(self.bounds)}
+        (self.folder / "plan.json").write_text(json.dumps(plan, indent=2) + "\n")
         write_lines(self.folder / "ops.jsonl", self._ops)
         write_lines(self.folder / "truth.jsonl", reading.truth(self._work / "truth", before_s=read_s))
         write_lines(self.folder / "clocks.jsonl", [])
@@ -290,6 +295,14 @@ class Trial:
         write_lines(self.folder / "missed.jsonl", reading.missed(cluster, ids))
         write_lines(self.folder / "jobs.jsonl", reading.jobs(cluster, ids))
         write_lines(self.folder / "events.jsonl", reading.events(cluster, since_s=self.started_s))
+
+    def _body(self, name: str, sleep_s: float, exit_status: int, fields: dict[str, Any]) -> dict[str, Any]:
+        """Return the body of a job that runs the probe, and hold it for one of this trial's."""
+        argv = [str(self._work / "probe.sh"), str(self._work / "truth"), name, f"{sleep_s:g}", str(exit_status)]
+        self._longest_s = max(self._longest_s, sleep_s)
+        body = {"executable": " ".join(argv), "type": "command", "name": f"{name}-{self.seed}", **fields}
+        self.jobs[name] = _Posted(None, {**defaults(body), **body}, fields=body)
+        return body
 
     def _op(self, op: str, name: str, method: str, path: str, body: Mapping[str, Any] | None = None) -> bool:
         """Ask for something and write down what is known of its outcome."""
@@ -306,6 +319,13 @@ class Trial:
         if answer is not None and answer.status in (200, 201) and op != "run":
             job = answer.json()
             posted.id, posted.generation, posted.spec = job["id"], job["generation"], job
+        self._note_op(op, name, invoked_s, result, None if answer is None else answer.status)
+        if result != "ok":
+            print(f"trial: {op} {name}: {result} {fault or (answer.body[:500] if answer is not None else '')!r}")
+        return result == "ok"
+
+    def _note_op(self, op: str, name: str, invoked_s: float, result: str, status: int | None) -> None:
+        posted = self.jobs[name]
         self._ops.append(
             {
                 "op": op,
@@ -316,12 +336,9 @@ class Trial:
                 "invoked_s": invoked_s,
                 "completed_s": time.time(),
                 "result": result,
-                "status": None if answer is None else answer.status,
+                "status": status,
             }
         )
-        if result != "ok":
-            print(f"trial: {op} {name}: {result} {fault or (answer.body[:500] if answer is not None else '')!r}")
-        return result == "ok"
 
     def _keep_logs(self) -> None:
         """Put all logs beside the history; those of an older trial on the same fleet come first in each."""
@@ -376,13 +393,3 @@ def seed_from_environment() -> int:
     """Return CRONKEEPER_SEED, or a new seed."""
     given = os.environ.get(SEED_VARIABLE)
     return int(given) if given else random.SystemRandom().getrandbits(31)
-
-
-def write_lines(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
-    """Write one JSON object a line."""
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write one JSON object."""
-    path.write_text(json.dumps(value, indent=2) + "\n")
