@@ -9,6 +9,7 @@ from pathlib import Path
 from cronkeeper.errors import ConfigError
 from cronkeeper.runtime.config import SecretsConfig, StoreConfig, setting
 from cronkeeper.runtime.key_files import read_key
+from cronkeeper.runtime.tls import server_context
 
 MIB = 1024 * 1024
 
@@ -18,6 +19,8 @@ class ApiConfig(StoreConfig, SecretsConfig):
     """Settings of an API server. Secrets come from files or the environment, never from flags."""
 
     bind: str = setting("127.0.0.1:30001", "host:port to listen on; HAProxy stands in front")
+    bind_tls_cert: Path | None = setting(None, "file of this server's certificate: then it speaks TLS only")
+    bind_tls_key: Path | None = setting(None, "file of that certificate's key")
     workers: int = setting(1, "processes")
     threads: int = setting(16, "threads of each process")
     signing_key_file: Path | None = setting(None, "file with the 32-byte seed, in hex, that signs tasks; mode 0600")
@@ -54,7 +57,18 @@ class ApiConfig(StoreConfig, SecretsConfig):
                 ip_network(network)
             except ValueError as exc:
                 faults.append(f"trusted_proxies: {exc}; write networks such as 10.0.0.0/24")
-        return [*faults, *self._key_faults()]
+        return [*faults, *self._key_faults(), *self._tls_faults()]
+
+    def _tls_faults(self) -> list[str]:
+        if self.bind_tls_cert is None and self.bind_tls_key is None:
+            return []
+        if self.bind_tls_cert is None or self.bind_tls_key is None:
+            return ["bind_tls_cert: set both bind_tls_cert and bind_tls_key, or neither"]
+        try:
+            server_context(self.bind_tls_cert, self.bind_tls_key)
+        except ConfigError as exc:
+            return [f"bind_tls_cert: {exc}"]
+        return []
 
     def _key_faults(self) -> list[str]:
         if self.signing_key_file is None:

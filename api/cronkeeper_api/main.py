@@ -28,6 +28,7 @@ from gunicorn.workers.gthread import ThreadWorker
 
 from cronkeeper.runtime.hardening import no_core_dumps
 from cronkeeper.runtime.logs import setup_logs
+from cronkeeper.runtime.tls import server_context
 from cronkeeper_api.config import ApiConfig
 
 if TYPE_CHECKING:
@@ -143,6 +144,7 @@ class _Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no ty
         config = self._config
         return {
             "bind": config.bind,
+            **self._tls(),
             "workers": config.workers,
             "threads": config.threads,
             "worker_class": _Worker,
@@ -164,6 +166,13 @@ class _Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no ty
             "child_exit": _forget,
             "post_worker_init": self._watch_end,
         }
+
+    def _tls(self) -> dict[str, Any]:
+        cert, key = self._config.bind_tls_cert, self._config.bind_tls_key
+        if cert is None or key is None:
+            return {}
+        context = server_context(cert, key)
+        return {"certfile": str(cert), "keyfile": str(key), "ssl_context": lambda _config, _default: context}
 
     def _watch_end(self, worker: Any) -> None:
         """Have live tails end when the process is told to, so that it can."""

@@ -198,23 +198,14 @@ def open_services(config: ApiConfig, *, draining: Callable[[], bool] = lambda: F
     ZooKeeper is connected to in the background: jobs can be posted without it.
     """
 
-    from cronkeeper.blob import open_blobs
-    from cronkeeper.coord import connect
-    from cronkeeper.store import open_store
+    from cronkeeper.stores import open_coordinator, open_database, open_objects
 
     if config.signing_key_file is None:
         raise ValueError("signing_key_file is not set")  # ApiConfig.check has refused this before
     clock = SystemClock()
-    store = open_store(config.database_url, pool_size=config.threads)
-    coordinator = connect(
-        config.zookeeper, auth=config.zookeeper_auth, session_timeout_s=config.session_timeout_s, name="api"
-    )
-    blobs = open_blobs(
-        config.blob_url,
-        endpoint_url=config.s3_endpoint,
-        access_key=config.s3_access_key,
-        secret_key=config.s3_secret_key,
-    )
+    store = open_database(config, pool_size=config.threads)
+    coordinator = open_coordinator(config, name="api")
+    blobs = open_objects(config)
     services = assemble(
         config,
         store=store,

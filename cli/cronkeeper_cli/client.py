@@ -47,7 +47,7 @@ class Client:
         import urllib3
 
         self._settings = settings
-        self._pool = urllib3.PoolManager(num_pools=1)
+        self._pool = urllib3.PoolManager(num_pools=1, ca_certs=settings.ca or None)
 
     def call(
         self,

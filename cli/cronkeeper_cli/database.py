@@ -4,26 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from dataclasses import dataclass
 
 from cronkeeper.ports import Role
 from cronkeeper.runtime.clock import SystemClock
-from cronkeeper.runtime.config import Config, setting
 
 TOKEN_PREFIX = "ck_"  # noqa: S105 - what every token begins with, so that scanners find a leaked one
-
-
-@dataclass(frozen=True, kw_only=True)
-class DatabaseConfig(Config):
-    """The one setting that `cronkeeper db` needs."""
-
-    database_url: str = setting("", "mysql+pymysql://user:password@host/db or sqlite:////path", secret=True)
-
-    def check(self) -> list[str]:
-        faults = super().check()
-        if not self.database_url:
-            faults.append("database_url: not set (environment CRONKEEPER_DATABASE_URL)")
-        return faults
 
 
 def upgrade(url: str) -> str:

@@ -99,11 +99,11 @@ def holidays_finding(last: Event | None) -> Finding:
 
 
 def _database(config: StoreConfig) -> str:
-    from cronkeeper.store import open_store
     from cronkeeper.store import upgrade as schema
+    from cronkeeper.stores import open_database
 
-    schema.check(config.database_url)
-    store = open_store(config.database_url)
+    schema.check(config.database)
+    store = open_database(config)
     try:
         store.ping()
     finally:
@@ -112,10 +112,10 @@ def _database(config: StoreConfig) -> str:
 
 
 def _holidays(config: StoreConfig) -> Finding:
-    from cronkeeper.store import open_store
+    from cronkeeper.stores import open_database
     from cronkeeper_manager.holiday_watch import last_told
 
-    store = open_store(config.database_url)
+    store = open_database(config)
     try:
         return holidays_finding(last_told(store))
     except CronkeeperError as exc:
@@ -125,14 +125,12 @@ def _holidays(config: StoreConfig) -> Finding:
 
 
 def _zookeeper(config: StoreConfig) -> str:
-    from cronkeeper import coord
     from cronkeeper.domain.placement import NodeInfo
+    from cronkeeper.stores import open_coordinator
 
     # A written znode is the only proof: a server may listen, and even say that it is fine, and fail every session.
     name = f"doctor-{uuid.uuid4().hex[:8]}"
-    coordinator = coord.connect(
-        config.zookeeper, auth=config.zookeeper_auth, session_timeout_s=config.session_timeout_s, name=name
-    )
+    coordinator = open_coordinator(config, name=name)
     try:
         coordinator.start(_CONNECT_S)
         coordinator.ensure_layout()
@@ -144,14 +142,9 @@ def _zookeeper(config: StoreConfig) -> str:
 
 
 def _object_store(config: StoreConfig) -> str:
-    from cronkeeper.blob import open_blobs
+    from cronkeeper.stores import open_objects
 
-    open_blobs(
-        config.blob_url,
-        endpoint_url=config.s3_endpoint,
-        access_key=config.s3_access_key,
-        secret_key=config.s3_secret_key,
-    ).check()
+    open_objects(config).check()
     return "can be used"
 
 

@@ -185,9 +185,9 @@ def db() -> None:
 
 
 def _database_url(config_file: Path | None, sets: tuple[str, ...]) -> str:
-    from cronkeeper_cli.database import DatabaseConfig
+    from cronkeeper.runtime.config import DatabaseConfig
 
-    return load_config(DatabaseConfig, config_file, sets, os.environ).database_url
+    return load_config(DatabaseConfig, config_file, sets, os.environ).database
 
 
 @db.command(

@@ -13,15 +13,17 @@ from urllib.parse import urlsplit
 from cronkeeper_cli.failures import EXIT_USAGE, CommandError
 
 DEFAULT_URL = "http://127.0.0.1:30000"
-_KEYS = frozenset({"url", "token"})
+_KEYS = frozenset({"url", "token", "ca"})
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The API's base URL without a slash at the end, and the bearer token (empty: none)."""
+    """The API's base URL without a slash at the end, the bearer token (empty: none), and a private CA (empty: none)."""
 
     url: str
     token: str = field(default="", repr=False)
+    #: A file: only what this CA has signed is believed to be the API.
+    ca: str = ""
 
 
 def config_path(environ: Mapping[str, str]) -> Path:
@@ -31,7 +33,7 @@ def config_path(environ: Mapping[str, str]) -> Path:
 
 
 def load_settings(environ: Mapping[str, str], *, url: str | None = None) -> Settings:
-    """Return the settings: the flag, then CRONKEEPER_URL and CRONKEEPER_TOKEN, then the file, then the default.
+    """Return the settings: the flag, then CRONKEEPER_URL, _TOKEN and _CA, then the file, then the default.
 
     Raises CommandError (usage) for a file or a URL that cannot be used.
     """
@@ -40,7 +42,10 @@ def load_settings(environ: Mapping[str, str], *, url: str | None = None) -> Sett
     settings = Settings(
         url=check_url(url or environ.get("CRONKEEPER_URL") or found.get("url") or DEFAULT_URL),
         token=environ.get("CRONKEEPER_TOKEN") or found.get("token", ""),
+        ca=environ.get("CRONKEEPER_CA") or found.get("ca", ""),
     )
+    if settings.ca:
+        _check_ca(settings)
     if any(char.isspace() or not char.isprintable() for char in settings.token):
         raise CommandError("the token holds white space or control characters; was it copied whole?", EXIT_USAGE)
     return settings
@@ -60,6 +65,15 @@ def check_url(url: str) -> str:
     return url.rstrip("/")
 
 
+def _check_ca(settings: Settings) -> None:
+    if not settings.url.startswith("https://"):
+        raise CommandError(
+            f"CRONKEEPER_CA is set, and {settings.url} is not https: nothing is sent in plain", EXIT_USAGE
+        )
+    if not Path(settings.ca).is_file():
+        raise CommandError(f"CRONKEEPER_CA: there is no file {settings.ca}", EXIT_USAGE)
+
+
 def _read(path: Path) -> dict[str, str]:
     try:
         with path.open("rb") as file:
@@ -71,7 +85,7 @@ def _read(path: Path) -> dict[str, str]:
         raise CommandError(f"cannot read {path}: {exc.strerror}", EXIT_USAGE) from exc
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise CommandError(f"{path}: {exc}", EXIT_USAGE) from exc
-    faults = [f"{key}: no such setting; known are url and token" for key in found if key not in _KEYS]
+    faults = [f"{key}: no such setting; known are url, token and ca" for key in found if key not in _KEYS]
     faults += [f"{key}: write a text in quotes" for key in _KEYS & found.keys() if not isinstance(found[key], str)]
     if faults:
         raise CommandError("\n  ".join([f"{path} does not add up:", *faults]), EXIT_USAGE)

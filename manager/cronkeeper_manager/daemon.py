@@ -18,7 +18,6 @@ from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry
 
-from cronkeeper.coord import connect
 from cronkeeper.errors import ConfigError, CronkeeperError, FencedError, UnavailableError
 from cronkeeper.ports import Coordinator
 from cronkeeper.runtime.clock import SystemClock
@@ -26,7 +25,7 @@ from cronkeeper.runtime.logs import setup_logs
 from cronkeeper.runtime.loop import Loop
 from cronkeeper.runtime.metrics import ManagerMetrics, serve_metrics
 from cronkeeper.runtime.signals import on_terminate
-from cronkeeper.store import open_store
+from cronkeeper.stores import open_coordinator, open_database
 from cronkeeper_manager.config import ManagerConfig
 from cronkeeper_manager.leader import Leader
 from cronkeeper_manager.mysql_watch import MysqlWatch
@@ -71,10 +70,8 @@ def _serve(config: ManagerConfig, stopping: threading.Event) -> int:
     """Be a manager once, from connecting to the end; return 0, or EXIT_RESTART."""
     clock, registry = SystemClock(), CollectorRegistry()
     metrics = ManagerMetrics(registry)
-    store = open_store(config.database_url, pool_size=3)
-    coordinator = connect(
-        config.zookeeper, auth=config.zookeeper_auth, session_timeout_s=config.session_timeout_s, name=config.name
-    )
+    store = open_database(config, pool_size=3)
+    coordinator = open_coordinator(config, name=config.name)
     loop = Loop("manager", lambda: step(), max_backoff_s=2.0)
     mysql = MysqlWatch(store, clock, background=True, on_return=loop.wake)
     reach = Reach(store, clock, background=True)

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import secrets
+import ssl
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from cronkeeper.ports import Role
 from cronkeeper.runtime.clock import SystemClock
 from cronkeeper.store import open_store, upgrade
 from cronkeeper_manager.service import Tokens
+from tests.harness.certificates import Authority
 from tests.harness.folders import make_folder, remove_folder
 from tests.harness.haproxy import HAProxy
 from tests.harness.ports import free_port
@@ -39,9 +41,19 @@ class Reply:
 
 
 class ApiServers:
-    """Starts with `with`; `url` of HAProxy is at `port`, the servers' own at `ports`."""
+    """Starts with `with`; `url` of HAProxy is at `port`, the servers' own at `ports`.
 
-    def __init__(self, database_url: str, zookeeper: str, settings: Mapping[str, str] | None = None) -> None:
+    With `tls` everything speaks TLS, with certificates of that CA: clients with HAProxy, HAProxy with the servers.
+    """
+
+    def __init__(
+        self,
+        database_url: str,
+        zookeeper: str,
+        settings: Mapping[str, str] | None = None,
+        *,
+        tls: Authority | None = None,
+    ) -> None:
         self.folder = make_folder("api")
         self.database_url = database_url
         self.ports = [free_port(), free_port()]
@@ -59,8 +71,18 @@ class ApiServers:
             "CRONKEEPER_LOG_FORMAT": "json",
             **(settings or {}),
         }
+        self.tls: ssl.SSLContext | None = None
+        front: dict[str, str] = {}
+        if tls is not None:
+            self.tls = ssl.create_default_context(cafile=str(tls.ca))
+            mine, api = tls.issue("front"), tls.issue("api", ("127.0.0.1", "api.example"))
+            self._env |= {"CRONKEEPER_BIND_TLS_CERT": str(api.cert), "CRONKEEPER_BIND_TLS_KEY": str(api.key)}
+            front = {
+                "CRONKEEPER_HAPROXY_TLS": f"ssl crt {mine.both}",
+                "CRONKEEPER_API_TLS": f"ssl verify required ca-file {tls.ca} verifyhost api.example",
+            }
         self.servers = [self._server(number) for number in (0, 1)]
-        self.haproxy = HAProxy(*(f"127.0.0.1:{port}" for port in self.ports))
+        self.haproxy = HAProxy(*(f"127.0.0.1:{port}" for port in self.ports), env=front)
         self.tokens: dict[Role, str] = {}
 
     def start(self) -> Self:
@@ -115,7 +137,11 @@ class ApiServers:
         if body is not None:
             raw = json.dumps(body).encode()
             sent.setdefault("Content-Type", "application/json")
-        connection = http.client.HTTPConnection("127.0.0.1", port or self.haproxy.port, timeout=timeout_s)
+        where = ("127.0.0.1", port or self.haproxy.port)
+        if self.tls is None:
+            connection = http.client.HTTPConnection(*where, timeout=timeout_s)
+        else:
+            connection = http.client.HTTPSConnection(*where, timeout=timeout_s, context=self.tls)
         try:
             connection.request(method, path, body=raw, headers=sent)
             response = connection.getresponse()

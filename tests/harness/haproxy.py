@@ -38,7 +38,8 @@ class HAProxy:
         self.folder = make_folder("haproxy")
         self._address = host.address
         self.port = free_port()
-        self.url = f"http://{host.address}:{self.port}"
+        scheme = "https" if (env or {}).get("CRONKEEPER_HAPROXY_TLS") else "http"
+        self.url = f"{scheme}://{host.address}:{self.port}"
         program = shutil.which("haproxy", path=_PATH)
         if program is None:
             raise ServerError("haproxy is not installed; run deploy/install-packages test")

@@ -14,24 +14,52 @@ from typing import Self
 from kazoo.client import KazooClient
 
 from cronkeeper.runtime.zookeeper_server import EnsembleMember, ZooKeeperServer
+from tests.harness.certificates import Authority
 from tests.harness.folders import make_folder, remove_folder
 from tests.harness.hosts import LOOPBACK, Host
 from tests.harness.ports import free_port
 from tests.harness.processes import ServerError, tail
 
+#: What ZooKeeper needs to speak TLS. Found by leaving out one at a time.
+_NETTY = tuple(f"netty-{part}" for part in ("buffer", "codec", "common", "handler", "resolver", "transport"))
+
+
+def _tls_config(tls: Authority, names: Sequence[str], port: int, asks_certificate: bool) -> list[str]:
+    issued = tls.issue(f"zookeeper-{port}", names)
+    return [
+        "serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory",
+        f"secureClientPort={port}",
+        f"ssl.keyStore.location={issued.both}",
+        "ssl.keyStore.type=PEM",
+        f"ssl.trustStore.location={tls.ca}",
+        "ssl.trustStore.type=PEM",
+        f"ssl.clientAuth={'need' if asks_certificate else 'none'}",
+    ]
+
 
 class ZooKeeper:
     """`size` servers on loopback, or each on a host of its own; `hosts` is the connect string of all of them.
 
-    Members are numbered 0 to size - 1; kill one, start it again, pause it and resume it.
+    Members are numbered 0 to size - 1; kill one, start it again, pause it and resume it. With `tls` each member has a
+    second port for TLS, with a certificate of that CA for `tls_names`; `asks_certificate` takes only clients that have
+    one of that CA, too.
     """
 
     def __init__(
-        self, size: int = 1, *, tick_time_ms: int = 500, java: str = "java", places: Sequence[Host] = ()
+        self,
+        size: int = 1,
+        *,
+        tick_time_ms: int = 500,
+        java: str = "java",
+        places: Sequence[Host] = (),
+        tls: Authority | None = None,
+        tls_names: Sequence[str] = ("127.0.0.1", "localhost"),
+        asks_certificate: bool = False,
     ) -> None:
         self.folder = make_folder("zookeeper")
         places = places or [LOOPBACK] * size
         members = [EnsembleMember(n + 1, free_port(), free_port(), free_port(), places[n].address) for n in range(size)]
+        self.tls_ports = [free_port() for _ in range(size)] if tls is not None else []
         self.members = [
             ZooKeeperServer(
                 self.folder / str(member.my_id),
@@ -42,6 +70,10 @@ class ZooKeeper:
                 tick_time_ms=tick_time_ms,
                 address=member.address,
                 enter=place.enter,
+                more_jars=_NETTY if tls is not None else (),
+                more_config=_tls_config(tls, tls_names, self.tls_ports[member.my_id - 1], asks_certificate)
+                if tls is not None
+                else (),
             )
             for member, place in zip(members, places, strict=True)
         ]
@@ -50,6 +82,11 @@ class ZooKeeper:
     def hosts(self) -> str:
         """The connect string: every member's host:port, comma separated."""
         return ",".join(member.hosts for member in self.members)
+
+    @property
+    def tls_hosts(self) -> str:
+        """The same for the ports that speak TLS."""
+        return ",".join(f"127.0.0.1:{port}" for port in self.tls_ports)
 
     @property
     def pids(self) -> list[int]:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cronkeeper.blob import open_blobs
-from cronkeeper.coord import connect
 from cronkeeper.ports import BlobStore, Coordinator, Store
-from cronkeeper.store import open_store
+from cronkeeper.stores import open_coordinator, open_database, open_objects
 from cronkeeper_worker.config import WorkerConfig
 
 
@@ -23,17 +21,7 @@ class Stores:
 def open_stores(config: WorkerConfig, worker: str) -> Stores:
     """Return the stores that the settings name. Nothing is asked yet, so nothing has to answer."""
     return Stores(
-        open_store(config.database_url, pool_size=4),
-        connect(
-            config.zookeeper,
-            auth=config.zookeeper_auth,
-            session_timeout_s=config.session_timeout_s,
-            name=f"worker-{worker}",
-        ),
-        open_blobs(
-            config.blob_url,
-            endpoint_url=config.s3_endpoint,
-            access_key=config.s3_access_key,
-            secret_key=config.s3_secret_key,
-        ),
+        open_database(config, pool_size=4),
+        open_coordinator(config, name=f"worker-{worker}"),
+        open_objects(config),
     )

@@ -10,8 +10,6 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from cronkeeper.blob import open_blobs
-from cronkeeper.coord import connect
 from cronkeeper.domain.ids import RunKey
 from cronkeeper.domain.run import Trigger
 from cronkeeper.errors import UnavailableError
@@ -21,7 +19,7 @@ from cronkeeper.runtime.hardening import no_core_dumps
 from cronkeeper.runtime.key_files import read_secrets_keys
 from cronkeeper.runtime.logs import setup_logs
 from cronkeeper.runtime.metrics import WorkerMetrics
-from cronkeeper.store import open_store
+from cronkeeper.stores import open_coordinator, open_database, open_objects
 from cronkeeper.wire.task import Verifier
 from cronkeeper_worker import node_files, node_start, run_files
 from cronkeeper_worker.artifacts import ArtifactCache
@@ -50,7 +48,7 @@ class StandIn:
         self._name = name
         self._clock = SystemClock()
         self._metrics = WorkerMetrics(CollectorRegistry())
-        self._store = open_store(config.database_url, pool_size=2)
+        self._store = open_database(config, pool_size=2)
         self._coordinator: Coordinator | None = None
         self._journal = Journal(state_dir / node_files.JOURNAL)
         self._events: queue.SimpleQueue[RunnerEvent] = queue.SimpleQueue()
@@ -123,12 +121,7 @@ class StandIn:
         """Connect to the second fence, once, and only when the first one does not answer."""
         if self._coordinator is None:
             config = self._config
-            coordinator = connect(
-                config.zookeeper,
-                auth=config.zookeeper_auth,
-                session_timeout_s=config.session_timeout_s,
-                name=f"fire-{self._name}",
-            )
+            coordinator = open_coordinator(config, name=f"fire-{self._name}")
             try:
                 coordinator.start(config.claim_wait_s)
             except UnavailableError:
@@ -138,12 +131,7 @@ class StandIn:
 
     def _parts(self, state_dir: Path) -> Parts:
         config = self._config
-        blobs = open_blobs(
-            config.blob_url,
-            endpoint_url=config.s3_endpoint,
-            access_key=config.s3_access_key,
-            secret_key=config.s3_secret_key,
-        )
+        blobs = open_objects(config)
         return Parts(
             worker=self._name,
             journal=self._journal,

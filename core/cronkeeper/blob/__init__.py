@@ -13,11 +13,14 @@ if TYPE_CHECKING:
     from cronkeeper.ports import BlobStore
 
 
-def open_blobs(url: str, *, endpoint_url: str = "", access_key: str = "", secret_key: str = "") -> BlobStore:
+def open_blobs(
+    url: str, *, endpoint_url: str = "", access_key: str = "", secret_key: str = "", ca: str = ""
+) -> BlobStore:
     """Return the store behind `file:///path` or `s3://bucket[/prefix]`; nothing is contacted yet (see `check`).
 
     `endpoint_url` is the address of an S3 server other than Amazon's. Without keys, the machine's own credentials are
-    used (environment, shared file, instance role). Raises ConfigError.
+    used (environment, shared file, instance role). With `ca`, a file, the server's certificate must be signed by that
+    CA; without, by a public one. Raises ConfigError.
     """
     parts = urlsplit(url)
     if parts.query or parts.fragment:
@@ -45,5 +48,6 @@ def open_blobs(url: str, *, endpoint_url: str = "", access_key: str = "", secret
             endpoint_url=endpoint_url.rstrip("/"),
             access_key=access_key,
             secret_key=secret_key,
+            ca=ca,
         )
     raise ConfigError(f"object store: must be file:///path or s3://bucket: {url!r}")

@@ -20,12 +20,15 @@ _NO_BUCKET = "NoSuchBucket"
 class S3BlobStore:
     """`ports.BlobStore` in a bucket, all keys below `prefix`. Threads share its connections; make it after any fork."""
 
-    def __init__(self, bucket: str, *, prefix: str, endpoint_url: str, access_key: str, secret_key: str) -> None:
+    def __init__(
+        self, bucket: str, *, prefix: str, endpoint_url: str, access_key: str, secret_key: str, ca: str = ""
+    ) -> None:
         self._bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
         self._endpoint_url = endpoint_url
         self._access_key = access_key
         self._secret_key = secret_key
+        self._ca = ca
         self._lock = threading.Lock()
         self._made: Any = None
 
@@ -97,6 +100,8 @@ class S3BlobStore:
             "s3",
             endpoint_url=self._endpoint_url or None,
             region_name=session.region_name or "us-east-1",
+            # Said here, so that no variable of the environment (AWS_CA_BUNDLE) can say otherwise.
+            verify=self._ca or True,
             config=Config(
                 connect_timeout=3,
                 read_timeout=10,
@@ -117,6 +122,7 @@ class S3BlobStore:
             NoCredentialsError,
             ParamValidationError,
             PartialCredentialsError,
+            SSLError,
         )
         from urllib3.exceptions import HTTPError
 
@@ -129,6 +135,8 @@ class S3BlobStore:
         except ValueError as exc:
             # botocore's word for an endpoint URL that is none; our own keys were checked before.
             raise ConfigError(f"object store: {exc}") from exc
+        except SSLError as exc:
+            raise UnavailableError(f"object store: {what}: its certificate is not accepted: {exc}") from exc
         except (BotoCoreError, HTTPError, OSError) as exc:
             raise UnavailableError(f"object store: {what}: {type(exc).__name__}") from exc
 

@@ -33,6 +33,7 @@ from cronkeeper.coord.requests import Answer, Children, Create, Delete, Get, Ref
 from cronkeeper.coord.transport import BoundedHandler
 from cronkeeper.errors import ConfigError, CronkeeperError, UnavailableError
 from cronkeeper.runtime.clock import Clock, SystemClock
+from cronkeeper.runtime.tls import Tls
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,16 @@ def acl_for(auth: str) -> list[Any]:
 class KazooSession:
     """`requests.Session` over kazoo. See there."""
 
-    def __init__(self, hosts: str, *, auth: str, timeout_s: float, name: str, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        hosts: str,
+        *,
+        auth: str,
+        timeout_s: float,
+        name: str,
+        clock: Clock | None = None,
+        tls: Tls | None = None,
+    ) -> None:
         # At DEBUG, kazoo writes the password and every payload into the log.
         logging.getLogger("kazoo").setLevel(logging.WARNING)
         servers, chroot = split_hosts(hosts)
@@ -73,7 +83,8 @@ class KazooSession:
         self._clock = clock or SystemClock()
         # With one server alone there is nobody else to try.
         shun_s = timeout_s if "," in servers else 0.0
-        self._handler = BoundedHandler(unacknowledged_s=0.4 * timeout_s, shun_s=shun_s)
+        context = tls.context() if tls else None
+        self._handler = BoundedHandler(unacknowledged_s=0.4 * timeout_s, shun_s=shun_s, tls=context)
         try:
             self._client: Any = KazooClient(
                 hosts=servers,
@@ -116,7 +127,10 @@ class KazooSession:
             self._probe_thread.start()
         deadline = time.monotonic() + timeout_s
         if not self.wait_connected(timeout_s):
-            raise UnavailableError(f"ZooKeeper: no connection after {timeout_s:g} s; still trying")
+            why = self._handler.last_fault
+            raise UnavailableError(
+                f"ZooKeeper: no connection after {timeout_s:g} s; still trying{'; ' + why if why else ''}"
+            )
         try:
             self._admit()
         except ConfigError:

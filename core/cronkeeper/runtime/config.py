@@ -13,9 +13,13 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, dataclass_transform
+from urllib.parse import urlencode
 
 from cronkeeper.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cronkeeper.runtime.tls import Tls
 
 PREFIX = "CRONKEEPER_"
 C = TypeVar("C", bound="Config")
@@ -54,28 +58,80 @@ class Config:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoreConfig(Config):
-    """Where the stores are: what API, manager and worker share."""
+class DatabaseConfig(Config):
+    """Where the database is: what whoever opens it needs, and all that `cronkeeper db` needs."""
 
     database_url: str = setting("", "mysql+pymysql://user:password@host/db or sqlite:////path", secret=True)
+    database_tls_ca: str = setting(
+        "", "file of the CA that signs MySQL's certificate: TLS only, and the host of database_url is verified"
+    )
+    database_tls_cert: str = setting("", "file of our own certificate for MySQL, if it asks for one")
+    database_tls_key: str = setting("", "file of that certificate's key")
+
+    def check(self) -> list[str]:
+        faults = super().check()
+        tls = _tls("database_tls", self.database_tls_ca, self.database_tls_cert, self.database_tls_key)
+        faults += tls.faults()
+        if not self.database_url:
+            faults.append(f"database_url: not set (environment {PREFIX}DATABASE_URL)")
+        elif tls and not self.database_url.startswith(("mysql", "mariadb")):
+            faults.append("database_tls_ca: only MySQL is spoken to over TLS; take it out")
+        elif tls and "ssl_" in self.database_url.partition("?")[2]:
+            faults.append("database_tls_ca: database_url names certificates, too; take them out there")
+        return faults
+
+    @property
+    def database(self) -> str:
+        """The database's URL with its certificates, as `cronkeeper.store` takes it: so nobody can leave them out."""
+        files = {"ca": self.database_tls_ca, "cert": self.database_tls_cert, "key": self.database_tls_key}
+        query = urlencode({f"ssl_{name}": path for name, path in files.items() if path})
+        return self.database_url + (f"{'&' if '?' in self.database_url else '?'}{query}" if query else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreConfig(DatabaseConfig):
+    """Where the stores are: what API, manager and worker share."""
+
     zookeeper: str = setting("", "host:port,host:port/chroot")
     zookeeper_auth: str = setting("", "user:password of the digest that owns our znodes", secret=True)
+    zookeeper_tls_ca: str = setting(
+        "", "file of the CA that signs ZooKeeper's certificates: TLS only, and the hosts of zookeeper are verified"
+    )
+    zookeeper_tls_cert: str = setting("", "file of our own certificate for ZooKeeper, if it asks for one")
+    zookeeper_tls_key: str = setting("", "file of that certificate's key")
     session_timeout_s: float = setting(6.0, "ZooKeeper session timeout, seconds")
     blob_url: str = setting("", "s3://bucket[/prefix] or file:///path")
     s3_endpoint: str = setting("", "http(s) URL of an S3 server that is not Amazon's")
+    s3_tls_ca: str = setting("", "file of the CA that signs the S3 server's certificate, if it is not a public one")
     s3_access_key: str = setting("", "access key of the object store")
     s3_secret_key: str = setting("", "secret key of the object store", secret=True)
 
     def check(self) -> list[str]:
         faults = super().check()
-        for key in ("database_url", "zookeeper", "blob_url"):
+        for key in ("zookeeper", "blob_url"):
             if not getattr(self, key):
                 faults.append(f"{key}: not set (environment {PREFIX}{key.upper()})")
         if self.zookeeper and "/" not in self.zookeeper:
             faults.append("zookeeper: add a chroot to the host list, such as 10.0.0.1:2181,10.0.0.2:2181/cronkeeper")
         if not 1.0 <= self.session_timeout_s <= 120:
             faults.append("session_timeout_s: use 1 to 120 seconds")
+        faults += self.zookeeper_tls.faults()
+        faults += _tls("s3_tls", self.s3_tls_ca).faults()
+        if self.s3_tls_ca and not self.s3_endpoint.startswith("https://"):
+            faults.append("s3_endpoint: with s3_tls_ca it must be an https:// URL")
         return faults
+
+    @property
+    def zookeeper_tls(self) -> Tls:
+        """The certificates for ZooKeeper; false without any."""
+        return _tls("zookeeper_tls", self.zookeeper_tls_ca, self.zookeeper_tls_cert, self.zookeeper_tls_key)
+
+
+def _tls(setting_name: str, ca: str, cert: str = "", key: str = "") -> Tls:
+    # Imported when it is needed: the command line reads settings, too, and mostly has no use for TLS.
+    from cronkeeper.runtime.tls import Tls
+
+    return Tls(setting_name, ca, cert, key)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,7 +67,8 @@ class ZooKeeperServer:
     Alone unless `ensemble` lists all the members, this one (`my_id`) among them. It can be started again after it was
     stopped or killed, and goes on from what it had. Sessions last 2 to 120 ticks of `tick_time_ms`. The child dies
     with this process if `start` is called from a thread that lives as long (the main thread). `enter` are words before
-    its command line, such as `nsenter` and its arguments.
+    its command line, such as `nsenter` and its arguments; `more_jars` and `more_config` (lines of zoo.cfg) are for what
+    this class does not know, such as TLS.
     """
 
     def __init__(
@@ -82,6 +83,8 @@ class ZooKeeperServer:
         jars_dir: Path = JARS_DIR,
         address: str = "127.0.0.1",
         enter: Sequence[str] = (),
+        more_jars: Sequence[str] = (),
+        more_config: Sequence[str] = (),
     ) -> None:
         self.data_dir = data_dir
         self.client_port = client_port
@@ -92,6 +95,8 @@ class ZooKeeperServer:
         self._jars_dir = jars_dir
         self._address = address
         self._enter = tuple(enter)
+        self._jars = (*JARS, *more_jars)
+        self._more_config = tuple(more_config)
         self._child: subprocess.Popen[bytes] | None = None
 
     @property
@@ -199,7 +204,7 @@ class ZooKeeperServer:
         return found
 
     def _class_path(self) -> str:
-        paths = [self._jars_dir / f"{name}.jar" for name in JARS]
+        paths = [self._jars_dir / f"{name}.jar" for name in self._jars]
         missing = [str(path) for path in paths if not path.exists()]
         if missing:
             raise ZooKeeperServerError(
@@ -241,6 +246,7 @@ class ZooKeeperServer:
                 ensemble=self._ensemble,
                 address=self._address,
             )
+            + "".join(f"{line}\n" for line in self._more_config)
         )
         temporary.replace(path)
         if self._ensemble:
@@ -273,7 +279,7 @@ def render_config(
     ensemble: Sequence[EnsembleMember] = (),
     address: str = "127.0.0.1",
 ) -> str:
-    """Return the text of zoo.cfg: one address only, no admin server, snapshots purged, sessions of 2 to 120 ticks."""
+    """Return the text of zoo.cfg: no admin server, hard quotas, purged snapshots, sessions of 2 to 120 ticks."""
     lines = [
         f"tickTime={tick_time_ms}",
         f"minSessionTimeout={2 * tick_time_ms}",
@@ -284,6 +290,8 @@ def render_config(
         "maxClientCnxns=0",
         "admin.enableServer=false",
         "4lw.commands.whitelist=srvr",
+        # Quotas on znodes, where an operator sets any, refuse a write instead of only telling of it.
+        "enforceQuota=true",
         "autopurge.snapRetainCount=3",
         "autopurge.purgeInterval=1",
     ]

@@ -10,6 +10,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DisconnectionError
 
 from cronkeeper.errors import ConfigError
+from cronkeeper.runtime.tls import Tls
 
 CONNECT_TIMEOUT_S = 3
 ANSWER_TIMEOUT_S = 10
@@ -22,6 +23,10 @@ RECYCLE_S = 900
 PING_AFTER_S = 1.0
 
 MYSQL_NAMES = ("mysql", "mariadb")
+#: What may follow the `?`. Others of the driver's options would read files, or undo what is set here.
+_URL_OPTIONS = frozenset(
+    {"charset", "connect_timeout", "read_timeout", "write_timeout", "unix_socket", "ssl_ca", "ssl_cert", "ssl_key"}
+)
 #: A client that says nothing for so long within a transaction is dead or cut off, and the server rolls back for it:
 #: a node that died without a word would keep its runs locked for hours, and nobody could take them over. MySQL has no
 #: such limit for transactions alone. There it holds for idle connections, too; the next use of one opens another.
@@ -45,6 +50,10 @@ def parse_url(url: str) -> URL:
     if parsed.get_backend_name() in MYSQL_NAMES:
         if parsed.get_driver_name() != "pymysql" or not parsed.database:
             raise ConfigError("the database URL must be mysql+pymysql://user:password@host:port/name")
+        if unknown := sorted(set(parsed.query) - _URL_OPTIONS):
+            raise ConfigError(
+                f"the database URL must not say {', '.join(unknown)}; it may say {', '.join(sorted(_URL_OPTIONS))}"
+            )
         return parsed
     if parsed.get_backend_name() == "sqlite":
         if not parsed.database or parsed.database == ":memory:":
@@ -58,7 +67,7 @@ def make_engine(url: str, *, pool_size: int) -> Engine:
 
     cronkeeper.store.session alone begins and ends transactions: the pool need not send a ROLLBACK at each return.
     """
-    parsed = parse_url(url)
+    parsed, tls = _without_tls(parse_url(url))
     is_mysql = parsed.get_backend_name() in MYSQL_NAMES
     engine = create_engine(
         parsed,
@@ -71,7 +80,7 @@ def make_engine(url: str, *, pool_size: int) -> Engine:
         pool_recycle=RECYCLE_S,
         pool_use_lifo=True,
         hide_parameters=True,
-        connect_args=_mysql_arguments(parsed) if is_mysql else {"timeout": BUSY_TIMEOUT_S},
+        connect_args=_mysql_arguments(parsed, tls) if is_mysql else {"timeout": BUSY_TIMEOUT_S},
     )
     if is_mysql:
         _mysql_events(engine)
@@ -80,15 +89,30 @@ def make_engine(url: str, *, pool_size: int) -> Engine:
     return engine
 
 
-def _mysql_arguments(url: URL) -> dict[str, Any]:
-    """Return our timeouts, save those that the URL itself sets (`?read_timeout=30`)."""
-    ours = {
+def _without_tls(url: URL) -> tuple[URL, Tls]:
+    """Take the certificates' files out of a URL. Raises ConfigError."""
+    files = {key: str(url.query.get(f"ssl_{key}", "")) for key in ("ca", "cert", "key")}
+    tls = Tls("database_tls", **files)
+    if faults := tls.faults():
+        raise ConfigError("; ".join(faults))
+    return url.difference_update_query([f"ssl_{key}" for key in files]), tls
+
+
+def _mysql_arguments(url: URL, tls: Tls) -> dict[str, Any]:
+    """Return our timeouts, save those that the URL itself sets (`?read_timeout=30`), and what it must not set."""
+    ours: dict[str, Any] = {
         "connect_timeout": CONNECT_TIMEOUT_S,
         "read_timeout": ANSWER_TIMEOUT_S,
         "write_timeout": ANSWER_TIMEOUT_S,
         "charset": "utf8mb4",
     }
-    return {key: value for key, value in ours.items() if key not in url.query}
+    arguments = {key: value for key, value in ours.items() if key not in url.query}
+    # A server must not be able to ask for our files.
+    arguments["local_infile"] = False
+    if tls:
+        # Given a context, the driver refuses a server that offers no TLS, before it has sent the password.
+        arguments["ssl"] = tls.context()
+    return arguments
 
 
 def _set_on_connect(engine: Engine, statements: tuple[str, ...]) -> None:
