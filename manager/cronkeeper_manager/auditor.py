@@ -28,7 +28,7 @@ from cronkeeper.domain.ids import TaskId
 from cronkeeper.domain.instants import rfc3339
 from cronkeeper.domain.job import Concurrency, JobSpec, JobState
 from cronkeeper.domain.placement import Assignment, Lease, MoveReason
-from cronkeeper.domain.run import Reason, RunState
+from cronkeeper.domain.run import Reason, RunState, Trigger
 from cronkeeper.ports import Fate, Fire, JobVersion
 
 #: After a fire's grace the news may take so long: the reporter's batches, a retry, a short absence of MySQL.
@@ -238,10 +238,13 @@ class Facts:
 
 
 def known_outcome(fate: Fate | None, now_ms: int) -> Verdict | None:
-    """Return the verdict where the ledger alone tells, or None: then somebody has to look closer."""
+    """Return the verdict where the ledger alone tells, or None: then somebody has to look closer.
+
+    A retry that was skipped (its job was paused) is that of a fire which ran before.
+    """
     if fate is None:
         return None
-    if fate.state is RunState.SKIPPED:
+    if fate.state is RunState.SKIPPED and fate.trigger is not Trigger.RETRY:
         return Verdict(Outcome.SKIPPED, reason_of_skip(fate.reason))
     if fate.state not in (RunState.PENDING, RunState.CLAIMED):
         return Verdict(Outcome.RUN)

@@ -80,6 +80,16 @@ def test_a_skip_has_its_reason_and_a_mend(world: World) -> None:
     assert "superseded" in found["words"] and "grace_s" in found["words"]
 
 
+def test_a_fire_that_failed_and_whose_retry_was_skipped_has_run(world: World) -> None:
+    record(world, RunState.FAILED, exit_code=3)
+    record(world, RunState.SKIPPED, attempt=2, trigger=Trigger.RETRY, reason=Reason.PAUSED, claimed_ms=None)
+    found = why(world, at(5))
+    assert brief(found) == (at(5), True, "run", None)
+    assert found["words"].endswith("It ran on node-3: failed, exit code 3. Attempt 2 was skipped (reason: paused)."), (
+        found["words"]
+    )
+
+
 def test_a_missed_fire_has_its_verdict_until_its_row_arrives(world: World) -> None:
     audited(world, missed_fire(), minutes=9)
     found = why(world, at(5))

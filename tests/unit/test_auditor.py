@@ -101,6 +101,13 @@ def test_a_skip_has_a_reason_of_the_closed_list(given: Reason | None, told: str)
     assert verdict(found=fate(RunState.SKIPPED, reason=given)) == (Outcome.SKIPPED, MissReason(told))
 
 
+def test_a_fire_that_ran_and_whose_retry_was_skipped_is_a_run() -> None:
+    retry = replace(fate(RunState.SKIPPED, reason=Reason.PAUSED), attempt=2, trigger=Trigger.RETRY)
+    assert verdict(found=retry) == (Outcome.RUN, None)
+    rerun_of_a_lost_one = replace(retry, trigger=Trigger.CATCH_UP)
+    assert verdict(found=rerun_of_a_lost_one) == (Outcome.SKIPPED, MissReason.PAUSED)
+
+
 def test_every_reason_of_a_skip_has_a_word() -> None:
     assert all(isinstance(reason_of_skip(reason), MissReason) for reason in Reason)
 

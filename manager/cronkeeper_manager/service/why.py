@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from cronkeeper.domain.exclusion import excluded
 from cronkeeper.domain.instants import rfc3339
 from cronkeeper.domain.job import JobState
-from cronkeeper.domain.run import Run, Trigger
+from cronkeeper.domain.run import Run, RunState, Trigger
 from cronkeeper.ports import AuditMark, Event, Fate, Fire, JobVersion, Missed, Store
 from cronkeeper.runtime.clock import Clock
 from cronkeeper_manager.auditor import MissReason, Outcome, Span, known_outcome, settle_delay_ms, spans
@@ -176,11 +176,12 @@ def _not_due(place: Place) -> str:
 
 def _of_shard(version: JobVersion, fire_ms: int, shard: int, records: Records, now_ms: int) -> _Told:
     rows = [run for run in records.runs if run.key.task.shard == shard and run.trigger is not Trigger.MANUAL]
-    row = max(rows, key=lambda run: run.key.attempt, default=None)
+    rows.sort(key=lambda run: run.key.attempt)
+    row = rows[-1] if rows else None
     known = None if row is None else known_outcome(_fate(row), now_ms)
     if row is not None and known is not None:
         if known.outcome is Outcome.RUN:
-            return _Told(Outcome.RUN, None, f"It ran on {row.worker or 'no worker'}: {_state_words(row)}.")
+            return _Told(Outcome.RUN, None, _ran(rows))
         if known.outcome is Outcome.SKIPPED:
             given = row.reason.value if row.reason is not None else "none given"
             return _Told(Outcome.SKIPPED, known.reason, f"Worker {row.worker} skipped it (reason: {given}).")
@@ -221,6 +222,14 @@ def _unrecorded(version: JobVersion, fire_ms: int, mark: AuditMark, now_ms: int)
     return _Told(
         Outcome.MISSED, MissReason.UNKNOWN, "It was missed: there is no row, and it was one of too many to list."
     )
+
+
+def _ran(attempts: Sequence[Run]) -> str:
+    """Say how a fire ran, by its newest attempt that was not left out."""
+    *before, run = attempts
+    if run.state is RunState.SKIPPED and before:
+        return f"{_ran(before)} Attempt {run.key.attempt} was skipped (reason: {run.reason})."
+    return f"It ran on {run.worker or 'no worker'}: {_state_words(run)}."
 
 
 def _state_words(run: Run) -> str:
