@@ -44,6 +44,12 @@ class NamespaceInput(Model):
     quotas: QuotasInput = Field(default=QuotasInput(), description="Bounds.")
 
 
+class DenialInput(Model):
+    """An identity of the issuer that is to be let in no more."""
+
+    subject: str = Field(min_length=1, max_length=190, description="The `sub` of its tokens.")
+
+
 class TokenInput(Model):
     """A new token."""
 

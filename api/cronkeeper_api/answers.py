@@ -255,6 +255,12 @@ class Token(Shape):
     revoked_at: Instant | None
 
 
+class Denial(Shape):
+    id: str
+    identity: str = Field(description="Issuer and subject, with `#` between them.")
+    denied_at: Instant
+
+
 class NewToken(Token):
     token: str = Field(description="The secret. It is shown this once.")
 
@@ -371,6 +377,7 @@ COMPONENTS: tuple[type[BaseModel], ...] = (
     Namespace,
     Token,
     NewToken,
+    Denial,
     Secret,
     SavedSecret,
     Applied,

@@ -69,7 +69,7 @@ def check_routes(app: Flask, routes: Sequence[Route]) -> None:
 
 def _door(route: Route, services: Services) -> Callable[..., Response]:
     def enter(**parts: str) -> Response:
-        caller = authorize(services.tokens, route.access, route.reach)
+        caller = authorize(services.tokens, services.identities, route.access, route.reach)
         g.caller = caller.name
         caller = replace(caller, source=client_address(services.config.trusted_proxies), request_id=g.request_id)
         call = Call(services.within(caller.scope), caller, g.request_id, parse_query(route.params, request.args))

@@ -10,6 +10,7 @@ from flask import request
 
 from cronkeeper.domain.scope import NOWHERE
 from cronkeeper.ports import Role
+from cronkeeper_api.oidc.identities import SHAPE, Identities
 from cronkeeper_api.problems import ProblemError
 from cronkeeper_api.routing import Access, Reach
 from cronkeeper_manager.service import Caller, Tokens
@@ -20,18 +21,22 @@ _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="cronkeeper"'}
 NOBODY = Caller("", "nobody", Role.VIEWER, NOWHERE)
 
 
-def authorize(tokens: Tokens, access: Access, reach: Reach) -> Caller:
+def authorize(tokens: Tokens, identities: Identities | None, access: Access, reach: Reach) -> Caller:
     """Return the caller, if the token is good, and its role and its namespaces are enough.
 
-    Raises ProblemError (unauthorized, forbidden), or UnavailableError when the store cannot say.
+    Raises ProblemError (unauthorized, forbidden), PermissionDeniedError (an identity to which nothing was granted), or
+    UnavailableError when nobody can say.
     """
     if access is Access.PUBLIC:
         return NOBODY
     headers = request.headers.getlist("Authorization")
-    match = _BEARER.fullmatch(headers[0]) if len(headers) == 1 else None
-    if match is None:
+    header = headers[0] if len(headers) == 1 else ""
+    if (match := _BEARER.fullmatch(header)) is not None:
+        caller = tokens.authenticate(match[1])
+    elif identities is not None and (match := SHAPE.fullmatch(header)) is not None:
+        caller = identities.authenticate(match[1])
+    else:
         raise ProblemError("unauthorized", "send one header: Authorization: Bearer ck_…", headers=_CHALLENGE)
-    caller = tokens.authenticate(match[1])
     if caller is None:
         raise ProblemError("unauthorized", "the token is unknown, expired or revoked", headers=_CHALLENGE)
     if not access.allows(caller.role):

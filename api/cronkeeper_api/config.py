@@ -10,12 +10,13 @@ from cronkeeper.errors import ConfigError
 from cronkeeper.runtime.config import SecretsConfig, StoreConfig, setting
 from cronkeeper.runtime.key_files import read_key
 from cronkeeper.runtime.tls import server_context
+from cronkeeper_api.oidc.config import OidcConfig
 
 MIB = 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class ApiConfig(StoreConfig, SecretsConfig):
+class ApiConfig(StoreConfig, SecretsConfig, OidcConfig):
     """Settings of an API server. Secrets come from files or the environment, never from flags."""
 
     bind: str = setting("127.0.0.1:30001", "host:port to listen on; HAProxy stands in front")

@@ -17,6 +17,7 @@ from cronkeeper.wire.sealed import NO_KEYS, SecretsKeys
 from cronkeeper.wire.task import Signer
 from cronkeeper_api.config import ApiConfig, read_signing_key
 from cronkeeper_api.metrics import ApiMetrics
+from cronkeeper_api.oidc import Identities, open_identities
 from cronkeeper_manager.fleet import Fleet
 from cronkeeper_manager.service import (
     Answers,
@@ -31,6 +32,7 @@ from cronkeeper_manager.service import (
     Tokens,
 )
 from cronkeeper_manager.service.calendars import Calendars
+from cronkeeper_manager.service.denials import Denials
 from cronkeeper_manager.service.scoped import scoped
 from cronkeeper_manager.service.secrets import Secrets
 from cronkeeper_manager.service.trail import Trail
@@ -111,6 +113,9 @@ class Services:
     calendars: Calendars
     answers: Answers
     tokens: Tokens
+    denials: Denials
+    #: Callers by tokens of somebody else, if an issuer is set.
+    identities: Identities | None
     namespaces: Namespaces
     secrets: Secrets
     trail: Trail
@@ -156,6 +161,8 @@ def assemble(
     artifacts = Artifacts(blobs, max_bytes=config.max_artifact_bytes)
     policy = Policy(config.run_as_allowed, config.max_artifact_bytes)
     metrics, pulse = ApiMetrics(), Pulse(store.ping, clock)
+    denials = Denials(store.tokens, clock)
+    identities = open_identities(config, denials, clock)
     tails, stopping = threading.Semaphore(max(1, config.threads // 2)), threading.Event()
 
     def on(mine: Store, scope: Scope, views: Views) -> Services:
@@ -174,6 +181,8 @@ def assemble(
             calendars=Calendars(mine, jobs, clock),
             answers=Answers(mine, clock),
             tokens=Tokens(mine.tokens, clock),
+            denials=denials,
+            identities=identities,
             namespaces=namespaces,
             secrets=Secrets(mine, jobs, secrets_keys, clock),
             trail=Trail(mine.trail, coordinator),

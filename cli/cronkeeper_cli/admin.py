@@ -45,6 +45,10 @@ TOKENS = View(
     ),
     name=lambda token: str(token.get("id", "")),
 )
+DENIALS = View(
+    columns=(key("ID", "id"), key("IDENTITY", "identity"), key("DENIED", "denied_at")),
+    name=lambda denial: str(denial.get("id", "")),
+)
 
 
 @click.command(
@@ -240,6 +244,49 @@ def revoke_token(session: Session, token_ids: tuple[str, ...]) -> None:
     for token_id in token_ids:
         session.client.call("DELETE", f"/tokens/{segment(token_id)}")
         click.echo(f"token {token_id} revoked", err=True)
+
+
+@token.command(
+    "deny",
+    epilog="""\b
+Examples:
+  cronkeeper token deny 248289761001""",
+)
+@click.argument("subjects", metavar="SUBJECT...", nargs=-1, required=True)
+@output_option
+@pass_session
+def deny_identity(session: Session, subjects: tuple[str, ...], form: str) -> None:
+    """Let identities of the OIDC issuer in no more, by the `sub` of their tokens; within 5 seconds, on all servers."""
+    denied = [session.client.post("/denials", {"subject": subject}) for subject in subjects]
+    show_items(denied, DENIALS, form)
+
+
+@token.command(
+    "denied",
+    epilog="""\b
+Examples:
+  cronkeeper token denied""",
+)
+@output_option
+@pass_session
+def list_denials(session: Session, form: str) -> None:
+    """List the identities of the OIDC issuer that are denied."""
+    show_items(list(session.client.get("/denials")), DENIALS, form, nothing="nobody is denied")
+
+
+@token.command(
+    "allow",
+    epilog="""\b
+Examples:
+  cronkeeper token allow 7""",
+)
+@click.argument("denial_ids", metavar="ID...", nargs=-1, required=True)
+@pass_session
+def lift_denial(session: Session, denial_ids: tuple[str, ...]) -> None:
+    """Let denied identities in again, by the ID that `cronkeeper token denied` shows."""
+    for denial_id in denial_ids:
+        session.client.call("DELETE", f"/denials/{segment(denial_id)}")
+        click.echo(f"denial {denial_id} lifted", err=True)
 
 
 COMMANDS: list[click.Command] = [workers, reassign, cordon, uncordon, drain, token]

@@ -57,6 +57,9 @@ MATRIX = {
     "GET /tokens": "admin",
     "POST /tokens": "admin",
     "DELETE /tokens/{token_id}": "admin",
+    "GET /denials": "admin",
+    "POST /denials": "admin",
+    "DELETE /denials/{denial_id}": "admin",
     "GET /audit": "admin",
     "GET /audit/verify": "admin",
     "GET /healthz": "public",
@@ -83,6 +86,7 @@ def _path(route: Route) -> str:
         .replace("{run_id}", "x")
         .replace("{worker_id}", "w")
         .replace("{token_id}", "999")
+        .replace("{denial_id}", "999")
     )
 
 

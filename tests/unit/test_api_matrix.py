@@ -37,8 +37,8 @@ HOSTILE: list[Any] = [{}, None, "", [], "*", " ", ",", {"all": True}, {"": ""}, 
 class Town:
     """A world with a job, a run, a missed fire and an event in team-a, and a job in team-b."""
 
-    def __init__(self) -> None:
-        self.world = World()
+    def __init__(self, **settings: Any) -> None:
+        self.world = World(**settings)
         self.job = self._make("team-a", CANARY)
         self.other = self._make("team-b", "beta")
         store = self.world.store

@@ -46,6 +46,9 @@ UNTOLD = {
     "PUT /secrets/{name}",
     "DELETE /secrets/{name}",
     "POST /secrets/rotate",
+    # Of identities that an issuer has: tests/unit/test_api_oidc.py
+    "POST /denials",
+    "DELETE /denials/{denial_id}",
 }
 JOB = {"executable": "ls", "schedule": "5 * * * *", "type": "command", "name": "one"}
 BODIES: dict[str, Any] = {

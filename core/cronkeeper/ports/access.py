@@ -55,6 +55,10 @@ class TokenStore(Protocol):
         """False when there is no such token. Safe to repeat."""
         ...
 
+    def restore(self, token_id: int, *, trail: Sequence[Entry] = ()) -> bool:
+        """Take a revocation back: of what stands for an identity, never of a token. False as for `revoke`."""
+        ...
+
 
 class Idempotency(StrEnum):
     #: Nobody has it, or nobody has it any more: it is ours.

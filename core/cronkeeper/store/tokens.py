@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Select, select
+from sqlalchemy import ColumnElement, Connection, Select, select
 from sqlalchemy.exc import IntegrityError
 
 from cronkeeper.domain.scope import EVERYWHERE, Scope, read_scope
@@ -70,9 +70,14 @@ class SqlTokenStore:
         return [_from_row(row) for row in rows]
 
     def revoke(self, token_id: int, *, at_ms: int, trail: Sequence[Entry] = ()) -> bool:
+        return self._set(token_id, _table.c.revoked_ms.is_(None), at_ms, trail)
+
+    def restore(self, token_id: int, *, trail: Sequence[Entry] = ()) -> bool:
+        return self._set(token_id, _table.c.revoked_ms.is_not(None), None, trail)
+
+    def _set(self, token_id: int, before: ColumnElement[bool], revoked_ms: int | None, trail: Sequence[Entry]) -> bool:
         def body(conn: Connection) -> bool:
-            unrevoked = _table.c.revoked_ms.is_(None)
-            update = _table.update().where(_table.c.id == token_id, unrevoked).values(revoked_ms=at_ms)
+            update = _table.update().where(_table.c.id == token_id, before).values(revoked_ms=revoked_ms)
             if conn.execute(update).rowcount == 1:
                 add_trail(conn, self._db.flavour, trail)
                 return True

@@ -53,13 +53,20 @@ class MemoryTokenStore:
 
     def revoke(self, token_id: int, *, at_ms: int, trail: Sequence[Entry] = ()) -> bool:
         with self._memory.call("tokens.revoke"):
-            for index, token in enumerate(self._memory.tokens):
-                if token.id == token_id:
-                    if token.revoked_ms is None:
-                        self._memory.tokens[index] = replace(token, revoked_ms=at_ms)
-                        self._memory.note(trail)
-                    return True
-            return False
+            return self._set(token_id, at_ms, trail)
+
+    def restore(self, token_id: int, *, trail: Sequence[Entry] = ()) -> bool:
+        with self._memory.call("tokens.restore"):
+            return self._set(token_id, None, trail)
+
+    def _set(self, token_id: int, revoked_ms: int | None, trail: Sequence[Entry]) -> bool:
+        for index, token in enumerate(self._memory.tokens):
+            if token.id == token_id:
+                if (token.revoked_ms is None) is not (revoked_ms is None):
+                    self._memory.tokens[index] = replace(token, revoked_ms=revoked_ms)
+                    self._memory.note(trail)
+                return True
+        return False
 
 
 class MemoryIdempotencyStore:

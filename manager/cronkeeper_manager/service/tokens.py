@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 PREFIX = "ck_"
 #: How long an answer of the store is believed. A revoked token is refused everywhere after that.
 CACHE_S = 3.0
+#: Begins the digest of what is no token of ours, but stands for an identity (`denials`). No digest in hex does.
+IDENTITY = "oidc"
 _MAX_CACHED = 10_000
 _SECRET = re.compile(r"ck_[A-Za-z0-9_-]{43}", re.ASCII)
 
@@ -103,7 +105,7 @@ class Tokens:
 
     def all(self) -> list[Token]:
         """Return all tokens, revoked ones too."""
-        return self._store.all()
+        return [token for token in self._store.all() if not token.digest.startswith(IDENTITY)]
 
     def revoke(self, token_id: int, caller: Caller | None = None) -> None:
         """End a token. Other servers follow within CACHE_S. NotFoundError; safe to repeat."""

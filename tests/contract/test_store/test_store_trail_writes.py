@@ -90,9 +90,19 @@ def _revoke(store: Store) -> str:
     return "1"
 
 
+def _restore(store: Store) -> str:
+    token = store.tokens.add(name="ci", role=Role.VIEWER, digest="a" * 64, created_ms=5, expires_ms=None)
+    # It is not revoked: nothing is done, and nothing is told.
+    assert store.tokens.restore(token.id, trail=[entry("too early")])
+    assert store.tokens.revoke(token.id, at_ms=70)
+    assert store.tokens.restore(token.id, trail=[entry("did")])
+    assert store.tokens.find("a" * 64) == token
+    return "1"
+
+
 @pytest.mark.parametrize(
     "write",
-    [_create, _replace, _save_many, _delete, _request, _cancel, _move, _cordon, _add_token, _revoke],
+    [_create, _replace, _save_many, _delete, _request, _cancel, _move, _cordon, _add_token, _revoke, _restore],
     ids=lambda write: write.__name__.strip("_"),
 )
 def test_a_write_takes_its_entry_along(store: Store, write: Callable[[Store], str]) -> None:
@@ -136,6 +146,7 @@ def _no_such_run(store: Store) -> None:
 
 def _no_such_token(store: Store) -> None:
     assert not store.tokens.revoke(99, at_ms=1, trail=[entry("did")])
+    assert not store.tokens.restore(99, trail=[entry("did")])
     raise NotFoundError("it says so by False")
 
 
