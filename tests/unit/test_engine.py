@@ -339,6 +339,36 @@ def test_a_run_of_another_node_counts_as_overlap_until_it_ends(world: World) -> 
     assert len(world.ordered()) == 1
 
 
+@pytest.mark.parametrize(("misfire", "attempted"), [(Misfire.ALL, [1, 2]), (Misfire.LATEST, [2])])
+def test_a_fire_that_meets_a_run_of_another_node_waits_where_all_are_wanted(
+    world: World, misfire: Misfire, attempted: list[int]
+) -> None:
+    """It may have ended long ago: with MySQL away until now, its node could tell nobody."""
+    world.give(spec(misfire=misfire))
+    first_ms = world.clock.now_ms() // MINUTE * MINUTE
+    world.engine.set_foreign({TASK: frozenset({RunKey(TASK, 1, 1)})})
+    world.pass_minutes(1)
+    assert world.ordered() == []
+    world.engine.set_foreign({})
+    for run_id in world.ordered():
+        world.end(run_id)
+    world.pass_minutes(1)
+    assert [(RunKey.parse(run_id).fire_ms - first_ms) // MINUTE for run_id in world.ordered()] == attempted
+
+
+def test_what_waits_for_a_run_of_another_node_is_skipped_once_its_grace_is_over(world: World) -> None:
+    world.give(spec(misfire=Misfire.ALL, grace_s=60))
+    world.engine.set_foreign({TASK: frozenset({RunKey(TASK, 1, 1)})})
+    for _ in range(3):
+        world.pass_minutes(1)
+    world.clock.advance_ms(1)
+    world.engine.set_foreign({})
+    world.end(world.ordered()[0])
+    assert len(world.ordered()) == 1
+    world.report()
+    assert world.states() == ["succeeded", "skipped", "skipped"]
+
+
 def test_a_failed_run_is_tried_again_after_its_back_off(world: World) -> None:
     world.give(spec(schedule="0 * * * *", retry=Retry(1, 30, 60)))
     world.pass_minutes(60)

@@ -233,7 +233,14 @@ class Engine:
         for item in due:
             if item.next_ms is None or item.next_ms > now_ms:
                 continue
-            verdict = gate.decide(item.view, now_ms, trigger=trigger, active=item.busy(), waiting=list(item.waiting))
+            verdict = gate.decide(
+                item.view,
+                now_ms,
+                trigger=trigger,
+                active=item.busy(),
+                waiting=list(item.waiting),
+                hearsay=bool(item.foreign),
+            )
             verdicts.append(
                 (item, verdict, [new_entry(self._parts.worker, item, decision) for decision in verdict.decisions])
             )

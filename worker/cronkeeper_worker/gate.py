@@ -62,11 +62,18 @@ class Verdict:
 
 
 def decide(
-    task: TaskView, now_ms: int, *, trigger: Trigger, active: Sequence[RunKey] = (), waiting: Sequence[RunKey] = ()
+    task: TaskView,
+    now_ms: int,
+    *,
+    trigger: Trigger,
+    active: Sequence[RunKey] = (),
+    waiting: Sequence[RunKey] = (),
+    hearsay: bool = False,
 ) -> Verdict:
     """Return a decision for each fire that is due at `now_ms`, oldest first.
 
-    `active` are runs of the task that provably live (anywhere); `waiting` are decided ones that have not started.
+    `active` are runs of the task that are in progress (anywhere); `waiting` are decided ones that have not started.
+    With `hearsay` some are in progress on other nodes, by the ledger: they may have ended since.
     """
     if task.state is not JobState.ACTIVE:
         return Verdict((), task.cursor_ms, None)
@@ -75,7 +82,7 @@ def decide(
     due = _without_future_jitter(task, times, now_ms)
     cursor_ms = due[-1] if due else task.cursor_ms
     chosen = _by_misfire(task, due, now_ms, trigger)
-    decisions, cancel = _by_concurrency(task, chosen, list(active), list(waiting), now_ms)
+    decisions, cancel = _by_concurrency(task, chosen, list(active), list(waiting), now_ms, hearsay)
     return Verdict(decisions, cursor_ms, next_look_ms(task, cursor_ms), cancel, dropped)
 
 
@@ -142,7 +149,12 @@ def _by_misfire(task: TaskView, due: list[int], now_ms: int, trigger: Trigger) -
 
 
 def _by_concurrency(
-    task: TaskView, chosen: list[Decision], active: list[RunKey], waiting: list[RunKey], now_ms: int = 0
+    task: TaskView,
+    chosen: list[Decision],
+    active: list[RunKey],
+    waiting: list[RunKey],
+    now_ms: int = 0,
+    hearsay: bool = False,
 ) -> tuple[tuple[Decision, ...], tuple[RunKey, ...]]:
     """Apply the concurrency policy to the fires that shall run."""
     policy = task.spec.concurrency
@@ -158,7 +170,7 @@ def _by_concurrency(
             cancel += [key for key in active if key not in cancel]
             result = [_superseded(earlier) if earlier.wait else earlier for earlier in result]
             result.append(Decision(decision.key, decision.trigger, run=True, wait=True))
-        elif _may_queue(task, decision, now_ms) and len(waiting) < MAX_CATCH_UP:
+        elif _may_queue(task, decision, now_ms, hearsay) and len(waiting) < MAX_CATCH_UP:
             result.append(Decision(decision.key, Trigger.QUEUE, run=True, wait=True))
         else:
             result.append(Decision(decision.key, decision.trigger, run=False, reason=Reason.OVERLAP))
@@ -168,13 +180,14 @@ def _by_concurrency(
     return tuple(result), tuple(cancel)
 
 
-def _may_queue(task: TaskView, decision: Decision, now_ms: int) -> bool:
+def _may_queue(task: TaskView, decision: Decision, now_ms: int, hearsay: bool) -> bool:
     if task.spec.concurrency is Concurrency.QUEUE or decision.trigger is Trigger.CATCH_UP:
         # `misfire: all` promises that each late fire runs; under `forbid` they run one after the other.
         return True
-    # Nor is a fire to be lost because the run before it was held up together with this look.
+    # Nor is a fire to be lost because the run before it was held up together with this look, or has ended on another
+    # node that could not tell.
     due_ms = decision.key.fire_ms + task.spec.jitter_ms(task.id, decision.key.fire_ms)
-    return task.spec.misfire is Misfire.ALL and now_ms - due_ms > HELD_UP_MS
+    return task.spec.misfire is Misfire.ALL and (hearsay or now_ms - due_ms > HELD_UP_MS)
 
 
 def _superseded(decision: Decision) -> Decision:
