@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import secrets
 
-from cronkeeper.ports import Role
+from cronkeeper.ports import Role, Token, token_facts
 from cronkeeper.runtime.clock import SystemClock
+from cronkeeper.wire.trail import Actor, Entry, text_of
 
 TOKEN_PREFIX = "ck_"  # noqa: S105 - what every token begins with, so that scanners find a leaked one
 
@@ -47,6 +48,13 @@ def ensure_token(url: str, secret: str, *, name: str, role: str) -> None:
     try:
         if store.tokens.find(digest) is None:
             now_ms = SystemClock().now_ms()
-            store.tokens.add(name=name, role=Role(role), digest=digest, created_ms=now_ms, expires_ms=None)
+            # Whoever can write in the database is not known by any token: so the trail says.
+            actor = Actor("", "database", "database")
+
+            def told(token: Token) -> Entry:
+                nonce, what = secrets.token_hex(16), text_of(token_facts(token))
+                return Entry(nonce, now_ms, actor, "token.created", "token", str(token.id), new=what)
+
+            store.tokens.add(name=name, role=Role(role), digest=digest, created_ms=now_ms, expires_ms=None, note=told)
     finally:
         store.close()

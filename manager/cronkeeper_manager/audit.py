@@ -97,14 +97,16 @@ class Auditor:
             heard_ms=self._heard_ms,
             unplaced=unplaced,
             gaps=mark.gaps,
+            known=snapshot.known,
         )
         found, held_back = Findings(), now_ms < self._hold_until_ms
         mark = self._go(mark, facts, found, until_s, held_back=held_back)
         if self._is_due("look", _LOOK_EVERY_MS, now_ms):
             self._reviewer.look_again(facts, found, held_back=held_back)
+            self._reviewer.look_ahead(facts, found)
             more = True
             while more:
-                mark, more = self._reviewer.check_ledger(mark, self._spans, now_ms, found)
+                mark, more = self._reviewer.check_ledger(mark, self._spans, facts, found)
                 more = more and self._leading.clock.boot_s() < until_s
         # Rows older than this are being removed by the leader's chores.
         kept_from_ms = now_ms - self._leading.runs_keep_days * 24 * _HOUR_MS
@@ -196,6 +198,7 @@ class Auditor:
     def _settle(self, fires: list[Fire], facts: Facts, found: Findings) -> None:
         """Decide about fires whose fate has to be known."""
         fates = self._reviewer.fates(fires)
+        self._reviewer.tell_phantoms(fates.values(), facts, found)
         verdicts: dict[Fire, Verdict] = {}
         for fire in fires:
             verdict = known_outcome(fates.get(fire), facts.now_ms)

@@ -73,12 +73,20 @@ def withdrawal(item: Missed, fate: Fate, now_ms: int) -> Event:
     return Event(now_ms, "fire.withdrawn", str(item.fire.task), said)
 
 
-def phantom(fate: Fate, now_ms: int) -> Event:
+def unexpected(fate: Fate, now_ms: int) -> Event:
     """Return the event for a row that no version of the job asked for."""
     fire = fate.fire
     said = f"{rfc3339(fire.fire_ms)} was not due; {fate.worker} went by generation {fate.generation}"
     log.error("a fire was recorded that was not due", extra={"event": "fire.unexpected", "fire": str(fire)})
     return Event(now_ms, "fire.unexpected", str(fire.task), said)
+
+
+def phantom(fate: Fate, why: str, now_ms: int) -> Event:
+    """Return the event for a row that no worker of ours can have written."""
+    fire = fate.fire
+    said = f"{rfc3339(fire.fire_ms)} is recorded as {fate.state}: {why}"
+    log.error("a row of the ledger is a stranger's", extra={"event": "run.phantom", "fire": str(fire), "why": why})
+    return Event(now_ms, "run.phantom", str(fire.task), said)
 
 
 def _told(kind: str, fires: Sequence[tuple[Fire, str]], now_ms: int) -> list[Event]:

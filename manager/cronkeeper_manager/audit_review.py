@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 
 from cronkeeper.domain.ids import TaskId
 from cronkeeper.ports import AuditMark, Fate, Fire
 from cronkeeper_manager.agenda import UNREADABLE
-from cronkeeper_manager.audit_notes import Findings, phantom, verdict_row, withdrawal
+from cronkeeper_manager.audit_notes import Findings, phantom, unexpected, verdict_row, withdrawal
 from cronkeeper_manager.auditor import (
     SETTLE_MS,
     Expected,
@@ -26,10 +26,12 @@ from cronkeeper_manager.auditor import (
     spans,
 )
 from cronkeeper_manager.leading import Leading
+from cronkeeper_manager.phantoms import AHEAD_MS, may_drop, phantom_words
 
 log = logging.getLogger(__name__)
 
 _PAGE = 500
+_AHEAD_EACH, _AHEAD_AGAIN_S, _PHANTOMS_KEPT = 2000, 10.0, 10_000
 NOWHERE = Fire(TaskId(0, 0), 0)
 
 
@@ -40,6 +42,10 @@ class Reviewer:
         self._leading = leading
         self._store = leading.store.audit
         self._missed_after = NOWHERE
+        #: Rows of fires far ahead -> when (boot-time clock) they were seen first.
+        self._ahead: dict[Fate, float] = {}
+        #: Phantoms of late, told of already: a fire is looked at more than once.
+        self._phantoms: dict[Fire, None] = {}
 
     def fates(self, fires: Sequence[Fire]) -> dict[Fire, Fate]:
         """Return what the ledger says of these fires."""
@@ -91,19 +97,52 @@ class Reviewer:
                 self._leading.metrics.missed.labels((verdict.reason or MissReason.UNKNOWN).value).inc()
                 found.missed.append(verdict_row(fire, verdict, facts.now_ms, held=False))
 
+    def tell_phantoms(self, fates: Iterable[Fate], facts: Facts, found: Findings) -> None:
+        """Tell of rows that no worker of ours can have written."""
+        for fate in fates:
+            if why := phantom_words(fate, facts.known, facts.assignments):
+                self._tell_phantom(fate, why, facts, found)
+
+    def look_ahead(self, facts: Facts, found: Findings) -> None:
+        """Look for rows of fires that are not due for long, and remove those that can be nobody's.
+
+        Seen twice, as the database's clock may have been set in between.
+        """
+        rows = self._leading.mysql.call(lambda: self._store.ahead(AHEAD_MS, limit=_AHEAD_EACH))
+        now_s = self._leading.clock.boot_s()
+        self._ahead = {fate: self._ahead.get(fate, now_s) for fate in rows}
+        seen_twice = [fate for fate, seen_s in self._ahead.items() if now_s - seen_s >= _AHEAD_AGAIN_S]
+        dropped = [fate for fate in seen_twice if may_drop(fate, facts.known, facts.leases)]
+        if dropped:
+            term = self._leading.term
+            self._leading.mysql.call(lambda: self._store.drop_ahead(dropped, AHEAD_MS, term=term))
+        for fate in seen_twice:
+            what = "it was removed" if fate in dropped else f"the clock of {fate.worker} is wrong, so it stays"
+            self._tell_phantom(fate, f"it was written long before it is due; {what}", facts, found)
+
+    def _tell_phantom(self, fate: Fate, why: str, facts: Facts, found: Findings) -> None:
+        if fate.fire in self._phantoms:
+            return
+        self._phantoms[fate.fire] = None
+        if len(self._phantoms) > _PHANTOMS_KEPT:
+            del self._phantoms[next(iter(self._phantoms))]
+        self._leading.metrics.phantoms.inc()
+        found.events.append(phantom(fate, why, facts.now_ms))
+
     def check_ledger(
-        self, mark: AuditMark, known: Mapping[int, Sequence[Span]], now_ms: int, found: Findings
+        self, mark: AuditMark, known: Mapping[int, Sequence[Span]], facts: Facts, found: Findings
     ) -> tuple[AuditMark, bool]:
         """Look at the next rows of the ledger for one that no version of its job asked for; say whether more wait."""
-        until_ms = now_ms - SETTLE_MS
+        until_ms = facts.now_ms - SETTLE_MS
         page = self._leading.mysql.call(lambda: self._store.recorded(mark.checked, until_ms, limit=_PAGE))
+        self.tell_phantoms(page, facts, found)
         suspects = [fate for fate in page if _is_suspect(known.get(fate.fire.task.job_id, ()), fate.fire)]
         if suspects:
             job_spans = self._spans_of([fate.fire for fate in suspects])
             for fate in suspects:
-                if _is_phantom(job_spans.get(fate.fire.task.job_id, []), fate.fire):
+                if _is_unasked(job_spans.get(fate.fire.task.job_id, []), fate.fire):
                     self._leading.metrics.unexpected.inc()
-                    found.events.append(phantom(fate, now_ms))
+                    found.events.append(unexpected(fate, facts.now_ms))
         return replace(mark, checked=page[-1].fire) if page else mark, len(page) == _PAGE
 
     def _spans_of(self, fires: Sequence[Fire]) -> dict[int, list[Span]]:
@@ -133,7 +172,7 @@ def _is_suspect(job_spans: Sequence[Span], fire: Fire) -> bool:
         return False
 
 
-def _is_phantom(job_spans: Sequence[Span], fire: Fire) -> bool:
+def _is_unasked(job_spans: Sequence[Span], fire: Fire) -> bool:
     try:
         return is_unexpected(job_spans, fire)
     except UNREADABLE:

@@ -20,7 +20,7 @@ are what the worker itself decided and wrote down as a skip; `reason_of_skip` ma
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -235,6 +235,8 @@ class Facts:
     gaps: Sequence[tuple[int, int]] = ()
     #: When a worker's cron was silent, by worker: (from, until).
     cron_silent: Mapping[str, Sequence[tuple[int, int]]] = field(default_factory=dict)
+    #: Every worker that anybody here has heard of.
+    known: Set[str] = frozenset()
 
 
 def known_outcome(fate: Fate | None, now_ms: int) -> Verdict | None:

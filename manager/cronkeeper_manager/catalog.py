@@ -125,7 +125,7 @@ def _add(row: PlanRow, draft: _Draft) -> None:
         # Written by hand or by a newer version. The others must not suffer, and its worker may know better than we do.
         draft.bad[row.job_id], held = str(exc), True
     for task_id in _task_ids(row):
-        draft.tasks[task_id] = PlanTask(task_id, row.generation, load, selector, held)
+        draft.tasks[task_id] = PlanTask(task_id, row.generation, load, selector, held, keys=_same(row.secrets_keys))
     if is_reboot(row.schedule):
         # No load: a node that is full starts like any other.
         draft.everywhere[row.job_id] = PlanTask(TaskId(row.job_id, 0), row.generation, 0.0, selector, held)
@@ -149,6 +149,12 @@ def _load_and_instant(text: str, timezone: str) -> tuple[float, int | None]:
     """Return the schedule's load, and the instant of its last fire when it consists of `@at`. Raises ValueError."""
     schedule = parse_schedule(text, timezone)
     return expected_load(schedule), schedule.last_ms
+
+
+@lru_cache(maxsize=1024)
+def _same(keys: frozenset[str]) -> frozenset[str]:
+    """Return one object for all that are equal."""
+    return keys
 
 
 @lru_cache(maxsize=8192)

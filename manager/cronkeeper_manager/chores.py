@@ -22,6 +22,7 @@ from cronkeeper_manager.holiday_watch import HolidayWatch
 from cronkeeper_manager.leading import Leading
 from cronkeeper_manager.observe import Observer, Snapshot
 from cronkeeper_manager.planner import Decision, settle_requests
+from cronkeeper_manager.row_watch import RowWatch
 from cronkeeper_manager.telling import Teller
 from cronkeeper_manager.trail_keeper import TrailKeeper
 from cronkeeper_manager.world import World
@@ -51,6 +52,7 @@ class Chores:
         self._once_after = 0
         self._teller = Teller(leading.notes)
         self._trail = TrailKeeper(leading)
+        self._rows = RowWatch(leading)
         self._failures = Failures(leading)
         self._holidays = HolidayWatch(leading.store, leading.notes, leading.metrics)
 
@@ -70,6 +72,7 @@ class Chores:
         if snapshot.full:
             self._forget_removed(snapshot)
         self._trail.work(snapshot)
+        self._rows.work(snapshot)
 
     def _is_due(self, chore: str, every_s: float, snapshot: Snapshot) -> bool:
         if snapshot.now_s < self._due_s.get(chore, 0.0):

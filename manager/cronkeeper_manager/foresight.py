@@ -53,7 +53,7 @@ def _best_step(
             for task in at_rest[donor.worker.id]:
                 if not _helps(task.load, donor, receiver):
                     continue
-                if task.selector is None or planning.matches(task.selector, receiver.worker):
+                if planning.fits(task, receiver.worker):
                     return task, donor, receiver
     return None
 

@@ -13,6 +13,7 @@ from cronkeeper.domain.ids import TaskId
 from cronkeeper_manager.catalog import Catalog
 from cronkeeper_manager.leading import Leading
 from cronkeeper_manager.observe import Observer, Snapshot
+from cronkeeper_manager.signed_rows import alteration
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,8 @@ class Healer:
         #: Jobs whose contents are to be compared, as an ordered set.
         self._todo: dict[int, None] = {}
         self._round_s = leading.clock.boot_s()
+        #: Jobs whose rows were told of as altered, and how.
+        self._altered: dict[int, str] = {}
         #: The last snapshot that had every task's znode and no other.
         self._sound: Snapshot | None = None
 
@@ -134,8 +137,22 @@ class Healer:
             self._leading.check()
             self._leading.coordinator.put_tasks({task: envelopes[task.job_id] for task in wrong})
             self._count(wrong, "task znodes were stale", "znode.healed")
+        self._tell_altered(jobs)
         for job_id in jobs:
             del self._todo[job_id]
+
+    def _tell_altered(self, jobs: Sequence[int]) -> None:
+        """Tell of rows that say something else than their signed tasks: somebody wrote past the API."""
+        for row in self._leading.mysql.call(lambda: self._leading.store.audit.signed(jobs)):
+            why = alteration(row)
+            if why and self._altered.get(row.job_id) != why:
+                self._leading.metrics.altered.labels("job").inc()
+                log.error("a job's row was changed", extra={"event": "job.altered", "job": row.job_id, "why": why})
+                self._leading.notes.add("job.altered", str(row.job_id), why)
+            if why:
+                self._altered[row.job_id] = why
+            else:
+                self._altered.pop(row.job_id, None)
 
     def _envelopes(self, job_ids: Iterable[int]) -> dict[int, bytes]:
         wanted = sorted(job_ids)

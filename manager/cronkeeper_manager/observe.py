@@ -303,6 +303,8 @@ def _plan_worker(name: str, snapshot: Snapshot, verdicts: Mapping[str, Verdict])
         state=worker_state(snapshot.nodes.get(name), snapshot.sessions.get(name), lost=verdict is Verdict.LOST),
         settled=verdict is Verdict.UP,
         skewed=lease is not None and abs(lease.clock_offset_ms) > MAX_CLOCK_OFFSET_MS,
+        keys=None if info is None or info.secrets_keys is None else frozenset(info.secrets_keys),
+        unheard=snapshot.leases is not None and lease is None,
     )
 
 

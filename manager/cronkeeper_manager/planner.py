@@ -114,7 +114,7 @@ class Planning:
         self._bereaved: set[TaskId] = set()
         self._index()
         self.slots = {w.id: Slot(w, self._carried(w.id)) for w in world.workers.values() if w.id not in self.lost}
-        self._fitting: dict[int, list[Slot]] = {}
+        self._fitting: dict[tuple[int, frozenset[str]], list[Slot]] = {}
         self._matching: dict[tuple[int, str], bool] = {}
         self._moves: list[Revoke] = []
         self._assigns: list[Assign] = []
@@ -183,12 +183,16 @@ class Planning:
             if task.only is not None and self.homes.get(task.id, task.only) != task.only:
                 self._moves.append(Revoke(task.id, self.homes[task.id], MoveReason.HANDOVER))
                 continue
-            if task.selector is None:
+            if task.selector is None and not task.keys:
                 continue
             slot = self.slots.get(self.homes.get(task.id, ""))
             # Somebody who is away may come back with other labels: wait until it has said which.
-            if slot is not None and slot.worker.settled and not self.matches(task.selector, slot.worker):
+            if slot is None or not slot.worker.settled:
+                continue
+            if task.selector is not None and not self.matches(task.selector, slot.worker):
                 self._moves.append(Revoke(task.id, slot.worker.id, MoveReason.SELECTOR))
+            elif task.only is None and not _opens(task, slot.worker):
+                self._moves.append(Revoke(task.id, slot.worker.id, MoveReason.SECRETS))
 
     def _restore(self, orphans: list[PlanTask]) -> list[PlanTask]:
         """Give back what ZooKeeper has forgotten to those who had it; return the others.
@@ -211,7 +215,7 @@ class Planning:
         wished = self._requested(task)
         if wished is not None and wished is not slot:
             return False
-        return task.selector is None or self.matches(task.selector, slot.worker)
+        return self.fits(task, slot.worker)
 
     def _reserve(self, releasing: list[PlanTask]) -> None:
         for task in releasing:
@@ -304,6 +308,10 @@ class Planning:
             return f"the clock of worker {target} is wrong"
         if task.selector is not None and not self.matches(task.selector, worker):
             return f"the labels of worker {target} do not match {task.selector}"
+        if task.only is None and not _opens(task, worker):
+            return f"worker {target} does not hold the key of the job's secrets"
+        if worker.unheard:
+            return f"MySQL has never heard of worker {target}"
         if target not in (self.homes.get(task_id), self.owners.get(task_id)) and not slot.has_room(task.load):
             return f"worker {target} has no room for {task.load:.3g} fires a minute more"
         return ""
@@ -325,7 +333,7 @@ class Planning:
         if task.only is not None:
             own = self.slots.get(task.only)
             return own if own is not None and own.worker.takes_new else None
-        slots = [slot for slot in self._candidates(task.selector) if slot.load + load <= slot.capacity + HAIR]
+        slots = [slot for slot in self._candidates(task) if slot.load + load <= slot.capacity + HAIR]
         if avoid:
             slots = [slot for slot in slots if slot.worker.id not in avoid]
         if not slots:
@@ -338,13 +346,17 @@ class Planning:
         task_hash = _hash(task.id.znode)
         return max(equals, key=lambda slot: ((task_hash ^ slot.hash) * _GOLDEN & _MASK, slot.hash))
 
-    def _candidates(self, selector: Selector | None) -> list[Slot]:
-        found = self._fitting.get(id(selector))
+    def _candidates(self, task: PlanTask) -> list[Slot]:
+        key = (id(task.selector), task.keys)
+        found = self._fitting.get(key)
         if found is None:
             able = (slot for slot in self.slots.values() if slot.worker.takes_new)
-            found = [slot for slot in able if selector is None or self.matches(selector, slot.worker)]
-            self._fitting[id(selector)] = found
+            found = self._fitting[key] = [slot for slot in able if self.fits(task, slot.worker)]
         return found
+
+    def fits(self, task: PlanTask, worker: PlanWorker) -> bool:
+        """Say whether the worker's labels and keys allow it the task. What nobody knows does not speak against it."""
+        return (task.selector is None or self.matches(task.selector, worker)) and _opens(task, worker)
 
     def matches(self, selector: Selector, worker: PlanWorker) -> bool:
         """Say whether the selector allows the worker; asked once for each pair."""
@@ -357,11 +369,19 @@ class Planning:
     def _why_nowhere(self, task: PlanTask) -> str:
         if task.held:
             return "its job cannot be read by this version of the manager"
-        if self._candidates(task.selector):
+        if self._candidates(task):
             return f"no worker that may take it has room for {task.load:.3g} fires a minute more"
-        if not any(slot.worker.takes_new for slot in self.slots.values()):
+        able = [slot for slot in self.slots.values() if slot.worker.takes_new]
+        if not able:
             return "there is no worker that takes new tasks"
+        matching = [s for s in able if task.selector is None or self.matches(task.selector, s.worker)]
+        if matching:
+            return "no worker that may take it holds the key of its secrets; see secrets_key_files"
         return f"no worker that takes new tasks matches {task.selector}"
+
+
+def _opens(task: PlanTask, worker: PlanWorker) -> bool:
+    return not task.keys or worker.keys is None or task.keys <= worker.keys
 
 
 def _hash(text: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from cronkeeper.domain.ids import TaskId
+from cronkeeper.domain.placement import Lease
 from cronkeeper_manager.leading import Notes
 from cronkeeper_manager.observe import MAX_CLOCK_OFFSET_MS, Snapshot
 from cronkeeper_manager.planner import Decision
@@ -13,6 +14,9 @@ log = logging.getLogger(__name__)
 
 #: A clock that is further off than this is worth a warning.
 CLOCK_WARNING_MS = 1_000
+#: A witness that was silent for so long, while the other was not, is told of.
+HALF_SEEN_AFTER_S = 30.0
+FRESH_LEASE_MS = 15_000
 #: A task without a worker is told of after so long: at a start, workers come one by one.
 UNPLACED_AFTER_S = 30.0
 #: More tasks than this are told of in one event.
@@ -29,6 +33,9 @@ class Teller:
         self._unplaced_since: dict[TaskId, float] = {}
         self._told_unplaced: set[TaskId] = set()
         self._skewed: set[str] = set()
+        #: Workers of which one witness is silent -> since when, and what is told of it.
+        self._half_seen: dict[str, tuple[float, str]] = {}
+        self._told_half_seen: set[str] = set()
 
     def tell(self, snapshot: Snapshot, decision: Decision) -> None:
         """Note and log what is new."""
@@ -36,6 +43,7 @@ class Teller:
         self._tell_twins(snapshot)
         self._tell_unplaced(snapshot, decision)
         self._tell_clocks(snapshot)
+        self._tell_witnesses(snapshot)
 
     def _tell_bad_jobs(self, snapshot: Snapshot) -> None:
         for job_id, why in snapshot.catalog.bad.items():
@@ -80,3 +88,29 @@ class Teller:
             log.warning("a clock is wrong", extra={"event": "worker.clock", "worker": worker, "offset_ms": offset})
             self._notes.add("worker.clock", worker, f"{offset} ms from the database's{more}")
         self._skewed = skewed
+
+    def _tell_witnesses(self, snapshot: Snapshot) -> None:
+        """Tell of workers that one store hears and the other does not: cut off from it, or a stranger's forgery."""
+        if snapshot.leases is None:
+            self._half_seen = {}
+            return
+        before = self._half_seen
+        found = {w: why for w in snapshot.known if (why := half_seen(w in snapshot.sessions, snapshot.leases.get(w)))}
+        self._half_seen = {w: (before[w][0] if w in before else snapshot.now_s, why) for w, why in found.items()}
+        self._told_half_seen &= found.keys()
+        for worker, (since_s, why) in sorted(self._half_seen.items()):
+            if worker in self._told_half_seen or snapshot.now_s - since_s < HALF_SEEN_AFTER_S:
+                continue
+            self._told_half_seen.add(worker)
+            log.warning("a witness of a worker is silent", extra={"event": "worker.half_seen", "worker": worker})
+            self._notes.add("worker.half_seen", worker, why)
+
+
+def half_seen(has_session: bool, lease: Lease | None) -> str:
+    """Say which of a worker's two witnesses is silent while the other is not; an empty text where they agree. PURE."""
+    heard = lease is not None and not lease.lost and lease.age_ms < FRESH_LEASE_MS
+    if has_session and not heard:
+        return "ZooKeeper has its session, and MySQL hears nothing of it"
+    if heard and not has_session:
+        return "MySQL hears of it, and ZooKeeper has no session of it"
+    return ""

@@ -24,6 +24,8 @@ class PlanTask:
     held: bool = False
     #: The one worker that it is for, if it is a node's own: it goes nowhere else, and lacks nothing while that is away.
     only: str | None = None
+    #: Short names of the keys that open its secrets. Like selectors, equal ones should be one object.
+    keys: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +41,15 @@ class PlanWorker:
     settled: bool = True
     #: Its clock is too wrong to be given anything new.
     skewed: bool = False
+    #: Short names of the keys of secrets that it holds; None while nobody knows: then it does not speak against it.
+    keys: frozenset[str] | None = None
+    #: MySQL, which answers, has never heard of it: one of its two witnesses is missing.
+    unheard: bool = False
 
     @property
     def takes_new(self) -> bool:
         """Whether it may be given a task that it did not have."""
-        return self.state is WorkerState.UP and self.settled and not self.skewed
+        return self.state is WorkerState.UP and self.settled and not self.skewed and not self.unheard
 
 
 @dataclass(frozen=True, slots=True)

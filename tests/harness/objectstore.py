@@ -90,7 +90,7 @@ class ObjectStore:
         client.close()
 
     def lie(self, mode: str) -> None:
-        """Spoil answers from now on: `error`, `slow`, `truncate` or `flip`; the truth again with an empty `mode`."""
+        """Spoil answers from now on, as `s3_liar.py` says, line by line; the truth again with an empty `mode`."""
         new = self._mode_file.with_suffix(".new")
         new.write_text(mode)
         new.replace(self._mode_file)

@@ -2,8 +2,12 @@
 
 Usage: python -IS s3_liar.py ADDRESS PORT TARGET_PORT MODE_FILE
 
-Standard library only. The mode is read anew for each request: empty passes everything on; `error` answers 503; `slow`
-sends 100 bytes a second; `truncate` ends each body half-way, `flip` changes one byte of it, of what is read (GET) only.
+Standard library only. The mode file is read anew for each request. Its first line is the mode of all requests; a line
+`MODE PART` is that of those alone whose path holds PART. Empty passes everything on; `error` answers 503; `slow` sends
+100 bytes a second; `truncate` ends each body half-way, `flip` changes one byte of it, `drip` sends one byte a second,
+`endless` sends on and on, `longer` promises a byte more than there is, `redirect` leads to another address (which the
+line names behind PART), `swap` sends the file that the line names there, under the headers of the truth; of what is
+read (GET) only.
 """
 
 from __future__ import annotations
@@ -14,7 +18,8 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-_SLOW_BYTES = 100
+#: How many bytes a second.
+_PIECES = {"slow": 100, "drip": 1}
 _HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"}
 
 
@@ -27,7 +32,7 @@ class Liar(BaseHTTPRequestHandler):
 
     def answer(self) -> None:
         """Answer any method."""
-        mode = self.mode_file.read_text().strip()
+        mode, extra = self._mode()
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if mode == "error":
             self._send(503, [], b"")
@@ -44,9 +49,28 @@ class Liar(BaseHTTPRequestHandler):
             upstream.close()
         headers = [(name, value) for name, value in answer.getheaders() if name.lower() not in _HOP]
         length = len(data) if self.command != "HEAD" else int(answer.getheader("Content-Length") or 0)
+        if mode == "redirect" and self.command == "GET":
+            self._send(302, [("Location", extra)], b"")
+            return
         if mode == "flip" and self.command == "GET" and data:
             data = bytes([data[0] ^ 1]) + data[1:]
+        if mode == "swap" and self.command == "GET":
+            data = Path(extra).read_bytes()
+            length = len(data)
+        if mode == "longer" and self.command == "GET":
+            length += 1
+        if mode == "endless" and self.command == "GET":
+            length = 1 << 40
         self._send(answer.status, headers, data, length=length, mode=mode)
+
+    def _mode(self) -> tuple[str, str]:
+        """Return the mode of this request, and what else its line says."""
+        first, *lines = self.mode_file.read_text().splitlines() or [""]
+        for line in lines:
+            mode, part, *rest = line.split(" ", 2)
+            if part in self.path:
+                return mode, "".join(rest)
+        return first.strip(), ""
 
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = answer
 
@@ -62,10 +86,16 @@ class Liar(BaseHTTPRequestHandler):
         self.close_connection = True
         if mode == "truncate" and self.command == "GET":
             data = data[: len(data) // 2]
-        while mode == "slow" and data:
-            self.wfile.write(data[:_SLOW_BYTES])
-            data = data[_SLOW_BYTES:]
-            time.sleep(1)
+        if self.command == "GET" and mode in _PIECES:
+            piece = _PIECES[mode]
+            while data:
+                self.wfile.write(data[:piece])
+                self.wfile.flush()
+                data = data[piece:]
+                time.sleep(1)
+        while self.command == "GET" and mode == "endless":
+            self.wfile.write(data)
+            data = bytes(1 << 20)
         self.wfile.write(data)
 
     def log_message(self, *_: object) -> None:

@@ -16,6 +16,7 @@ from cronkeeper.runtime.metrics import ManagerMetrics
 from cronkeeper.testing.fake_clock import FakeClock
 from cronkeeper.testing.memory_coordinator import MemoryCoordinator, MemoryEnsemble
 from cronkeeper.testing.memory_store import MemoryStore
+from cronkeeper.wire.task import Signer, Task
 from cronkeeper_manager.config import ManagerConfig
 from cronkeeper_manager.fleet import Fleet
 from cronkeeper_manager.leader import Leader
@@ -24,6 +25,7 @@ from cronkeeper_manager.reach import Reach
 
 #: 2026-03-01T12:00:00Z
 NOON_MS = 1_772_366_400_000
+SIGNER = Signer.from_seed(bytes(range(32)))
 
 
 @dataclass
@@ -194,7 +196,7 @@ class Town:
 
     def row(self, job_id: int, spec: JobSpec, generation: int = 1, state: JobState = JobState.ACTIVE) -> Job:
         now_ms = self.clock.now_ms()
-        envelope = f"signed task of job {job_id}, generation {generation}, {state}".encode()
+        envelope = SIGNER.seal(Task(job_id, generation, state, now_ms, spec))
         return Job(job_id, spec, generation, state, now_ms, now_ms, now_ms, envelope)
 
     def edit(self, job: Job, state: JobState = JobState.ACTIVE, **fields: Any) -> Job:

@@ -72,7 +72,9 @@ def world() -> Iterator[World]:
     for name in ("w1", "w2"):
         worker = MemoryCoordinator(found.ensemble, name, clock=found.clock)
         worker.start(1.0)
-        worker.announce(WorkerInfo(name, f"host-{name}", {}, 1000, "1", f"epoch-{name}"))
+        info = WorkerInfo(name, f"host-{name}", {}, 1000, "1", f"epoch-{name}")
+        worker.announce(info)
+        found.store.leases.beat(info, local_ms=found.clock.now_ms())
     yield found
     found.close()
 

@@ -375,3 +375,99 @@ def test_task_owned_by_two_is_given_to_nobody_until_one_is_left() -> None:
     here = world([task(ONE)], [worker("a"), worker("b")], owned={"a": {ONE}, "b": {ONE}}, last={ONE: "b"})
 
     assert plan(here) == []
+
+
+# ---------------------------------------------------------------------------------------------- secrets, two witnesses
+
+KEY, OTHER = frozenset({"key-one"}), frozenset({"key-two"})
+
+
+def test_task_with_secrets_goes_to_a_worker_that_holds_their_key() -> None:
+    secretive = replace(task(ONE), keys=KEY)
+    holder, stranger = replace(worker("b"), keys=KEY | OTHER), replace(worker("a"), keys=OTHER)
+    here = world([secretive, task(TWO, load=5)], [stranger, holder], assigned={"b": {TWO}})
+
+    assert plan(here) == [Assign(ONE, "b", MoveReason.NEW)]
+
+
+def test_task_with_secrets_needs_all_of_their_keys() -> None:
+    here = world([replace(task(ONE), keys=KEY | OTHER)], [replace(worker("a"), keys=KEY)])
+
+    assert plan(here) == []
+
+
+def test_task_with_secrets_that_nobody_can_open_has_no_worker_and_a_reason_of_its_own() -> None:
+    here = world([replace(task(ONE), keys=KEY)], [replace(worker("a"), keys=frozenset())])
+
+    assert "the key of its secrets" in unplaced(here)[ONE]
+
+
+def test_worker_that_does_not_say_which_keys_it_holds_is_given_secrets_as_before() -> None:
+    here = world([replace(task(ONE), keys=KEY)], [worker("a")])
+
+    assert plan(here) == [Assign(ONE, "a", MoveReason.NEW)]
+
+
+def test_worker_that_has_lost_the_key_lets_go_of_tasks_with_secrets_and_of_no_other() -> None:
+    here = world(
+        [replace(task(ONE), keys=KEY), task(TWO)],
+        [replace(worker("a"), keys=frozenset()), replace(worker("b"), keys=KEY)],
+        assigned={"a": {ONE, TWO}},
+    )
+
+    assert plan(here) == [Revoke(ONE, "a", MoveReason.SECRETS)]
+
+
+def test_worker_that_is_away_keeps_its_tasks_with_secrets_until_it_says_what_it_holds() -> None:
+    away = replace(worker("a", settled=False), keys=frozenset())
+    here = world([replace(task(ONE), keys=KEY)], [away, replace(worker("b"), keys=KEY)], assigned={"a": {ONE}})
+
+    assert plan(here) == []
+
+
+def test_task_with_secrets_is_not_restored_to_a_worker_without_their_key() -> None:
+    here = world(
+        [replace(task(ONE), keys=KEY)],
+        [replace(worker("a"), keys=frozenset()), replace(worker("b"), keys=KEY)],
+        last={ONE: "a"},
+    )
+
+    assert plan(here) == [Assign(ONE, "b", MoveReason.HANDOVER)]
+
+
+def test_request_to_a_worker_without_the_key_is_impossible_and_says_so() -> None:
+    here = world(
+        [replace(task(ONE), keys=KEY)],
+        [replace(worker("a"), keys=KEY), replace(worker("b"), keys=OTHER)],
+        assigned={"a": {ONE}},
+        requests={ONE: "b"},
+    )
+
+    assert "key of the job's secrets" in settle_requests(here)[1][ONE]
+    assert plan(here) == []
+
+
+def test_rebalancing_moves_no_task_with_secrets_to_a_worker_without_their_key() -> None:
+    here = world(
+        [replace(task(ONE), keys=KEY), replace(task(TWO), keys=KEY)],
+        [replace(worker("a"), keys=KEY), replace(worker("b"), keys=frozenset())],
+        assigned={"a": {ONE, TWO}},
+    )
+
+    assert rebalance(here, max_moves=5) == []
+
+
+def test_nodes_own_task_with_secrets_stays_with_its_node() -> None:
+    own = replace(task(ONE), keys=KEY, only="a")
+    here = world([own], [replace(worker("a"), keys=frozenset())], assigned={"a": {ONE}})
+
+    assert plan(here) == []
+
+
+def test_worker_of_which_mysql_has_never_heard_is_given_nothing_new() -> None:
+    here = world(
+        [task(ONE), task(TWO)], [replace(worker("ghost"), unheard=True), worker("a")], assigned={"ghost": {TWO}}
+    )
+
+    assert plan(here) == [Assign(ONE, "a", MoveReason.NEW)]
+    assert why_not(here, TWO, "ghost") == "MySQL has never heard of worker ghost"

@@ -30,6 +30,10 @@ log = logging.getLogger(__name__)
 LOOK_S = 10.0
 #: While the tree is being (re)built, or a run on demand waits, it is looked at again after so long.
 SOON_S = 1.0
+#: What others wrote in our name under /owned is noticed after so long: it would hold up those who get the task.
+PUBLISHED_S = 300.0
+#: Another node's clock may be ahead of ours by so much when it claims a fire.
+CLAIMED_EARLY_MS = 30_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,8 @@ class Agent:
         self._metrics = metrics
         self._published: dict[TaskId, Ownership] = {}
         self._published_session = 0
+        #: When (boot-time clock) ZooKeeper was asked last what it has of our yes.
+        self._published_s = float("-inf")
         self._refused: set[tuple[TaskId, bytes]] = set()
         #: Tasks that were taken, whose last owner's runs have not been looked after yet.
         self._to_take_over: set[TaskId] = set()
@@ -202,7 +208,12 @@ class Agent:
 
     def _carry_home(self, notes: Mapping[RunKey, ClaimNote]) -> None:
         """Give MySQL the rows of fires that the last owner was granted by ZooKeeper, while MySQL was away from it."""
-        runs = [note.as_run(key) for key, note in notes.items() if note.worker != self.info.id]
+        # Nobody is granted a fire before it is due: a claim that says so would keep it from running.
+        due_ms = self._clock.now_ms() + CLAIMED_EARLY_MS
+        others = {key: note for key, note in notes.items() if note.worker != self.info.id}
+        for key in sorted(key for key in others if key.fire_ms > due_ms):
+            log.error("a claim is long before its fire", extra={"event": "claim.forged", "fire": str(key)})
+        runs = [note.as_run(key) for key, note in others.items() if key.fire_ms <= due_ms]
         if runs:
             self._store.runs.record(runs)
 
@@ -292,13 +303,17 @@ class Agent:
             for task, have in self._node.have().items()
             if assigned is None or task in assigned
         }
-        same = assigned is not None and session == self._published_session
+        now_s = self._clock.boot_s()
+        fresh = session == self._published_session and now_s - self._published_s < PUBLISHED_S
+        same = assigned is not None and fresh
         known = self._published if same else self._coordinator.owned(self.info.id)
         self._coordinator.own([item for task, item in wanted.items() if known.get(task) != item])
         stale = [task for task in known if task not in wanted]
         if stale:
             self._coordinator.disown(self.info.id, stale)
         self._published, self._published_session = wanted, session
+        if not same:
+            self._published_s = now_s
 
     def _on_demand(self, tasks: Sequence[TaskId]) -> bool:
         """Run what people asked for: told by the queue at once, and found in the ledger if the news was lost.

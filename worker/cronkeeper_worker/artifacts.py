@@ -9,17 +9,20 @@ import hashlib
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
 from cronkeeper.domain.job import Artifact
-from cronkeeper.errors import CronkeeperError, NotFoundError
+from cronkeeper.errors import CronkeeperError, NotFoundError, UnavailableError
 from cronkeeper.ports import BlobStore
 
 log = logging.getLogger(__name__)
 
 #: While a file cannot be had, it is asked for again after so long.
 RETRY_S = 5.0
+#: How long any file may take, and how many bytes a second there must be beyond that.
+PATIENCE_S, SLOWEST_BYTES_S = 10.0, 50_000
 
 
 class ArtifactCache:
@@ -29,6 +32,8 @@ class ArtifactCache:
         self._folder = folder
         self._blobs = blobs
         self._wanted: dict[str, Artifact] = {}
+        #: How often in a row each file could not be fetched.
+        self._failures: dict[str, int] = {}
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -56,8 +61,13 @@ class ArtifactCache:
             self._wake.clear()
             with self._lock:
                 wanted = dict(self._wanted)
-            missing = [artifact for artifact in wanted.values() if not self.has(artifact)]
+            # What failed before waits behind what did not: one bad file must not hold up the others.
+            missing = sorted(
+                (artifact for artifact in wanted.values() if not self.has(artifact)),
+                key=lambda artifact: self._failures.get(artifact.sha256, 0),
+            )
             failed = [artifact for artifact in missing if not self._fetch(artifact)]
+            self._failures = {item.sha256: self._failures.get(item.sha256, 0) + 1 for item in failed}
             self._tidy(set(wanted))
             self._wake.wait(RETRY_S if failed else 60.0)
 
@@ -84,12 +94,16 @@ class ArtifactCache:
     def _download(self, artifact: Artifact) -> None:
         partial = self._folder / f".{artifact.sha256}.part"
         digest, size = hashlib.sha256(), 0
+        # A server that gives a byte now and then never times out: a file may take what its size takes, and no longer.
+        deadline_s = time.monotonic() + PATIENCE_S + artifact.size / SLOWEST_BYTES_S
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             for chunk in self._blobs.read(artifact.key):
                 size += len(chunk)
                 if size > artifact.size:
                     break
+                if time.monotonic() > deadline_s:
+                    raise UnavailableError(f"object {artifact.key} comes too slowly: {size} of {artifact.size} bytes")
                 digest.update(chunk)
                 file.write(chunk)
             file.flush()

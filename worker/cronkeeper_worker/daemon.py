@@ -75,6 +75,7 @@ class Daemon:
         self._config = config
         self._stores = stores
         self._clock = SteadyClock(SystemClock())
+        secrets_keys = read_secrets_keys(config.secrets_key_files)
         self._registry = CollectorRegistry()
         self._metrics = WorkerMetrics(self._registry)
         self._info = WorkerInfo(
@@ -86,6 +87,7 @@ class Daemon:
             epoch=secrets.token_hex(8),
             pid=os.getpid(),
             started_ms=self._clock.now_ms(),
+            secrets_keys=secrets_keys.ids,
         )
         self._here = Here(name, node_start.note(config.state_dir))
         self._verifier = Verifier([bytes.fromhex(key) for key in config.verify_keys])
@@ -104,7 +106,7 @@ class Daemon:
                     account=config.node_account,
                     accounts=config.node_accounts,
                     artifact_path=self._cache.path,
-                    secrets_keys=read_secrets_keys(config.secrets_key_files),
+                    secrets_keys=secrets_keys,
                 ),
                 claim_pending=stores.store.runs.claim_pending,
                 clock=self._clock,

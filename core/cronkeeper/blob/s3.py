@@ -51,7 +51,9 @@ class S3BlobStore:
         with self._errors(key):
             body = self._client().get_object(**where)["Body"]
             try:
-                yield from body.iter_chunks(CHUNK_BYTES)
+                # What has come so far, however little: whoever reads must be able to tell that it comes too slowly.
+                while chunk := body._raw_stream.read1(CHUNK_BYTES, decode_content=False):
+                    yield chunk
             finally:
                 body.close()
 

@@ -36,6 +36,8 @@ class MoveReason(StrEnum):
     REMOVED = "removed"
     RESTORE = "restore"
     HANDOVER = "handover"
+    #: It cannot open the job's secrets. Of a `Revoke` only: no assignment bears it, so older workers never read it.
+    SECRETS = "secrets"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ class WorkerInfo:
     started_ms: int = 0
     #: It was told to stop, and stays until its tasks are with others and its runs have ended.
     leaving: bool = False
+    #: Short names of the keys of jobs' secrets that it holds; None when it does not say (it is of an older version).
+    secrets_keys: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

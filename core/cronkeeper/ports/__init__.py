@@ -20,8 +20,9 @@ from cronkeeper.ports.access import (
     Role,
     Token,
     TokenStore,
+    token_facts,
 )
-from cronkeeper.ports.audit import AuditMark, AuditStore, Fate, Fire, JobVersion, Missed
+from cronkeeper.ports.audit import AuditMark, AuditStore, Fate, Fire, JobVersion, Missed, SignedRow
 from cronkeeper.ports.blobs import BlobInfo, BlobStore
 from cronkeeper.ports.calendars import CalendarStore
 from cronkeeper.ports.coordinator import Coordinator, Leadership
@@ -79,6 +80,7 @@ __all__ = [
     "RunStore",
     "Secret",
     "SecretStore",
+    "SignedRow",
     "Span",
     "Store",
     "TermStore",
@@ -87,4 +89,5 @@ __all__ = [
     "TrailQuery",
     "TrailStore",
     "Weighing",
+    "token_facts",
 ]

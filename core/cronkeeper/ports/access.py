@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 from cronkeeper.domain.scope import EVERYWHERE, Scope
 from cronkeeper.wire.trail import Entry
@@ -30,6 +30,16 @@ class Token:
     revoked_ms: int | None = None
     #: The namespaces that it is good for.
     scope: Scope = EVERYWHERE
+
+
+def token_facts(token: Token) -> dict[str, Any]:
+    """Return what the trail tells of a token that is made. A digest is no secret, and says whether it is still that."""
+    return {
+        "name": token.name,
+        "role": token.role.value,
+        "namespaces": token.scope.listed(),
+        "digest": token.digest,
+    }
 
 
 class TokenStore(Protocol):

@@ -48,6 +48,27 @@ class Fate:
     generation: int
     reason: Reason | None
     claimed_ms: int | None
+    fence: int = 0
+    nonce: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SignedRow:
+    """A job's row beside its signed task: what the leader plans by, and what workers go by."""
+
+    job_id: int
+    generation: int
+    state: JobState
+    effective_from_ms: int
+    schedule: str
+    timezone: str
+    selector: str | None
+    shards: int
+    #: JSON, see spec_to_dict.
+    spec: str
+    envelope: bytes
+    #: See Job.withdrawn.
+    withdrawn: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +121,18 @@ class AuditStore(Protocol):
 
     def recorded(self, after: Fire, until_ms: int, *, limit: int) -> list[Fate]:
         """Return first attempts that a schedule asked for, by fire time, then task; `after` is the last one known."""
+        ...
+
+    def ahead(self, by_ms: int, *, limit: int) -> list[Fate]:
+        """Return what is recorded of fires that are more than `by_ms` ahead of the database's clock, the next first."""
+        ...
+
+    def drop_ahead(self, fates: Sequence[Fate], by_ms: int, *, term: int) -> int:
+        """Remove such rows, as long as they are what was seen, under the leader's term; return how many."""
+        ...
+
+    def signed(self, job_ids: Sequence[int]) -> list[SignedRow]:
+        """Return the rows of these jobs with their signed tasks. Those that cannot be read are left out."""
         ...
 
     def mark(self) -> AuditMark:

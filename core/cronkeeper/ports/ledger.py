@@ -64,6 +64,8 @@ class PlanRow:
     updated_ms: int
     #: See Job.withdrawn.
     withdrawn: bool = False
+    #: Short names of the keys that its sealed copies of secrets were sealed with.
+    secrets_keys: frozenset[str] = frozenset()
 
 
 class JobStore(Protocol):

@@ -62,6 +62,17 @@ class ManagerMetrics:
         self.unexpected = Counter(
             "cronkeeper_manager_unexpected", "Rows for fires that no version of the job asked for", registry=registry
         )
+        self.phantoms = Counter(
+            "cronkeeper_manager_phantoms",
+            "Rows of the ledger that no worker can have written",
+            registry=registry,
+        )
+        self.altered = Counter(
+            "cronkeeper_manager_altered",
+            "Rows that were changed past the API",
+            ["of"],
+            registry=registry,
+        )
         self.holidays_ending = Gauge(
             "cronkeeper_manager_holidays_ending", "Jobs that run out of holidays in 18 months", registry=registry
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Sequence
@@ -12,7 +13,7 @@ from sqlalchemy import ColumnElement, Connection, and_, exists, or_, select
 from cronkeeper.domain.ids import TaskId
 from cronkeeper.domain.run import Reason, RunState, Trigger
 from cronkeeper.errors import WireFormatError
-from cronkeeper.ports import AuditMark, Event, Fate, Fire, JobVersion, Missed
+from cronkeeper.ports import AuditMark, Event, Fate, Fire, JobVersion, Missed, SignedRow
 from cronkeeper.store import job_rows, schema
 from cronkeeper.store.flavour import Row, chunks, names, slices
 from cronkeeper.store.notes import add_events
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 _history, _missed, _audit, _runs = schema.job_history, schema.missed, schema.audit, schema.runs
 _KEY = ("job_id", "shard", "fire_ms")
 _MISSED = (*_KEY, "reason", "detail", "noted_ms", "held")
-_FATE = (*_KEY, "attempt", "state", "trigger", "worker", "generation", "reason", "claimed_ms")
+_FATE = (*_KEY, "attempt", "state", "trigger", "worker", "generation", "reason", "claimed_ms", "fence", "nonce")
 _MARK = (
     "id",
     "decided_ms",
@@ -106,6 +107,45 @@ class SqlAuditStore:
             .limit(limit)
         )
         return self._db.read(lambda conn: list(_fates(conn.execute(query))))
+
+    def ahead(self, by_ms: int, *, limit: int) -> list[Fate]:
+        text = (
+            f"SELECT {names(_FATE)} FROM `runs` WHERE `fire_ms` > {self._db.flavour.now_ms} + {self._db.flavour.mark}"
+            f" ORDER BY `fire_ms` LIMIT {limit}"
+        )
+        return self._db.read(lambda conn: list(_fates(conn.exec_driver_sql(text, (by_ms,)))))
+
+    def drop_ahead(self, fates: Sequence[Fate], by_ms: int, *, term: int) -> int:
+        flavour, key = self._db.flavour, (*_KEY, "attempt", "worker", "nonce")
+
+        def body(conn: Connection) -> int:
+            hold_term(conn, flavour, term)
+            count = 0
+            for some in slices(fates):
+                text = (
+                    f"DELETE FROM `runs` WHERE `fire_ms` > {flavour.now_ms} + {flavour.mark}"
+                    f" AND {flavour.among(key, len(some))}"
+                )
+                rows = [(*_key_row(item.fire), item.attempt, item.worker, item.nonce) for item in some]
+                count += conn.exec_driver_sql(text, (by_ms, *(v for row in rows for v in row))).rowcount
+            return count
+
+        return self._db.transaction(body, repeatable=True)
+
+    def signed(self, job_ids: Sequence[int]) -> list[SignedRow]:
+        c = schema.jobs.c
+        query = select(*(c[name] for name in job_rows.SIGNED)).order_by(c.id)
+
+        def body(conn: Connection) -> list[SignedRow]:
+            found: list[SignedRow] = []
+            for some in slices(sorted(set(job_ids))):
+                for row in conn.execute(query.where(c.id.in_(some))):
+                    # What cannot be read is told of by whoever plans.
+                    with contextlib.suppress(WireFormatError):
+                        found.append(job_rows.signed_row(row))
+            return found
+
+        return self._db.read(body)
 
     def mark(self) -> AuditMark:
         query = select(*(_audit.c[name] for name in _MARK)).where(_audit.c.id == 1)
@@ -233,14 +273,16 @@ def _versions(rows: Iterable[Any]) -> Iterable[JobVersion]:
 
 def _fates(rows: Iterable[Any]) -> Iterable[Fate]:
     for row in rows:
-        job_id, shard, fire_ms, attempt, state, trigger, worker, generation, reason, claimed_ms = row
+        job_id, shard, fire_ms, attempt, state, trigger, worker, generation, reason, claimed_ms, fence, nonce = row
         try:
             yield Fate(
                 Fire(TaskId(job_id, shard), fire_ms), attempt, RunState(state), Trigger(trigger), worker, generation,
-                None if reason is None else Reason(reason), claimed_ms,
+                None if reason is None else Reason(reason), claimed_ms, fence, nonce,
             )  # fmt: skip
         except ValueError as exc:
             # Of a newer version. That there is a row is what matters, and that it is not taken for nothing.
             log.error("a run's row cannot be read in full", extra={"job": job_id, "error": str(exc)})
             fire = Fire(TaskId(job_id, shard), fire_ms)
-            yield Fate(fire, attempt, RunState.RUNNING, Trigger.TIMER, worker, generation, None, claimed_ms)
+            yield Fate(
+                fire, attempt, RunState.RUNNING, Trigger.TIMER, worker, generation, None, claimed_ms, fence, nonce
+            )

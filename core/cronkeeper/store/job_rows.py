@@ -8,10 +8,12 @@ from typing import Any
 from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.job import Job, JobSpec, JobState, LastRun, spec_from_dict, spec_to_dict
 from cronkeeper.domain.run import RunState
+from cronkeeper.domain.secret_env import secrets_from_dict
 from cronkeeper.errors import WireFormatError
-from cronkeeper.ports import JobVersion, PlanRow
+from cronkeeper.ports import JobVersion, PlanRow, SignedRow
 from cronkeeper.store.flavour import Row
 from cronkeeper.wire.codec import dumps
+from cronkeeper.wire.sealed import keys_of
 
 #: All columns of the table, in the order of `to_row`.
 COLUMNS = (
@@ -57,6 +59,24 @@ PLAN = (
     "timezone",
     "effective_from_ms",
     "updated_ms",
+    "paused_generation",
+)
+#: Whatever a spec with sealed secrets holds somewhere, and hardly any other does.
+SEALED = '"sealed":{"'
+NO_SECRETS_KEYS: frozenset[str] = frozenset()
+
+#: What `signed_row` reads.
+SIGNED = (
+    "id",
+    "generation",
+    "state",
+    "effective_from_ms",
+    "schedule",
+    "timezone",
+    "selector",
+    "shards",
+    "spec",
+    "envelope",
     "paused_generation",
 )
 
@@ -126,8 +146,8 @@ def from_row(row: Any) -> Job:
 
 
 def plan_row(row: Any) -> PlanRow:
-    """Read a row of PLAN. Raises WireFormatError."""
-    job_id, generation, state, shards, selector, schedule, timezone, effective_from_ms, updated_ms, paused = row
+    """Read a row of PLAN, and its spec if that holds sealed secrets. Raises WireFormatError."""
+    job_id, generation, state, shards, selector, schedule, timezone, effective_from_ms, updated_ms, paused, spec = row
     try:
         return PlanRow(
             int(job_id),
@@ -140,9 +160,35 @@ def plan_row(row: Any) -> PlanRow:
             int(effective_from_ms),
             int(updated_ms),
             _is_withdrawn(state, generation, paused),
+            NO_SECRETS_KEYS if spec is None else _secrets_keys(json.loads(spec)),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as exc:
+        raise WireFormatError(f"the row of job {job_id} cannot be read: {exc!r}") from exc
+
+
+def signed_row(row: Any) -> SignedRow:
+    """Read a row of SIGNED. Raises WireFormatError."""
+    job_id, generation, state, effective_ms, schedule, timezone, selector, shards, spec, envelope, paused = row
+    try:
+        return SignedRow(
+            int(job_id),
+            int(generation),
+            JobState(state),
+            int(effective_ms),
+            str(schedule),
+            str(timezone),
+            selector,
+            int(shards),
+            str(spec),
+            bytes(envelope),
+            _is_withdrawn(state, generation, paused),
         )
     except (TypeError, ValueError) as exc:
         raise WireFormatError(f"the row of job {job_id} cannot be read: {exc!r}") from exc
+
+
+def _secrets_keys(spec: dict[str, Any]) -> frozenset[str]:
+    return keys_of(secrets_from_dict(spec["env"], spec.get("sealed", {})))
 
 
 def version(row: Any) -> JobVersion:

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Select, and_, exists, func, or_, select
+from sqlalchemy import Connection, Select, and_, case, exists, func, or_, select
 from sqlalchemy.exc import IntegrityError
 
 from cronkeeper.domain.job import Job, JobState, JobStatus
@@ -143,7 +143,9 @@ class SqlJobStore:
         return self._db.transaction(body, landed=landed)
 
     def plan_rows(self, *, changed_since_ms: int = 0) -> list[PlanRow]:
-        query = select(*(_jobs.c[name] for name in job_rows.PLAN)).order_by(_jobs.c.id)
+        # Specs are long: only those with secrets are sent.
+        sealed = case((func.instr(_jobs.c.spec, job_rows.SEALED) > 0, _jobs.c.spec))
+        query = select(*(_jobs.c[name] for name in job_rows.PLAN), sealed).order_by(_jobs.c.id)
         if changed_since_ms:
             query = query.where(_jobs.c.updated_ms >= changed_since_ms)
         rows = self._db.read(lambda conn: conn.execute(query).all())

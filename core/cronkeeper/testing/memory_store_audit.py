@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from cronkeeper.domain.ids import TaskId
+from cronkeeper.domain.job import Job, spec_to_dict
 from cronkeeper.domain.run import Run, Trigger
-from cronkeeper.ports import AuditMark, Event, Fate, Fire, JobVersion, Missed
+from cronkeeper.ports import AuditMark, Event, Fate, Fire, JobVersion, Missed, SignedRow
 from cronkeeper.testing.memory_store_state import Memory
+from cronkeeper.wire.codec import dumps
 
 
 class MemoryAuditStore:
@@ -42,6 +44,26 @@ class MemoryAuditStore:
             runs = [r for r in self._memory.runs.values() if r.key.attempt == 1 and r.trigger is not Trigger.MANUAL]
             found = sorted(map(_fate, runs), key=lambda fate: _by_time(fate.fire))
             return [f for f in found if _by_time(f.fire) > _by_time(after) and f.fire.fire_ms <= until_ms][:limit]
+
+    def ahead(self, by_ms: int, *, limit: int) -> list[Fate]:
+        with self._memory.call("audit.ahead"):
+            from_ms = self._memory.clock.now_ms() + by_ms
+            found = [fate for fate in map(_fate, self._memory.runs.values()) if fate.fire.fire_ms > from_ms]
+            return sorted(found, key=lambda fate: _by_time(fate.fire))[:limit]
+
+    def drop_ahead(self, fates: Sequence[Fate], by_ms: int, *, term: int) -> int:
+        with self._memory.call("audit.drop_ahead"):
+            self._memory.hold_term(term)
+            from_ms, seen = self._memory.clock.now_ms() + by_ms, set(fates)
+            gone = [k for k, run in self._memory.runs.items() if _fate(run) in seen and k.fire_ms > from_ms]
+            for key in gone:
+                del self._memory.runs[key]
+            return len(gone)
+
+    def signed(self, job_ids: Sequence[int]) -> list[SignedRow]:
+        with self._memory.call("audit.signed"):
+            jobs, spoilt = self._memory.jobs, self._memory.spoilt
+            return [_signed(jobs[job_id]) for job_id in sorted(set(job_ids)) if job_id in jobs and job_id not in spoilt]
 
     def mark(self) -> AuditMark:
         with self._memory.call("audit.mark"):
@@ -122,5 +144,22 @@ def _fire(run: Run) -> Fire:
 
 def _fate(run: Run) -> Fate:
     return Fate(
-        _fire(run), run.key.attempt, run.state, run.trigger, run.worker, run.generation, run.reason, run.claimed_ms
+        _fire(run),
+        run.key.attempt,
+        run.state,
+        run.trigger,
+        run.worker,
+        run.generation,
+        run.reason,
+        run.claimed_ms,
+        run.fence,
+        run.nonce,
     )
+
+
+def _signed(job: Job) -> SignedRow:
+    spec = job.spec
+    return SignedRow(
+        job.id, job.generation, job.state, job.effective_from_ms, spec.schedule, spec.timezone, spec.selector,
+        spec.shards, dumps(spec_to_dict(spec)).decode(), job.envelope, job.withdrawn,
+    )  # fmt: skip

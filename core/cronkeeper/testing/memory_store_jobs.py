@@ -11,6 +11,7 @@ from cronkeeper.errors import ConflictError, NotFoundError, StaleCopyError, Stal
 from cronkeeper.ports import JobQuery, NewJob, PlanRow, Weighing
 from cronkeeper.testing.memory_store_namespaces import check_quotas
 from cronkeeper.testing.memory_store_state import Memory, uses_of
+from cronkeeper.wire.sealed import keys_of
 from cronkeeper.wire.trail import Entry
 
 
@@ -200,4 +201,5 @@ def _plan_row(job: Job) -> PlanRow:
         job.effective_from_ms,
         job.updated_ms,
         job.withdrawn,
+        keys_of(spec.secrets),
     )

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
+from cronkeeper.domain.secret_env import SecretEnv
 from cronkeeper.errors import SealError
 
 _FORMAT = "v1"
@@ -34,6 +35,11 @@ class SecretsKeys:
 
     def __bool__(self) -> bool:
         return bool(self._ciphers)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Return the keys' short names, which boxes bear in the open: they say nothing of the keys."""
+        return tuple(self._ciphers)
 
     def seal(self, value: str, *, namespace: str, name: str, version: int) -> str:
         """Return the value's box. Raises SealError when there is no key."""
@@ -66,6 +72,12 @@ class SecretsKeys:
 
 
 NO_KEYS = SecretsKeys([])
+
+
+def keys_of(env: SecretEnv) -> frozenset[str]:
+    """Return the short names of the keys that a job's copies were sealed with, as far as their format is known here."""
+    parts = (one.box.split(".", 2) for one in env.sealed.values())
+    return frozenset(part[1] for part in parts if part[0] == _FORMAT and len(part) == 3)
 
 
 def _place(namespace: str, name: str, version: int) -> bytes:

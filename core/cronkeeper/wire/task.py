@@ -86,6 +86,14 @@ class Verifier:
         return task
 
 
+def body_of(raw: bytes) -> dict[str, Any]:
+    """Return what an envelope says, whoever signed it: to compare with, never to run. Raises WireFormatError."""
+    body = loads(raw, version=VERSION, what="task").get("body")
+    if not isinstance(body, str):
+        raise WireFormatError("task: body is missing")
+    return loads(body.encode(), version=VERSION, what="task body")
+
+
 def key_id_of(public_bytes: bytes) -> str:
     """Return the short name of a public key."""
     return base64.b32encode(public_bytes[:10]).decode().lower()

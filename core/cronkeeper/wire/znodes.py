@@ -160,10 +160,12 @@ def _worker(info: WorkerInfo) -> dict[str, Any]:
         "pid": info.pid,
         "started_ms": info.started_ms,
         "leaving": info.leaving,
+        "secrets_keys": None if info.secrets_keys is None else list(info.secrets_keys),
     }
 
 
 def _worker_from(data: dict[str, Any]) -> WorkerInfo:
+    keys = data.get("secrets_keys")
     return WorkerInfo(
         id=str(data["id"]),
         host=str(data["host"]),
@@ -174,6 +176,7 @@ def _worker_from(data: dict[str, Any]) -> WorkerInfo:
         pid=int(data["pid"]),
         started_ms=int(data["started_ms"]),
         leaving=bool(data.get("leaving", False)),
+        secrets_keys=None if keys is None else tuple(str(key) for key in keys),
     )
 
 

@@ -11,7 +11,7 @@ import threading
 
 from cronkeeper.domain.scope import EVERYWHERE, Scope
 from cronkeeper.errors import FieldError, NotFoundError, ValidationFailedError
-from cronkeeper.ports import Role, Token, TokenStore
+from cronkeeper.ports import Role, Token, TokenStore, token_facts
 from cronkeeper.runtime.clock import Clock
 from cronkeeper.wire.trail import Entry
 from cronkeeper_manager.service.rules import NAME
@@ -66,8 +66,7 @@ class Tokens:
 
         def told(token: Token) -> Entry:
             assert caller is not None
-            what = {"name": token.name, "role": token.role.value, "namespaces": token.scope.listed()}
-            return note(caller, "token.created", "token", token.id, at_ms=now_ms, new=what)
+            return note(caller, "token.created", "token", token.id, at_ms=now_ms, new=token_facts(token))
 
         secret = PREFIX + secrets.token_urlsafe(32)
         token = self._store.add(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 
 from cronkeeper.domain.ids import TaskId
-from cronkeeper.domain.job import Job, JobState
+from cronkeeper.domain.job import Job, JobState, spec_to_dict
+from cronkeeper.domain.placement import WorkerInfo
 from cronkeeper.domain.run import Reason, RunState, Trigger
+from cronkeeper.domain.secret_env import Sealed, SecretEnv, SecretUse
 from cronkeeper.errors import ConflictError, FencedError
-from cronkeeper.ports import AuditMark, Event, Fire, JobVersion, Missed, Store
+from cronkeeper.ports import AuditMark, Event, Fire, JobVersion, Missed, Secret, Store
 from tests.contract.test_store.builders import MINUTE_MS, new_job, recorded, run
 
 TASK = TaskId(1, 0)
@@ -212,3 +215,40 @@ def test_what_is_old_goes_but_each_job_s_newest_version_stays(store: Store) -> N
     ]  # fmt: skip
     assert [item.fire.fire_ms for item in store.audit.missed_of(1, limit=9)] == [2600]
     assert store.audit.purge(before_ms=2500, limit=10) == 0
+
+
+def test_rows_far_ahead_are_found_the_next_first_and_removed_as_long_as_they_are_what_was_seen(store: Store) -> None:
+    now_ms = store.leases.beat(WorkerInfo("w1", "host", epoch="e"), local_ms=0).clock_offset_ms * -1
+    near, far, past = (now_ms + ahead for ahead in (100_000, 200_000, -100_000))
+    term = store.terms.take("m1")
+    for fire_ms in (far, near, past):
+        recorded(store, RunState.SUCCEEDED, fire_ms=fire_ms)
+
+    found = store.audit.ahead(30_000, limit=10)
+    assert [fate.fire.fire_ms for fate in found] == [near, far]
+    assert found[0].nonce
+
+    assert store.audit.drop_ahead([replace(found[0], nonce="x"), found[1]], 30_000, term=term) == 1
+    assert [fate.fire.fire_ms for fate in store.audit.ahead(30_000, limit=10)] == [near]
+    store.terms.take("m2")
+    with pytest.raises(FencedError):
+        store.audit.drop_ahead(found, 30_000, term=term)
+
+
+def test_rows_are_read_beside_their_signed_tasks(store: Store) -> None:
+    job = store.jobs.create(new_job(selector="zone=eu"))
+
+    (row,) = store.audit.signed([job.id, job.id + 1])
+    assert (row.job_id, row.generation, row.state, row.selector) == (job.id, 1, JobState.ACTIVE, "zone=eu")
+    assert (row.envelope, row.withdrawn) == (job.envelope, False)
+    assert json.loads(row.spec) == spec_to_dict(job.spec)
+
+
+def test_plan_rows_tell_which_keys_open_a_jobs_secrets(store: Store) -> None:
+    sealed = SecretEnv({"A": SecretUse("pg")}, {"pg": Sealed(1, "v1.abc.Zm9v")})
+    store.secrets.save(Secret("default", "pg", Sealed(1, "v1.abc.Zm9v"), 5, "ci"), expected_version=0)
+    secretive = store.jobs.create(new_job(secrets=sealed, labels={"sealed": "x"}))
+    plain = store.jobs.create(new_job(labels={"sealed": '":{"'}))
+
+    keys = {row.job_id: row.secrets_keys for row in store.jobs.plan_rows()}
+    assert keys == {secretive.id: frozenset({"abc"}), plain.id: frozenset()}
