@@ -135,6 +135,9 @@ class Healer:
         wrong = [task for task in tasks if task.job_id in envelopes and found.get(task) != envelopes[task.job_id]]
         if wrong:
             self._leading.check()
+            # What is there and cannot be read was locked by somebody: it cannot be overwritten, only made anew.
+            if locked := [task for task in wrong if task in snapshot.names and task not in found]:
+                self._leading.coordinator.drop_tasks(locked)
             self._leading.coordinator.put_tasks({task: envelopes[task.job_id] for task in wrong})
             self._count(wrong, "task znodes were stale", "znode.healed")
         self._tell_altered(jobs)

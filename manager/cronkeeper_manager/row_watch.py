@@ -13,8 +13,8 @@ from cronkeeper_manager.observe import Snapshot
 from cronkeeper_manager.vouching import (
     cordon_fault,
     last_entries,
-    node_fault,
     may_be_asked_for,
+    node_fault,
     state_change,
     token_fault,
 )
@@ -133,5 +133,8 @@ class RowWatch:
             # A leader before us has told it.
             return
         self._leading.metrics.altered.labels(of).inc()
-        log.error("a row was changed past the API", extra={"event": "row.altered", "kind": event, "subject": subject, "why": why})
+        log.error(
+            "a row was changed past the API",
+            extra={"event": "row.altered", "kind": event, "subject": subject, "why": why},
+        )
         notes.add(event, subject, why)

@@ -126,6 +126,17 @@ def test_t34_slow(server: ObjectStore, blobs: BlobStore, cache: ArtifactCache) -
     assert arrives(cache, artifact) == SCRIPT
 
 
+def test_t34_a_byte_a_second(server: ObjectStore, blobs: BlobStore, cache: ArtifactCache) -> None:
+    """A file that comes for ever is given up, and does not hold up the others."""
+    endless, honest = submitted(blobs, SCRIPT * 20), submitted(blobs, SCRIPT + b"exit 2\n")
+    server.lie(f"\ndrip {endless.sha256}")
+    cache.want([endless])
+    most_kept(cache, endless, 1.0)
+    cache.want([endless, honest])
+    assert arrives(cache, honest) == SCRIPT + b"exit 2\n"
+    assert not cache.has(endless)
+
+
 def test_t34_changed_object(blobs: BlobStore, cache: ArtifactCache) -> None:
     """Somebody has put another file in its place: that one is never kept, whatever its size."""
     artifact = submitted(blobs)

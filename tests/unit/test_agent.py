@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.job import JobSpec, JobState, JobType, OnWorkerLoss
-from cronkeeper.domain.placement import Assignment, MoveReason, WorkerInfo
+from cronkeeper.domain.placement import Assignment, MoveReason, Ownership, WorkerInfo
 from cronkeeper.domain.run import Reason, Run, RunState, Trigger
 from cronkeeper.errors import UnavailableError
 from cronkeeper.ports import Leadership
@@ -21,7 +21,7 @@ from cronkeeper.testing.memory_coordinator import MemoryCoordinator, MemoryEnsem
 from cronkeeper.testing.memory_store import MemoryStore
 from cronkeeper.wire.task import Signer, Task, Verifier
 from cronkeeper.wire.znodes import ClaimNote, LeaderNote, QueuedRun
-from cronkeeper_worker.agent import Agent, Node
+from cronkeeper_worker.agent import CLAIMED_EARLY_MS, PUBLISHED_S, Agent, Node
 from cronkeeper_worker.assignments import Changes, Have, changes
 from cronkeeper_worker.journal import Entry, Journal, Phase, TaskRow
 from cronkeeper_worker.tasks import Installed
@@ -134,6 +134,26 @@ def test_an_edit_reaches_the_node_and_an_older_body_does_not(world: World) -> No
     world.put(T1, generation=2, executable="old")
     world.agent.step()
     assert world.installed[T1].view.spec.executable == "new"
+
+
+def test_a_claim_long_before_its_fire_is_not_carried_home(world: World) -> None:
+    due, ahead = RunKey(T2, world.clock.now_ms(), 1), RunKey(T2, world.clock.now_ms() + CLAIMED_EARLY_MS + 1, 1)
+    for key in (due, ahead):
+        assert world.leader.claim(key, ClaimNote("f" * 32, "w9", RunState.CLAIMED))
+    world.put(T2)
+    world.assign(T2)
+    world.agent.step()
+
+    assert [run.key for run in world.store.runs.history(T2.job_id, limit=9)] == [due]
+
+
+def test_a_yes_that_somebody_else_said_in_our_name_is_taken_back(world: World) -> None:
+    world.leader.own([Ownership(T2, "w1", 1, "forged")])
+    world.agent.step()
+    assert set(world.leader.owned("w1")) == {T1, T2}
+    world.clock.advance_ms(round(PUBLISHED_S * 1000))
+    world.agent.step()
+    assert set(world.leader.owned("w1")) == {T1}
 
 
 def test_a_wiped_tree_takes_nothing_away(world: World) -> None:

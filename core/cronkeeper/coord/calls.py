@@ -7,6 +7,7 @@ answer with a deadline. kazoo's errors end here: a fact about the tree becomes a
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from typing import Any
 from kazoo import exceptions as kz
 from kazoo.handlers.threading import KazooTimeoutError
 
+from cronkeeper.coord import paths
 from cronkeeper.coord.requests import (
     Answer,
     Check,
@@ -33,6 +35,8 @@ from cronkeeper.coord.requests import (
 )
 from cronkeeper.errors import ConfigError, UnavailableError
 
+log = logging.getLogger(__name__)
+
 #: How many requests are under way at once. More gain nothing: kazoo's one thread is the limit.
 WINDOW = 200
 #: However many requests one call has, and however slowly the answers drip in.
@@ -46,6 +50,8 @@ _FAULTS: dict[type[Exception], Fault] = {
 }
 #: What a server says of the operations of a failed multi that were not to blame.
 _BYSTANDERS = (kz.RolledBackError, kz.RuntimeInconsistency)
+_TASKS = f"{paths.TASKS}/"
+_TOLD_MOST = 1000
 _FORBIDDEN = (kz.NoAuthError, kz.AuthFailedError, kz.InvalidACLError)
 
 
@@ -61,6 +67,8 @@ class Calls:
         self._timeout_s = answer_timeout_s
         # One and the same callable for every watch: kazoo keeps a path's watches in a set, so repeating one is free.
         self._on_event = on_event
+        #: Tasks that we were refused, and have told of.
+        self._locked: set[str] = set()
 
     def run(self, requests: Sequence[Request]) -> list[Answer]:
         """Send all, at most WINDOW at a time, and return the answers in order. See `requests.Session.run`."""
@@ -145,6 +153,12 @@ class Calls:
             value = self._wait(pending, where, deadline)
         except tuple(_FAULTS) as exc:
             return Refused(_FAULTS[type(exc)])
+        except ConfigError:
+            if isinstance(request, Get) and request.path.startswith(_TASKS):
+                # Somebody has locked us out of this task alone. The leader makes it anew; nobody dies of it.
+                self._tell_locked(request.path)
+                return Refused(Fault.NO_NODE)
+            raise
         match request:
             case Get():
                 return Node(value[0], _stat(value[1]))
@@ -158,6 +172,11 @@ class Calls:
                 return _multi_answer(ops, value)
             case _:
                 return None
+
+    def _tell_locked(self, path: str) -> None:
+        if path not in self._locked and len(self._locked) < _TOLD_MOST:
+            self._locked.add(path)
+            log.error("ZooKeeper refuses us a task", extra={"event": "zookeeper.locked", "path": path})
 
     def _wait(self, pending: Any, where: str, deadline: float) -> Any:
         try:
