@@ -97,13 +97,13 @@ class RowWatch:
     # -- tokens and cordons
 
     def _look_at_tokens(self) -> None:
-        for token in self._leading.mysql.call(self._leading.store.tokens.all):
-            if self._good.get(token.id) == token:
+        for row in self._leading.mysql.call(self._leading.store.tokens.all):
+            if self._good.get(row.id) == row:
                 continue
-            if fault := token_fault(token, self._entries("token", str(token.id))):
-                self._tell("token", "token.unknown", str(token.id), fault)
+            if fault := token_fault(row, self._entries("token", str(row.id))):
+                self._tell("token", "token.unknown", str(row.id), fault)
             else:
-                self._good[token.id] = token
+                self._good[row.id] = row
 
     def _look_at_cordons(self, snapshot: Snapshot) -> None:
         cordons = self._leading.mysql.call(self._leading.store.cordons.all)

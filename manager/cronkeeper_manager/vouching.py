@@ -6,6 +6,7 @@ tells of it, and a person sees what nobody did. What is decided here is PURE.
 
 from __future__ import annotations
 
+import hmac
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -26,7 +27,7 @@ def token_fault(token: Token, entries: Sequence[Entry]) -> str:
         if told.get(field) != actual:
             return f"token {token.id} has {field} {actual}; it was made with {told.get(field)}"
     # Entries of earlier versions do not tell it.
-    if told.get("digest", token.digest) != token.digest:
+    if not hmac.compare_digest(str(told.get("digest", token.digest)), token.digest):
         return f"token {token.id} ({token.name}) has another secret than the one it was made with"
     if token.revoked_ms is None and any(entry.action == "token.revoked" for entry in entries):
         return f"token {token.id} ({token.name}) was revoked, and is not any more"
