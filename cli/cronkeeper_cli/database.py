@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Sequence
 
+from cronkeeper.domain.scope import ALL, EVERYWHERE, Scope, scope_of
 from cronkeeper.ports import Role, Token, token_facts
 from cronkeeper.runtime.clock import SystemClock
 from cronkeeper.wire.trail import Actor, Entry, text_of
@@ -32,14 +34,17 @@ def new_secret() -> str:
     return TOKEN_PREFIX + secrets.token_urlsafe(32)
 
 
-def create_token(url: str, *, name: str, role: str) -> str:
-    """Create a token and return its secret, which nobody can read again."""
+def create_token(url: str, *, name: str, role: str, namespaces: Sequence[str] = ()) -> str:
+    """Create a token and return its secret, which nobody can read again. Without namespaces it is good for all of them.
+
+    Raises ValueError for what is no namespace.
+    """
     secret = new_secret()
-    ensure_token(url, secret, name=name, role=role)
+    ensure_token(url, secret, name=name, role=role, scope=scope_of(namespaces or [ALL]))
     return secret
 
 
-def ensure_token(url: str, secret: str, *, name: str, role: str) -> None:
+def ensure_token(url: str, secret: str, *, name: str, role: str, scope: Scope = EVERYWHERE) -> None:
     """Have the database know this token. One that it knows already, in whatever state, stays as it is."""
     from cronkeeper.store import open_store
 
@@ -55,6 +60,8 @@ def ensure_token(url: str, secret: str, *, name: str, role: str) -> None:
                 nonce, what = secrets.token_hex(16), text_of(token_facts(token))
                 return Entry(nonce, now_ms, actor, "token.created", "token", str(token.id), new=what)
 
-            store.tokens.add(name=name, role=Role(role), digest=digest, created_ms=now_ms, expires_ms=None, note=told)
+            store.tokens.add(
+                name=name, role=Role(role), digest=digest, created_ms=now_ms, expires_ms=None, scope=scope, note=told
+            )
     finally:
         store.close()

@@ -228,18 +228,32 @@ def current(config_file: Path | None, sets: tuple[str, ...]) -> None:
     "token",
     epilog="""\b
 Examples:
-  export CRONKEEPER_TOKEN=$(cronkeeper db token --role admin --name first)""",
+  export CRONKEEPER_TOKEN=$(cronkeeper db token --role admin --name first)
+  cronkeeper db token --role operator --name team-a --namespace team-a""",
 )
 @click.option("--role", type=click.Choice(["viewer", "operator", "admin"]), required=True, help="What it may do.")
 @click.option("--name", required=True, help="Whom or what it is for.")
+@click.option(
+    "-n",
+    "--namespace",
+    "namespaces",
+    metavar="NAMESPACE",
+    multiple=True,
+    help="A namespace that it is good for; may be repeated. All of them unless told.",
+)
 @config_options
-def first_token(role: str, name: str, config_file: Path | None, sets: tuple[str, ...]) -> None:
-    """Create a token straight in the database, and print it: how the first one is made."""
+def first_token(
+    role: str, name: str, namespaces: tuple[str, ...], config_file: Path | None, sets: tuple[str, ...]
+) -> None:
+    """Create a token straight in the database, and print it: how the first one is made. The audit trail tells of it."""
     from cronkeeper_cli import database
 
     url = _database_url(config_file, sets)
     with said_plainly():
-        click.echo(database.create_token(url, name=name, role=role))
+        try:
+            click.echo(database.create_token(url, name=name, role=role, namespaces=namespaces))
+        except ValueError as exc:
+            raise CommandError(f"--namespace {exc}", EXIT_USAGE) from exc
 
 
 class said_plainly:

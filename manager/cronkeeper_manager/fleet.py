@@ -161,7 +161,9 @@ class Fleet:
         told = None if caller is None else Telling(caller, "job", str(job_id), row.spec.namespace)
         return self._ask(world, [task for task in row.tasks() if task in world.tasks], worker, dry_run, told)
 
-    def reassign_all(self, from_worker: str, to_worker: str, dry_run: bool = False) -> list[MoveView]:
+    def reassign_all(
+        self, from_worker: str, to_worker: str, dry_run: bool = False, *, caller: Caller | None = None
+    ) -> list[MoveView]:
         """Ask for everything that one worker has to be moved to another; all of it or, by ConflictError, nothing.
 
         What is the worker's own (`@reboot`) is left where it is.
@@ -170,9 +172,10 @@ class Fleet:
         self._known(world, from_worker)
         here = sorted(world.assigned.get(from_worker, ()))
         tasks = [task for task in here if task in world.tasks and world.tasks[task].only is None]
-        return self._ask(world, tasks, to_worker, dry_run)
+        told = None if caller is None else Telling(caller, "worker", from_worker, "")
+        return self._ask(world, tasks, to_worker, dry_run, told)
 
-    def rebalance(self, max_moves: int = 100, dry_run: bool = False) -> list[MoveView]:
+    def rebalance(self, max_moves: int = 100, dry_run: bool = False, *, caller: Caller | None = None) -> list[MoveView]:
         """Ask for a bounded number of moves from the fullest to the emptiest workers; return them."""
         world = self._world()
         homes = _homes(world)
@@ -180,7 +183,7 @@ class Fleet:
             MoveView(move.task, homes.get(move.task), move.worker, move.reason)
             for move in rebalance(world, max_moves=max_moves)
         ]
-        self._request(moves, dry_run)
+        self._request(moves, dry_run, None if caller is None else Telling(caller, "fleet", "all", ""))
         return moves
 
     def cordon(self, worker: str, *, caller: Caller | None = None) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Self
 
 from kazoo.client import KazooClient
+from kazoo.exceptions import NoAuthError, NoChildrenForEphemeralsError, NoNodeError
+from kazoo.security import ACL
 
 from cronkeeper.runtime.zookeeper_server import EnsembleMember, ZooKeeperServer
 from tests.harness.certificates import Authority
@@ -87,6 +91,45 @@ class ZooKeeper:
     def tls_hosts(self) -> str:
         """The same for the ports that speak TLS."""
         return ",".join(f"127.0.0.1:{port}" for port in self.tls_ports)
+
+    def walk(self, root: str, auth: str) -> dict[str, list[ACL]]:
+        """Return the ACL of every znode from `root` down, as whoever has this digest sees it."""
+        client = KazooClient(hosts=self.hosts, timeout=10.0, auth_data=[("digest", auth)])
+        client.start(timeout=10.0)
+        found: dict[str, list[ACL]] = {}
+        waiting = [root]
+        try:
+            while waiting:
+                path = waiting.pop()
+                with contextlib.suppress(NoNodeError):  # gone meanwhile
+                    found[path] = client.get_acls(path)[0]
+                    waiting += [f"{path}/{name}" for name in client.get_children(path)]
+        finally:
+            client.stop()
+            client.close()
+        return found
+
+    def open_to_anybody(self, paths: Sequence[str]) -> list[str]:
+        """Return those of the znodes that a client without any digest may read, list or write."""
+        client = KazooClient(hosts=self.hosts, timeout=10.0)
+        client.start(timeout=10.0)
+        entered = []
+        try:
+            for path in paths:
+                calls: list[Callable[[], object]] = [
+                    partial(client.get, path),
+                    partial(client.get_children, path),
+                    partial(client.set, path, b"mine"),
+                    partial(client.create, f"{path}/mine"),
+                ]
+                for call in calls:
+                    with contextlib.suppress(NoAuthError, NoNodeError, NoChildrenForEphemeralsError):
+                        call()
+                        entered.append(path)
+        finally:
+            client.stop()
+            client.close()
+        return entered
 
     @property
     def pids(self) -> list[int]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cronkeeper.domain.instants import parse_rfc3339
+from cronkeeper.store import open_store
 from tests.harness.ports import free_port
 from tests.integration.served_api import FIELDS, Api, serve
 
@@ -110,6 +111,25 @@ def test_the_first_token_comes_straight_from_the_database(api: Api) -> None:
     made = api.run("db", "token", "--role", "operator", "--name", "first", env=env)
     assert made.exit_code == 0, made.output
     assert api.run("list", env={"CRONKEEPER_TOKEN": made.output.strip()}).exit_code == 0
+
+
+def test_a_token_from_the_database_is_bound_to_its_namespaces_and_stands_in_the_trail(api: Api) -> None:
+    env = {"CRONKEEPER_DATABASE_URL": api.database_url}
+    made = api.run("db", "token", "--role", "operator", "--name", "of-team-b", "--namespace", "team-b", env=env)
+    assert made.exit_code == 0, made.output
+    theirs = {"CRONKEEPER_TOKEN": made.output.strip()}
+    assert api.run("create", *FIELDS, "--namespace", "team-b", env=theirs).exit_code == 0
+    assert api.run("create", *FIELDS, "--namespace", "other", env=theirs).exit_code != 0
+    store = open_store(api.database_url)
+    try:
+        told = [entry for entry in store.trail.waiting(limit=1000) if "of-team-b" in entry.new]
+    finally:
+        store.close()
+    assert [(entry.action, entry.actor.name) for entry in told] == [("token.created", "database")]
+    assert '"team-b"' in told[0].new
+    for wrong in ("", "No such", "*,team-a"):
+        refused = api.run("db", "token", "--role", "viewer", "--name", "x", "--namespace", wrong, env=env)
+        assert refused.exit_code == 2, wrong
 
 
 def test_the_schema_is_made_and_judged(api: Api, tmp_path: Path) -> None:

@@ -10,8 +10,12 @@ from cronkeeper.domain.ids import TaskId
 from cronkeeper.domain.job import JobState
 from cronkeeper.domain.placement import MoveReason, WorkerState
 from cronkeeper.errors import ConflictError, NotFoundError, UnavailableError
+from cronkeeper.ports import Role
 from cronkeeper_manager.fleet import MoveView
+from cronkeeper_manager.service.values import Caller
 from tests.unit.manager_town import Town
+
+CALLER = Caller("1", "ada", Role.ADMIN)
 
 
 def settled_town(*workers: str, jobs: int = 6) -> Town:
@@ -183,7 +187,9 @@ def test_everything_of_one_worker_moves_to_another_or_nothing_does() -> None:
     town = settled_town("a", "b", "c")
     moved = tasks_on(town, "a")
     assert triples(town.fleet.reassign_all("a", "b", dry_run=True)) == [(task, "a", "b") for task in moved]
-    town.fleet.reassign_all("a", "b")
+    town.fleet.reassign_all("a", "b", caller=CALLER)
+    told = town.store.trail.waiting(limit=10)[-1]
+    assert (told.action, told.kind, told.object_id, told.actor.name) == ("job.reassigned", "worker", "a", "ada")
     town.run(4)
     assert tasks_on(town, "a") == []
     assert set(moved) <= set(tasks_on(town, "b"))
