@@ -12,7 +12,7 @@ from cronkeeper.domain.placement import Assign, Assignment, Move, MoveReason, Re
 from cronkeeper.errors import UnavailableError
 from cronkeeper.ports import Span
 from cronkeeper_manager.leading import Leading
-from cronkeeper_manager.liveness import Absence
+from cronkeeper_manager.liveness import TICK_S, Absence
 from cronkeeper_manager.observe import Observer, Snapshot
 
 log = logging.getLogger(__name__)
@@ -46,9 +46,16 @@ def assignment(move: Assign, snapshot: Snapshot, absent: Mapping[str, Absence]) 
     )
 
 
-def revoked_copy(move: Revoke, snapshot: Snapshot) -> Assignment:
-    """Return what the copy says after a `Revoke`: nobody has it, and its owner decided all fires until now. PURE."""
+def revoked_copy(move: Revoke, snapshot: Snapshot, absent: Mapping[str, Absence], certain_s: float) -> Assignment:
+    """Return what the copy says after a `Revoke`: nobody has it, and up to when its owner surely decided. PURE.
+
+    Whoever has a session lived `certain_s` ago, but may have been stopped since: a fire that it never decided is not to
+    be left out by an heir that cannot ask MySQL.
+    """
     row, before = snapshot.catalog.rows.get(move.task.job_id), snapshot.copies.get(move.task)
+    gone = absent.get(move.worker)
+    alive_s = snapshot.now_s - certain_s if gone is None else gone.alive_until_s
+    alive_ms = 0 if alive_s is None else snapshot.now_ms - round((snapshot.now_s - alive_s) * 1000)
     return Assignment(
         task=move.task,
         worker="",
@@ -56,7 +63,7 @@ def revoked_copy(move: Revoke, snapshot: Snapshot) -> Assignment:
         epoch=0 if before is None else before.epoch,
         reason=move.reason,
         assigned_ms=snapshot.now_ms,
-        since_ms=snapshot.now_ms,
+        since_ms=max(alive_ms, 0 if before is None else before.since_ms),
     )
 
 
@@ -89,10 +96,11 @@ class Mover:
 
     def _apply_batch(self, batch: Sequence[Move], snapshot: Snapshot, absent: Mapping[str, Absence]) -> None:
         given = self._with_last_claims(
-            [assignment(move, snapshot, absent) for move in batch if isinstance(move, Assign)]
+            [assignment(move, snapshot, absent) for move in batch if isinstance(move, Assign)], snapshot
         )
         taken = [move for move in batch if isinstance(move, Revoke)]
-        copies = [*given, *(revoked_copy(move, snapshot) for move in taken)]
+        certain_s = self._certain_s()
+        copies = [*given, *(revoked_copy(move, snapshot, absent, certain_s) for move in taken)]
         revoked = [(move.worker, move.task) for move in taken]
         self._save(copies)
         # If we die here, the copy names somebody who was not told: the next leader tells it (`restore`).
@@ -106,18 +114,29 @@ class Mover:
         self._observer.keep_moved(given, revoked)
         self._tell(batch)
 
-    def _with_last_claims(self, given: Sequence[Assignment]) -> list[Assignment]:
-        """Have the heirs of the lost go on after what those were last granted by MySQL, as far as it tells us.
+    def _certain_s(self) -> float:
+        """Return how long ago an owner that has a session surely lived.
 
-        A new owner that cannot ask MySQL would be granted these fires by ZooKeeper, which knows nothing of them.
+        While MySQL is away nobody could tell an heir what was granted since: then it is taken to live.
         """
-        heirs = {
-            item.task: Span(item.since_ms, item.assigned_ms) for item in given if item.reason is MoveReason.WORKER_LOST
-        }
-        last: dict[TaskId, int] = {}
-        if heirs and self._leading.mysql.available:
+        return self._leading.liveness.session_s + TICK_S if self._leading.mysql.available else 0.0
+
+    def _with_last_claims(self, given: Sequence[Assignment], snapshot: Snapshot) -> list[Assignment]:
+        """Have heirs go on after what the last owners were granted, by MySQL or by ZooKeeper, as far as MySQL answers.
+
+        A new owner that cannot ask MySQL would be granted by ZooKeeper what MySQL has granted before; and one that can
+        ask it again, after it took the task, would be granted by MySQL what stands in ZooKeeper alone.
+        """
+        heirs = {item.task: Span(item.since_ms, item.assigned_ms) for item in given if item.task in snapshot.copies}
+        leading, last = self._leading, dict[TaskId, int]()
+        if heirs and leading.mysql.available:
             with contextlib.suppress(UnavailableError):
-                last = self._leading.mysql.call(lambda: self._leading.store.runs.last_fires(heirs))
+                notes = leading.coordinator.claims(tasks=heirs)
+                if notes:
+                    leading.mysql.call(
+                        lambda: leading.store.runs.record([note.as_run(key) for key, note in notes.items()])
+                    )
+                last = leading.mysql.call(lambda: leading.store.runs.last_fires(heirs))
         return [replace(item, since_ms=max(item.since_ms, last.get(item.task, 0))) for item in given]
 
     def _save(self, copies: Sequence[Assignment]) -> None:

@@ -150,11 +150,13 @@ class Rules:
     trusts_ledger: bool = True
     #: Lost runs are looked for at every look, not only by who takes a task over.
     looks_for_lost: bool = True
-    #: Who lets go of a task says up to which fire it has decided; else the leader's word is as old as the `Revoke`.
-    tells_at_release: bool = True
+    #: The leader's word is what an owner surely decided, as it was seen, and not what fell due until the `Revoke`.
+    hints_are_certain: bool = True
+    #: Who is given a task is told up to which fire MySQL has granted its last owner, by whoever gives it.
+    hints_by_ledger: bool = True
     #: Who starts again without a task tells what it had not started of it as lost.
     tells_unstarted: bool = True
-    #: Who is refused by ZooKeeper while MySQL has perhaps granted the same claim unheard gives that row up, as lost.
+    #: Who is refused by ZooKeeper, or lets go of a run that waits, gives the row up as lost that MySQL may have for it.
     gives_up_doubtful: bool = True
 
 
@@ -163,10 +165,6 @@ class Step(NamedTuple):
     state: State
     #: What is broken by this step; empty when all is well.
     broken: str = ""
-
-
-#: The worker as it is: what the search found to be missing is in docs/decisions/0012-protocol-model.md.
-AS_BUILT = Rules(tells_at_release=False)
 
 
 def run_of(fire: int, attempt: int) -> int:

@@ -115,6 +115,8 @@ def missing(state: State, rules: Rules) -> str:
         )
         if not rules.at_most_once and not ran and rows[1:] != [RowState.LOST]:
             return "I11 a fire that nobody runs"
+    if any(row is not None and row.state is RowState.CLAIMED for row in state.rows):
+        return "I12 a claim on which nobody acts"
     if state.assigned == NOBODY or [worker.has_task for worker in state.workers].count(True) != 1:
         return "I13 not one owner"
     return ""

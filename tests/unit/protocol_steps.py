@@ -108,11 +108,15 @@ def _leader_steps(state: State, index: int, worker: Worker, rules: Rules) -> Ite
     if silent and (state.assigned == index or worker.owns):
         yield Step(f"worker {index} is declared lost", buried(state, index, rules))
     if state.assigned == index and (fewer := spend(state, "moves")):
-        hint = state.hint if rules.tells_at_release else state.due
+        hint = max(state.hint, worker.seen) if rules.hints_are_certain else state.due
         yield Step(f"worker {index} is revoked", fewer._replace(assigned=NOBODY, hint=hint))
     free = not any(other.owns for other in state.workers) or not rules.waits_for_release
     if state.assigned == NOBODY and free and worker.mode is Mode.UP and not worker.no_zookeeper:
-        yield Step(f"worker {index} is assigned", state._replace(assigned=index))
+        given = state
+        if rules.hints_by_ledger:
+            given = carried_home(state) if rules.carries_home else state
+            given = given._replace(hint=max(given.hint, newest_claimed(given)))
+        yield Step(f"worker {index} is assigned", given._replace(assigned=index))
 
 
 def buried(state: State, index: int, rules: Rules) -> State:
@@ -145,10 +149,7 @@ def _worker_steps(state: State, index: int, worker: Worker, rules: Rules) -> Ite
     if not worker.no_zookeeper and not busy:
         # The engine has one thread: it does not let go of a task while it is claiming.
         if worker.has_task and state.assigned != index:
-            after = put(state, index, let_go(worker))
-            if rules.tells_at_release:
-                after = after._replace(hint=max(state.hint, decided_until(worker)))
-            yield Step(f"worker {index} lets go", after)
+            yield Step(f"worker {index} lets go", put(state, index, let_go(worker, rules)))
         elif not worker.has_task and state.assigned == index:
             yield Step(f"worker {index} takes over", taken_over(state, index, rules))
         elif worker.has_task and not worker.owns:
@@ -175,21 +176,17 @@ def _late_and_lost(state: State, index: int, rules: Rules) -> Iterator[Step]:
             yield Step(f"worker {index} skips {title(run)}: too late", put(state, index, late))
 
 
-def let_go(worker: Worker) -> Worker:
-    """Its runs go on to their end; its waiting ones are given up."""
-    runs = tuple(Entry() if entry.phase is Phase.WAITING else entry for entry in worker.runs)
+def let_go(worker: Worker, rules: Rules) -> Worker:
+    """Its runs go on to their end; its waiting ones are given up, and MySQL, which may have granted them, is told."""
+    runs = tuple(
+        Entry(dirty=rules.gives_up_doubtful) if entry.phase is Phase.WAITING else entry for entry in worker.runs
+    )
     return worker._replace(has_task=False, owns=False, runs=runs)
 
 
 def up_to_date(worker: Worker) -> Worker:
     """It has looked at ZooKeeper, and at MySQL if it has that."""
     return worker._replace(outdated=worker.outdated and worker.no_mysql)
-
-
-def decided_until(worker: Worker) -> int:
-    """Return up to which fire all are decided for good: what waits is given up, for the next owner to take."""
-    waiting = [run // 2 for run, entry in enumerate(worker.runs) if entry.phase is Phase.WAITING]
-    return min([worker.cursor, *waiting])
 
 
 def taken_over(state: State, index: int, rules: Rules) -> State:
@@ -199,16 +196,19 @@ def taken_over(state: State, index: int, rules: Rules) -> State:
     if not worker.no_mysql:
         if rules.carries_home:
             state = carried_home(state)
-        # After the newest that was claimed: a skip may stand behind fires that were given up while they waited.
-        claimed = [row is not None and row.state is not RowState.SKIPPED for row in state.rows[::2]]
-        recorded = [fire for fire, known in enumerate(claimed, 1) if known]
-        cursor = max(recorded, default=0 if rules.trusts_ledger else state.hint)
+        cursor = newest_claimed(state) or (0 if rules.trusts_ledger else state.hint)
     if not rules.catches_up:
         cursor = state.due
     worker = up_to_date(worker._replace(has_task=True, owns=True, cursor=max(cursor, 0)))
     if not worker.no_mysql:
         worker = with_reruns(state, worker, rules)
     return looked(put(state, index, worker), index)
+
+
+def newest_claimed(state: State) -> int:
+    """Return the newest fire that MySQL has granted: a skip may stand behind fires that wait, and are given up."""
+    claimed = [row is not None and row.state is not RowState.SKIPPED for row in state.rows[::2]]
+    return max((fire for fire, known in enumerate(claimed, 1) if known), default=0)
 
 
 def with_reruns(state: State, worker: Worker, rules: Rules) -> Worker:
@@ -237,10 +237,10 @@ def _claims(state: State, index: int, rules: Rules) -> Iterator[Step]:
     landed, granted = in_mysql(state, index, wanted, rules)
     yield Step(f"{name} in MySQL", granted)
     if fewer := spend(state, "lost_answers"):
-        yield from _asks_zookeeper(fewer, index, wanted, rules, f"{name}; MySQL never hears it,", in_doubt=True)
+        yield from _asks_zookeeper(fewer, index, wanted, rules, f"{name}; MySQL never hears it,")
         unheard = landed._replace(lost_answers=fewer.lost_answers, troubles=fewer.troubles)
         if rules.reads_back:
-            yield from _asks_zookeeper(unheard, index, wanted, rules, f"{name}; the answer is lost,", in_doubt=True)
+            yield from _asks_zookeeper(unheard, index, wanted, rules, f"{name}; the answer is lost,")
         else:
             for run in wanted:
                 unheard = put(unheard, index, change(unheard.workers[index], run, Entry(Phase.REFUSED)))
@@ -265,10 +265,8 @@ def in_mysql(state: State, index: int, wanted: Sequence[int], rules: Rules) -> t
     return landed, put(landed, index, worker)
 
 
-def _asks_zookeeper(
-    state: State, index: int, wanted: Sequence[int], rules: Rules, name: str, *, in_doubt: bool = False
-) -> Iterator[Step]:
-    """Yield ZooKeeper's answers. In doubt: MySQL was asked, and has perhaps granted the claims."""
+def _asks_zookeeper(state: State, index: int, wanted: Sequence[int], rules: Rules, name: str) -> Iterator[Step]:
+    """Yield ZooKeeper's answers. MySQL may have been asked before, and have granted the claims unheard."""
     worker = before = state.workers[index]
     if rules.at_most_once:
         for run in wanted:
@@ -286,7 +284,7 @@ def _asks_zookeeper(
         yield Step(f"{name}; ZooKeeper does not answer", put(fewer, index, alone))
     znodes = list(state.znodes)
     for run in wanted:
-        answer = Entry(Phase.REFUSED, dirty=in_doubt and rules.gives_up_doubtful)
+        answer = Entry(Phase.REFUSED, dirty=rules.gives_up_doubtful)
         if znodes[run] in (NOBODY, index):
             znodes[run] = index
             grant = Grant.OUTDATED_ZOOKEEPER if is_outdated(before, run) else Grant.ZOOKEEPER
@@ -338,7 +336,7 @@ def reported(state: State, index: int) -> State:
             continue
         news = told.get(entry.phase, RowState.CLAIMED)
         row = rows[run]
-        if entry.phase is Phase.REFUSED:
+        if entry.phase in (Phase.REFUSED, Phase.NONE):
             if row is not None and row == Row(index, RowState.CLAIMED):
                 rows[run] = Row(index, RowState.LOST)
         elif row is None or (row.owner == index and (news is RowState.ENDED or row.state is RowState.CLAIMED)):

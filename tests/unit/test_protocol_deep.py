@@ -36,11 +36,11 @@ def test_both_searches_find_the_same_kinds_of_violations(rules: Rules) -> None:
     assert 0 < deep.states < plain.states, "mirror images and needless repetitions are left out"
 
 
-def test_a_claim_that_mysql_may_have_granted_is_given_up_by_whom_zookeeper_refused() -> None:
-    """Else neither starts it: who has the znode may die before the start, and MySQL's row is the other's."""
-    rules = Rules(fires=1, crashes=1, cuts=2, pauses=0, lost_answers=1, moves=0, troubles=4)
-    assert "I11 a fire that nobody runs" not in DeepSearch(rules).run().violations
-    assert "I11 a fire that nobody runs" in DeepSearch(replace(rules, gives_up_doubtful=False)).run().violations
+def test_who_was_stopped_before_its_task_was_revoked_has_decided_nothing_since() -> None:
+    """Else an heir without MySQL takes the fires until the Revoke for decided, and nobody ever runs them."""
+    rules = Rules(fires=1, crashes=1, cuts=1, pauses=0, lost_answers=0, moves=1, troubles=3)
+    assert "I15 a fire without a decision" not in DeepSearch(rules).run().violations
+    assert "I15 a fire without a decision" in DeepSearch(replace(rules, hints_are_certain=False)).run().violations
 
 
 def test_it_says_when_there_are_too_many_states() -> None:

@@ -11,7 +11,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.unit.protocol_model import AS_BUILT, Grant, Rules, begin
+from tests.unit.protocol_hole import DEEPER, HOLE, SHORTEST, is_hole
+from tests.unit.protocol_model import Grant, Rules, begin
 from tests.unit.protocol_search import Found, search
 from tests.unit.protocol_steps import steps
 
@@ -19,29 +20,6 @@ WIDE = int(os.environ.get("CRONKEEPER_EXAMPLES", "0")) >= 1000
 #: One fire with every pair of troubles; two and three fires with every single one.
 SMALL = [Rules(fires=1, troubles=2), Rules(fires=2, troubles=1)]
 LARGE = [Rules(fires=1, troubles=3), Rules(fires=2, troubles=2), Rules(fires=3, troubles=1)] if WIDE else []
-
-#: The hole. One worker was isolated from both fences (autonomous), or had been declared lost and had not noticed
-#: (outdated: it has not looked at both stores since), and the other start was granted elsewhere.
-HOLE = frozenset({Grant.AUTONOMOUS, Grant.OUTDATED_AUTONOMOUS, Grant.OUTDATED_ZOOKEEPER, Grant.OUTDATED_MYSQL})
-#: What one fire and two troubles show of it: the whole list.
-HOLE_OF_TWO_TROUBLES = [
-    "I2 mysql and autonomous",
-    "I2 mysql and outdated_autonomous",
-    "I2 mysql and outdated_zookeeper",
-    "I2 zookeeper and outdated_mysql",
-    "Z outdated_autonomous",
-    "Z outdated_zookeeper",
-]
-
-
-def is_hole(kind: str) -> bool:
-    """Say whether a violation is the known one: never both starts by rightful owners, never twice by MySQL's row."""
-    invariant, _, rest = kind.partition(" ")
-    grants = [Grant[name.upper()] for name in rest.split(" and ")] if invariant in ("I2", "Z") else []
-    by_mysql = [grant for grant in grants if grant in (Grant.MYSQL, Grant.OUTDATED_MYSQL)]
-    # Where both starts were granted in the same way, the kind names that once.
-    allowed = 1 if invariant == "I2" and len(grants) == 2 else 0
-    return bool(HOLE.intersection(grants)) and len(by_mysql) <= allowed
 
 
 @functools.cache
@@ -59,9 +37,31 @@ def test_at_least_once_has_the_known_hole_and_no_other(rules: Rules) -> None:
 
 def test_the_hole_is_just_this() -> None:
     found = explore(Rules(fires=1, troubles=2))
-    assert sorted(found.violations) == HOLE_OF_TWO_TROUBLES
+    assert {kind: list(trace) for kind, trace in found.violations.items()} == SHORTEST
     # It takes two troubles: with a single one, no fire is started twice, whatever the interleaving.
     assert explore(Rules(fires=1, troubles=1)).violations == {}
+
+
+def test_no_kind_of_the_hole_has_two_rightful_starts_or_two_by_mysql() -> None:
+    beside = {Grant.AUTONOMOUS, Grant.OUTDATED_AUTONOMOUS, Grant.OUTDATED_ZOOKEEPER, Grant.OUTDATED_MYSQL}
+    for kind in HOLE:
+        invariant, _, rest = kind.partition(" ")
+        grants = [Grant[name.upper()] for name in rest.split(" and ")]
+        assert invariant in ("I2", "Z")
+        assert beside.intersection(grants), kind
+        # Where both starts were granted in the same way, the kind names that once.
+        by_mysql = [grant for grant in grants if grant in (Grant.MYSQL, Grant.OUTDATED_MYSQL)]
+        assert len(by_mysql) <= (1 if len(grants) == 2 else 0), kind
+    assert not DEEPER & SHORTEST.keys()
+
+
+@pytest.mark.parametrize("kind", [
+    "I2 mysql", "I2 zookeeper", "I2 mysql and zookeeper", "I2 mysql and outdated_mysql", "I2 outdated_mysql",
+    "I2 autonomous",    "Z mysql", "Z outdated_mysql", "Z autonomous", "I3", "I4", "I11 a fire that nobody runs",
+    "I12 a claim on which nobody acts", "I13 not one owner", "I15 a fire without a decision",
+])  # fmt: skip
+def test_everything_else_is_a_fault(kind: str) -> None:
+    assert not is_hole(kind)
 
 
 @pytest.mark.parametrize("rules", SMALL + LARGE, ids=lambda rules: f"{rules.fires}-fires-{rules.troubles}-troubles")
@@ -86,7 +86,7 @@ def without(rule: str, **bounds: int) -> set[str]:
         ("asks_zookeeper", "I2 autonomous and outdated_mysql"),
         ("orders_expire", "Z mysql"),
         ("looks_for_lost", "I11 a fire that nobody runs"),
-        ("tells_at_release", "I2 mysql and zookeeper"),
+        ("hints_by_ledger", "I2 mysql and zookeeper"),
         ("tells_unstarted", "I11 a fire that nobody runs"),
     ],
 )
@@ -103,28 +103,14 @@ def test_a_fire_that_waited_for_mysql_is_not_forgotten_with_its_worker() -> None
     assert "I15 a fire without a decision" in without("trusts_ledger", at_most_once=True)
 
 
+def test_a_claim_that_was_never_heard_does_not_stay_when_its_task_has_gone() -> None:
+    assert "I12 a claim on which nobody acts" in without("gives_up_doubtful", at_most_once=True)
+
+
 def test_under_at_most_once_it_is_mysql_alone_that_counts() -> None:
     rules = Rules(fires=1, troubles=2, at_most_once=True)
     for less in (replace(rules, asks_zookeeper=False), replace(rules, carries_home=False)):
         assert explore(less).violations == {}
-
-
-def test_what_is_built_misses_one_rule() -> None:
-    """Whoever mends one of them in the product turns its flag on in AS_BUILT, and shortens this list."""
-    bounds = Rules(fires=1, troubles=2)
-    built = replace(
-        bounds,
-        carries_home=AS_BUILT.carries_home,
-        trusts_ledger=AS_BUILT.trusts_ledger,
-        looks_for_lost=AS_BUILT.looks_for_lost,
-        tells_at_release=AS_BUILT.tells_at_release,
-        tells_unstarted=AS_BUILT.tells_unstarted,
-        gives_up_doubtful=AS_BUILT.gives_up_doubtful,
-    )
-    found = explore(built)
-    # What `gives_up_doubtful` prevents takes four troubles: test_protocol_deep.py has it.
-    assert [kind for kind in found.violations if not is_hole(kind)] == ["I2 mysql and zookeeper"]
-    assert [kind for kind in explore(bounds).violations if not is_hole(kind)] == []
 
 
 def test_the_model_begins_with_one_owner_and_nothing_due() -> None:

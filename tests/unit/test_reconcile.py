@@ -100,6 +100,42 @@ def test_heirs_are_told_what_the_lost_were_granted_last() -> None:
     assert town.assignment(job).since_ms == fire_ms
 
 
+def test_who_inherits_from_a_drained_worker_is_told_what_that_one_was_granted_last() -> None:
+    """By the instant of the Revoke alone, a fire that falls due before the release would be granted again."""
+    town = settled_town("a", "b")
+    jobs = [town.store.jobs.get(task.job_id) for task, worker in town.homes().items() if worker == "a"]
+    keeps_answering, town.nodes["a"].answers = town.nodes["a"].answers, False
+    town.fleet.drain("a")
+    town.run(2)
+    fire_ms = town.clock.now_ms()
+    town.start_run(jobs[0], "a", fire_ms)
+    in_zookeeper = RunKey(TaskId(jobs[1].id, 0), fire_ms, 1)
+    town.nodes["a"].coordinator.claim(in_zookeeper, ClaimNote("n", "a", RunState.CLAIMED))
+    town.run(0.5)
+    town.nodes["a"].answers = keeps_answering
+    town.run(5)
+
+    for job in jobs[:2]:
+        assert (town.assignment(job).worker, town.assignment(job).since_ms) == ("b", fire_ms)
+    assert town.store.runs.get(in_zookeeper).worker == "a"
+
+
+def test_who_inherits_from_a_worker_that_was_stopped_before_the_revoke_looks_at_what_that_one_missed() -> None:
+    town = settled_town("a", "b")
+    job = town.store.jobs.get(next(task.job_id for task, worker in town.homes().items() if worker == "a"))
+    # Stopped: it decides nothing more, and its session lives for some seconds.
+    town.nodes["a"].alive = False
+    stopped_ms = town.clock.now_ms()
+    town.run(2)
+    town.fleet.drain("a")
+    town.run(4)
+    town.nodes["a"].die()
+    town.run(10)
+
+    assert town.assignment(job).worker == "b"
+    assert town.assignment(job).since_ms <= stopped_ms
+
+
 def test_what_zookeeper_alone_granted_is_lost_with_its_worker() -> None:
     town = Town("a", "b")
     job = town.create()
