@@ -50,6 +50,13 @@ class DenialInput(Model):
     subject: str = Field(min_length=1, max_length=190, description="The `sub` of its tokens.")
 
 
+class ResignInput(Model):
+    """Which tasks to sign anew."""
+
+    after: str = Field(default="0", max_length=20, pattern="^[0-9]+$", description="The job after which to begin.")
+    limit: int = Field(default=500, ge=1, le=1000, description="How many jobs at most.")
+
+
 class TokenInput(Model):
     """A new token."""
 

@@ -7,7 +7,7 @@ from ipaddress import ip_network
 from pathlib import Path
 
 from cronkeeper.errors import ConfigError
-from cronkeeper.runtime.config import SecretsConfig, StoreConfig, setting
+from cronkeeper.runtime.config import SecretsConfig, StoreConfig, is_public_key, setting
 from cronkeeper.runtime.key_files import read_key
 from cronkeeper.runtime.tls import server_context
 from cronkeeper_api.oidc.config import OidcConfig
@@ -25,6 +25,9 @@ class ApiConfig(StoreConfig, SecretsConfig, OidcConfig):
     workers: int = setting(1, "processes")
     threads: int = setting(16, "threads of each process")
     signing_key_file: Path | None = setting(None, "file with the 32-byte seed, in hex, that signs tasks; mode 0600")
+    verify_keys: tuple[str, ...] = setting(
+        (), "public keys (64 hex digits each) of former signing keys, whose tasks may be signed anew"
+    )
     run_as_allowed: tuple[str, ...] = setting(
         ("nobody",), "accounts that a job may name in run_as; root needs an admin"
     )
@@ -72,8 +75,14 @@ class ApiConfig(StoreConfig, SecretsConfig, OidcConfig):
         return []
 
     def _key_faults(self) -> list[str]:
+        wrong = [
+            f"verify_keys: {key[:12]!r} is not 64 hex digits" for key in self.verify_keys if not is_public_key(key)
+        ]
+        return [*wrong, *self._signing_faults()]
+
+    def _signing_faults(self) -> list[str]:
         if self.signing_key_file is None:
-            return ["signing_key_file: not set; make one with: (umask 077; openssl rand -hex 32 > signing-key)"]
+            return ["signing_key_file: not set; make one with: cronkeeper key create signing-key"]
         try:
             read_signing_key(self.signing_key_file)
         except ConfigError as exc:

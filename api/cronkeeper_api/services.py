@@ -14,7 +14,7 @@ from cronkeeper.runtime.clock import Clock, SystemClock
 from cronkeeper.runtime.key_files import read_secrets_keys
 from cronkeeper.runtime.loop import spawn_thread
 from cronkeeper.wire.sealed import NO_KEYS, SecretsKeys
-from cronkeeper.wire.task import Signer
+from cronkeeper.wire.task import Signer, Verifier
 from cronkeeper_api.config import ApiConfig, read_signing_key
 from cronkeeper_api.metrics import ApiMetrics
 from cronkeeper_api.oidc import Identities, open_identities
@@ -33,6 +33,7 @@ from cronkeeper_manager.service import (
 )
 from cronkeeper_manager.service.calendars import Calendars
 from cronkeeper_manager.service.denials import Denials
+from cronkeeper_manager.service.resigning import Resigning
 from cronkeeper_manager.service.scoped import scoped
 from cronkeeper_manager.service.secrets import Secrets
 from cronkeeper_manager.service.trail import Trail
@@ -114,6 +115,7 @@ class Services:
     answers: Answers
     tokens: Tokens
     denials: Denials
+    resigning: Resigning
     #: Callers by tokens of somebody else, if an issuer is set.
     identities: Identities | None
     namespaces: Namespaces
@@ -162,6 +164,7 @@ def assemble(
     policy = Policy(config.run_as_allowed, config.max_artifact_bytes)
     metrics, pulse = ApiMetrics(), Pulse(store.ping, clock)
     denials = Denials(store.tokens, clock)
+    verifier = Verifier([signer.public_bytes, *map(bytes.fromhex, config.verify_keys)])
     identities = open_identities(config, denials, clock)
     tails, stopping = threading.Semaphore(max(1, config.threads // 2)), threading.Event()
 
@@ -182,6 +185,7 @@ def assemble(
             answers=Answers(mine, clock),
             tokens=Tokens(mine.tokens, clock),
             denials=denials,
+            resigning=Resigning(mine.jobs, signer, verifier, clock),
             identities=identities,
             namespaces=namespaces,
             secrets=Secrets(mine, jobs, secrets_keys, clock),

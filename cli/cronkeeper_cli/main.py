@@ -14,6 +14,7 @@ from cronkeeper_cli import (
     forecast,
     imports,
     jobs,
+    keys,
     namespaces,
     offline,
     runs,
@@ -82,7 +83,8 @@ cli.add_section(
 )
 cli.add_section("Runs", [*runs.COMMANDS, *why.COMMANDS])
 cli.add_section(
-    "Admin", [*admin.COMMANDS, *namespaces.COMMANDS, *secrets.COMMANDS, *audit.COMMANDS, *forecast.COMMANDS]
+    "Admin",
+    [*admin.COMMANDS, *namespaces.COMMANDS, *secrets.COMMANDS, *keys.COMMANDS, *audit.COMMANDS, *forecast.COMMANDS],
 )
 
 

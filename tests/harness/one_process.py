@@ -255,7 +255,7 @@ class WorkerPart:
         self.thread.ask(change)
 
     def _have(self) -> Mapping[TaskId, Have]:
-        return {item.id: Have(item.generation, item.fence) for item in list(self.engine.tasks.values())}
+        return {item.id: Have(item.generation, item.fence, item.key) for item in list(self.engine.tasks.values())}
 
     def _ignore(self, *_: object) -> None:
         """Nothing that the tests here ask for takes these ways."""

@@ -22,7 +22,7 @@ from cronkeeper.testing.memory_store import MemoryStore
 from cronkeeper.wire.task import Signer, Task, Verifier
 from cronkeeper.wire.znodes import ClaimNote, LeaderNote, QueuedRun
 from cronkeeper_worker.agent import CLAIMED_EARLY_MS, PUBLISHED_S, Agent, Node
-from cronkeeper_worker.assignments import Changes, Have, changes
+from cronkeeper_worker.assignments import Changes, Have, Offer, changes
 from cronkeeper_worker.journal import Entry, Journal, Phase, TaskRow
 from cronkeeper_worker.tasks import Installed
 
@@ -90,7 +90,7 @@ class World:
         self.installed |= {item.id: item for _, item in given}
 
     def _have(self) -> dict[TaskId, Have]:
-        return {task: Have(item.generation, item.fence) for task, item in self.installed.items()}
+        return {task: Have(item.generation, item.fence, item.key) for task, item in self.installed.items()}
 
     def _demand(self, keys: Sequence[RunKey], trigger: Trigger) -> None:
         if keys:
@@ -315,18 +315,20 @@ def given(*tasks: TaskId, epoch: int = 5) -> dict[TaskId, Assignment]:
 @pytest.mark.parametrize(
     ("case", "offered", "have", "epoch", "expected"),
     [
-        ("new", {T1: 1}, {}, 5, Changes((T1,), (), ())),
-        ("nothing new", {T1: 1}, {T1: Have(1, 5)}, 5, Changes((), (), ())),
-        ("edited", {T1: 2}, {T1: Have(1, 5)}, 5, Changes((), (T1,), ())),
-        ("replayed", {T1: 1}, {T1: Have(2, 5)}, 5, Changes((), (), ())),
-        ("given anew", {T1: 1}, {T1: Have(1, 5)}, 6, Changes((), (T1,), ())),
+        ("new", {T1: Offer(1, "a")}, {}, 5, Changes((T1,), (), ())),
+        ("nothing new", {T1: Offer(1, "a")}, {T1: Have(1, 5, "a")}, 5, Changes((), (), ())),
+        ("edited", {T1: Offer(2, "a")}, {T1: Have(1, 5, "a")}, 5, Changes((), (T1,), ())),
+        ("replayed", {T1: Offer(1, "a")}, {T1: Have(2, 5, "a")}, 5, Changes((), (), ())),
+        ("given anew", {T1: Offer(1, "a")}, {T1: Have(1, 5, "a")}, 6, Changes((), (T1,), ())),
+        ("signed anew", {T1: Offer(1, "b")}, {T1: Have(1, 5, "a")}, 5, Changes((), (T1,), ())),
+        ("an older one, signed anew", {T1: Offer(1, "b")}, {T1: Have(2, 5, "a")}, 5, Changes((), (), ())),
         ("no body, unknown", {}, {}, 5, Changes((), (), ())),
-        ("no body, known", {}, {T1: Have(1, 5)}, 5, Changes((), (), ())),
-        ("another is dropped", {T1: 1}, {T2: Have(1, 5)}, 5, Changes((T1,), (), (T2,))),
+        ("no body, known", {}, {T1: Have(1, 5, "a")}, 5, Changes((), (), ())),
+        ("another is dropped", {T1: Offer(1, "a")}, {T2: Have(1, 5, "a")}, 5, Changes((T1,), (), (T2,))),
     ],
 )
 def test_changes(
-    case: str, offered: dict[TaskId, int], have: dict[TaskId, Have], epoch: int, expected: Changes
+    case: str, offered: dict[TaskId, Offer], have: dict[TaskId, Have], epoch: int, expected: Changes
 ) -> None:
     assert changes(given(T1, epoch=epoch), offered, have) == expected
 

@@ -60,6 +60,7 @@ MATRIX = {
     "GET /denials": "admin",
     "POST /denials": "admin",
     "DELETE /denials/{denial_id}": "admin",
+    "POST /resign": "admin",
     "GET /audit": "admin",
     "GET /audit/verify": "admin",
     "GET /healthz": "public",

@@ -48,6 +48,8 @@ UNTOLD = {
     "POST /secrets/rotate",
     # Of identities that an issuer has: tests/unit/test_api_oidc.py
     "POST /denials",
+    # Once for many jobs, if there is anything to sign: tests/unit/test_resigning.py
+    "POST /resign",
     "DELETE /denials/{denial_id}",
 }
 JOB = {"executable": "ls", "schedule": "5 * * * *", "type": "command", "name": "one"}

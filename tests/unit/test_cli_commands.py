@@ -42,7 +42,7 @@ def all_commands() -> list[tuple[str, ...]]:
 def test_every_command_has_help_and_examples(path: tuple[str, ...]) -> None:
     result = run(*path, "--help")
     assert result.exit_code == 0
-    is_group = path in {("db",), ("secrets",), ("namespaces",), ("token",), ("import",), ("calendars",)}
+    is_group = path in {("db",), ("secrets",), ("namespaces",), ("token",), ("import",), ("calendars",), ("key",)}
     assert is_group or "Examples:" in result.output
     assert f"cronkeeper {' '.join(path)}".strip() in result.output
 
@@ -53,6 +53,8 @@ def test_the_help_lists_what_was_promised() -> None:
     jobs |= {"apply", "diff", "export", "import", "calendars"}
     admin = {
         "secrets",
+        "key",
+        "resign",
         "workers",
         "reassign",
         "cordon",

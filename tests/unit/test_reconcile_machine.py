@@ -79,7 +79,7 @@ class Host:
             self.installed.pop(task, None)
 
     def _have(self) -> dict[TaskId, Have]:
-        return {task: Have(item.generation, item.fence) for task, item in self.installed.items()}
+        return {task: Have(item.generation, item.fence, item.key) for task, item in self.installed.items()}
 
 
 def one_pass(town: SignedTown, hosts: Sequence[Host]) -> None:

@@ -17,9 +17,9 @@ from cronkeeper.errors import SignatureError, UnavailableError, WireFormatError
 from cronkeeper.ports import Coordinator, Span, Store
 from cronkeeper.runtime.clock import Clock
 from cronkeeper.runtime.metrics import WorkerMetrics
-from cronkeeper.wire.task import Task, Verifier
+from cronkeeper.wire.task import Task, Verifier, signer_of
 from cronkeeper.wire.znodes import ClaimNote
-from cronkeeper_worker.assignments import Have, changes
+from cronkeeper_worker.assignments import Have, Offer, changes
 from cronkeeper_worker.engine_parts import may_take_up
 from cronkeeper_worker.journal import Journal, TaskRow
 from cronkeeper_worker.tasks import BadTaskError, Here, Installed, install
@@ -149,7 +149,8 @@ class Agent:
         self, assigned: Mapping[TaskId, Assignment], bodies: Mapping[TaskId, bytes], tasks: Mapping[TaskId, Task]
     ) -> None:
         have = self._node.have()
-        todo = changes(assigned, {task: body.generation for task, body in tasks.items()}, have)
+        offered = {task: Offer(body.generation, signer_of(bodies[task])) for task, body in tasks.items()}
+        todo = changes(assigned, offered, have)
         if not (todo.take or todo.update or todo.drop):
             return
         # Whoever is given a task anew was given up meanwhile, even if it never let go of the task.

@@ -15,10 +15,19 @@ from cronkeeper.domain.placement import Assignment
 
 @dataclass(frozen=True, slots=True)
 class Have:
-    """What is installed of a task."""
+    """What is installed of a task, and by which key it is signed."""
 
     generation: int
     fence: int
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a task's body is that was read and verified."""
+
+    generation: int
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,21 +40,25 @@ class Changes:
 
 
 def changes(
-    assigned: Mapping[TaskId, Assignment], offered: Mapping[TaskId, int], have: Mapping[TaskId, Have]
+    assigned: Mapping[TaskId, Assignment], offered: Mapping[TaskId, Offer], have: Mapping[TaskId, Have]
 ) -> Changes:
     """Return the changes that bring `have` to what is assigned.
 
-    `offered` holds the generation of each task body that was read and verified. An older generation than the installed
-    one is never taken: bodies may be replayed, edits may not.
+    `offered` holds each task body that was read and verified. An older generation than the installed one is never
+    taken: bodies may be replayed, edits may not. The same one is taken again if another key has signed it: the key of
+    the installed one may not be believed for long any more.
     """
     take, update = [], []
     for task, assignment in sorted(assigned.items()):
         known = have.get(task)
-        generation = offered.get(task)
-        if generation is None:
+        offer = offered.get(task)
+        if offer is None:
             continue
         if known is None:
             take.append(task)
-        elif generation > known.generation or (generation == known.generation and assignment.epoch > known.fence):
+        elif offer.generation == known.generation:
+            anew = assignment.epoch > known.fence or offer.key != known.key
+            update += [task] if anew else []
+        elif offer.generation > known.generation:
             update.append(task)
     return Changes(tuple(take), tuple(update), tuple(sorted(task for task in have if task not in assigned)))

@@ -10,7 +10,7 @@ from pathlib import Path
 from cronkeeper.domain.ids import is_worker_id
 from cronkeeper.domain.labels import check_labels
 from cronkeeper.domain.placement import START_WITHIN_S
-from cronkeeper.runtime.config import SecretsConfig, StoreConfig, setting
+from cronkeeper.runtime.config import SecretsConfig, StoreConfig, is_public_key, setting
 
 CRON_MODES = ("auto", "system", "user", "none")
 
@@ -47,7 +47,9 @@ class WorkerConfig(StoreConfig, SecretsConfig):
             faults.append("capacity: use at least 1 fire a minute")
         if not self.verify_keys:
             faults.append("verify_keys: not set; a worker runs nothing that it cannot verify")
-        faults += [f"verify_keys: {key[:12]!r} is not 64 hex digits" for key in self.verify_keys if not _is_key(key)]
+        faults += [
+            f"verify_keys: {key[:12]!r} is not 64 hex digits" for key in self.verify_keys if not is_public_key(key)
+        ]
         if self.cron not in CRON_MODES:
             faults.append(f"cron: {self.cron!r} is not one of {', '.join(CRON_MODES)}")
         if os.geteuid() == 0:
@@ -77,10 +79,3 @@ def account_exists(name: str) -> bool:
     except KeyError:
         return False
     return True
-
-
-def _is_key(text: str) -> bool:
-    try:
-        return len(bytes.fromhex(text)) == 32
-    except ValueError:
-        return False

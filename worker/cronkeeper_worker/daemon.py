@@ -314,7 +314,7 @@ class Daemon:
 
     def _have(self) -> Mapping[TaskId, Have]:
         return self._thread.ask(
-            lambda: {item.id: Have(item.generation, item.fence) for item in self._engine.tasks.values()}
+            lambda: {item.id: Have(item.generation, item.fence, item.key) for item in self._engine.tasks.values()}
         )
 
     def _retry(self, due: Mapping[RunKey, int]) -> None:

@@ -10,7 +10,7 @@ from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.job import JobState
 from cronkeeper.domain.run import Reason
 from cronkeeper.errors import CronkeeperError
-from cronkeeper.wire.task import Verifier
+from cronkeeper.wire.task import Verifier, signer_of
 from cronkeeper_worker.gate import TaskView, next_look_ms
 from cronkeeper_worker.journal import Entry, TaskRow
 
@@ -43,6 +43,8 @@ class Installed:
     foreign: frozenset[RunKey] = frozenset()
     #: Why its runs cannot be started at present, if they cannot.
     obstacle: Reason | None = None
+    #: The key that has signed it.
+    key: str = ""
 
     @property
     def id(self) -> TaskId:
@@ -67,7 +69,7 @@ def install(row: TaskRow, verifier: Verifier, here: Here) -> Installed:
         raise BadTaskError(f"task {row.task}: {exc}") from exc
     view = TaskView(row.task, task.spec, schedule, task.state, max(row.cursor_ms, task.effective_from_ms))
     next_ms = next_look_ms(view, view.cursor_ms) if task.state is JobState.ACTIVE else None
-    return Installed(view, row.generation, row.fence, next_ms)
+    return Installed(view, row.generation, row.fence, next_ms, key=signer_of(row.envelope))
 
 
 def install_sound(rows: Iterable[TaskRow], verifier: Verifier, here: Here) -> list[Installed]:

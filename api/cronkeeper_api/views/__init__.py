@@ -16,6 +16,7 @@ from cronkeeper_api.views import (
     health,
     jobs,
     namespaces,
+    resign,
     runs,
     secrets,
     tokens,
@@ -27,6 +28,6 @@ from cronkeeper_api.views import (
 def all_routes(*, metrics: Access) -> list[Route]:
     """Return every route of the API; `metrics` is who may read the numbers."""
     of_jobs = (jobs, bulk, runs, backfill, why, forecast, calendars)
-    of_all = (fleet, namespaces, tokens, denials, secrets, trail, health, documents)
+    of_all = (fleet, namespaces, tokens, denials, resign, secrets, trail, health, documents)
     found = [route for module in (*of_jobs, *of_all) for route in module.router.routes]
     return [replace(route, access=metrics) if route.path == "/metrics" else route for route in found]

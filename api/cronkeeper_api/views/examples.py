@@ -264,6 +264,7 @@ TOKEN = {
     "revoked_at": None,
 }
 NEW_TOKEN = {**TOKEN, "token": "ck_…"}
+RESIGNED = {"key": "mfzgsytbnzsgc3tp", "signed": 498, "current": 2, "refused": [], "next": "517"}
 DENIAL = {"id": "7", "identity": "https://login.example.net#4711", "denied_at": "2026-03-01T11:00:00Z"}
 
 APPLY = {"jobs": [{"name": "listing", **NEW_JOB}], "namespace": "default"}

@@ -139,6 +139,13 @@ class JobStore(Protocol):
         """Return the signed tasks of these jobs."""
         ...
 
+    def reseal(self, envelopes: Mapping[int, tuple[bytes, bytes]], *, trail: Sequence[Entry] = ()) -> int:
+        """Put the second of each job's two envelopes in the place of the first; return how many were changed.
+
+        Nothing else of a job changes. One that has another envelope by now is left alone. Safe to repeat.
+        """
+        ...
+
 
 class Span(NamedTuple):
     """Fire times after `early_ms`, up to `until_ms`."""

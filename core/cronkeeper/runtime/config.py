@@ -157,6 +157,14 @@ class SecretsConfig(Config):
         return faults
 
 
+def is_public_key(text: str) -> bool:
+    """Say whether it is a public key, in hex."""
+    try:
+        return len(bytes.fromhex(text)) == 32 and len(text) == 64
+    except ValueError:
+        return False
+
+
 def load(cls: type[C], *, file: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any]) -> C:
     """Return the configuration: file < environment < flags (a flag of None is not given).
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,6 +29,18 @@ def read_key(path: Path) -> bytes:
     if len(key) != 32 or len(set(key)) < 8:
         raise ConfigError(f"{path} is not 32 random bytes in hex")
     return key
+
+
+def write_key(path: Path, key: bytes) -> None:
+    """Write a new file of mode 0600 that holds the key. Raises ConfigError, also when there is one: none is lost."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        raise ConfigError(f"cannot write {path}: {exc.strerror}") from exc
+    with open(fd, "w", encoding="ascii") as file:
+        file.write(key.hex() + "\n")
+        file.flush()
+        os.fsync(fd)
 
 
 def read_secrets_keys(paths: Iterable[str | Path]) -> SecretsKeys:

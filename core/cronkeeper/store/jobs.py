@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Select, and_, case, exists, func, or_, select
@@ -173,6 +173,18 @@ class SqlJobStore:
             return found
 
         return self._db.read(body)
+
+    def reseal(self, envelopes: Mapping[int, tuple[bytes, bytes]], *, trail: Sequence[Entry] = ()) -> int:
+        def body(conn: Connection) -> int:
+            changed = 0
+            for job_id, (before, after) in sorted(envelopes.items()):
+                mine = _jobs.update().where(_jobs.c.id == job_id, _jobs.c.envelope == before)
+                changed += conn.execute(mine.values(envelope=after)).rowcount
+            if changed:
+                add_trail(conn, self._db.flavour, trail)
+            return changed
+
+        return self._db.transaction(body, repeatable=True)
 
     @property
     def _mark(self) -> str:

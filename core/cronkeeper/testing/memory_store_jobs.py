@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from cronkeeper.domain.job import Job, JobState, status_of
@@ -103,6 +103,17 @@ class MemoryJobStore:
         with self._memory.call("jobs.envelopes"):
             jobs = self._memory.jobs
             return {job_id: jobs[job_id].envelope for job_id in job_ids if job_id in jobs}
+
+    def reseal(self, envelopes: Mapping[int, tuple[bytes, bytes]], *, trail: Sequence[Entry] = ()) -> int:
+        with self._memory.call("jobs.reseal"):
+            jobs, changed = self._memory.jobs, 0
+            for job_id, (before, after) in envelopes.items():
+                if job_id in jobs and jobs[job_id].envelope == before:
+                    jobs[job_id] = replace(jobs[job_id], envelope=after)
+                    changed += 1
+            if changed:
+                self._memory.note(trail)
+            return changed
 
     def _save(
         self,

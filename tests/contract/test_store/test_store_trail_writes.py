@@ -74,6 +74,16 @@ def _cordon(store: Store) -> str:
     return "1"
 
 
+def _reseal(store: Store) -> str:
+    job = saved(store)
+    # It has another envelope: nothing is done, and nothing is told.
+    assert store.jobs.reseal({job.id: (b"another", b"new")}, trail=[entry("too late")]) == 0
+    assert store.jobs.reseal({job.id: (job.envelope, b"new"), 99: (b"", b"new")}, trail=[entry("did")]) == 1
+    assert store.jobs.get(job.id) == replace(job, envelope=b"new")
+    assert store.jobs.envelopes([job.id, 99]) == {job.id: b"new"}
+    return "1"
+
+
 def _add_token(store: Store) -> str:
     def note(token: Token) -> Entry:
         return entry("did", token.id)
@@ -102,7 +112,7 @@ def _restore(store: Store) -> str:
 
 @pytest.mark.parametrize(
     "write",
-    [_create, _replace, _save_many, _delete, _request, _cancel, _move, _cordon, _add_token, _revoke, _restore],
+    [_create, _replace, _save_many, _delete, _request, _cancel, _move, _cordon, _reseal, _add_token, _revoke, _restore],
     ids=lambda write: write.__name__.strip("_"),
 )
 def test_a_write_takes_its_entry_along(store: Store, write: Callable[[Store], str]) -> None:
