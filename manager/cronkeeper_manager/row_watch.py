@@ -10,8 +10,10 @@ from cronkeeper.ports import PlanRow, Token, TrailQuery
 from cronkeeper.wire.trail import Entry
 from cronkeeper_manager.leading import Leading
 from cronkeeper_manager.observe import Snapshot
+from cronkeeper_manager.service.denials import is_identity
 from cronkeeper_manager.vouching import (
     cordon_fault,
+    identity_fault,
     last_entries,
     may_be_asked_for,
     node_fault,
@@ -100,7 +102,11 @@ class RowWatch:
         for row in self._leading.mysql.call(self._leading.store.tokens.all):
             if self._good.get(row.id) == row:
                 continue
-            if fault := token_fault(row, self._entries("token", str(row.id))):
+            if is_identity(row):
+                fault = identity_fault(row, self._entries("identity", row.name))
+            else:
+                fault = token_fault(row, self._entries("token", str(row.id)))
+            if fault:
                 self._tell("token", "token.unknown", str(row.id), fault)
             else:
                 self._good[row.id] = row

@@ -15,6 +15,7 @@ from cronkeeper.domain.job import JobState
 from cronkeeper.domain.placement import NodeInfo
 from cronkeeper.ports import Cordon, PlanRow, Token
 from cronkeeper.wire.trail import Entry
+from cronkeeper_manager.service.denials import digest_of
 
 
 def token_fault(token: Token, entries: Sequence[Entry]) -> str:
@@ -32,6 +33,23 @@ def token_fault(token: Token, entries: Sequence[Entry]) -> str:
     if token.revoked_ms is None and any(entry.action == "token.revoked" for entry in entries):
         return f"token {token.id} ({token.name}) was revoked, and is not any more"
     return ""
+
+
+def identity_fault(token: Token, entries: Sequence[Entry]) -> str:
+    """Say what the trail does not know of an issuer's identity that is (or was) denied; else an empty text."""
+    issuer, _, subject = token.name.partition("#")
+    if not hmac.compare_digest(digest_of(issuer, subject), token.digest):
+        return f"the denial of {token.name} is altered: it is not found by that name"
+    told = [entry.action for entry in entries if entry.action in _DENIALS]
+    denied, asked_for = token.revoked_ms is not None, told[-1:] == ["identity.denied"]
+    if denied and not asked_for:
+        return f"{token.name} is denied, and the trail does not tell who asked for it"
+    if asked_for and not denied:
+        return f"{token.name} was denied, and is not any more"
+    return ""
+
+
+_DENIALS = ("identity.denied", "identity.allowed")
 
 
 def cordon_fault(cordon: Cordon, entries: Sequence[Entry]) -> str:

@@ -16,9 +16,10 @@ from cronkeeper.domain.scope import EVERYWHERE
 from cronkeeper.ports import Cordon, Fate, Fire, Role, SignedRow, Token, token_facts
 from cronkeeper.wire.trail import Actor, Entry, text_of
 from cronkeeper_manager.phantoms import may_drop, phantom_words
+from cronkeeper_manager.service.denials import digest_of
 from cronkeeper_manager.signed_rows import alteration
 from cronkeeper_manager.telling import FRESH_LEASE_MS, HALF_SEEN_AFTER_S, half_seen
-from cronkeeper_manager.vouching import cordon_fault, token_fault
+from cronkeeper_manager.vouching import cordon_fault, identity_fault, token_fault
 from tests.unit.manager_town import NOON_MS, Town
 
 TASK = TaskId(1, 0)
@@ -286,3 +287,30 @@ def test_worker_that_only_zookeeper_has_heard_of_is_told_and_is_given_nothing() 
     assert set(town.homes().values()) == {"w1"}
     assert len(town.homes()) == len(jobs)
     assert town.events("worker.half_seen") == ["ghost"]
+
+
+ANNA = Token(7, "https://issuer#anna", Role.VIEWER, digest_of("https://issuer", "anna"), 1, 1, NOON_MS)
+
+
+def _identity(action: str) -> Entry:
+    return replace(MADE, action=action, kind="identity", object_id=ANNA.name, new="")
+
+
+@pytest.mark.parametrize(
+    ("token", "actions", "words"),
+    [
+        (ANNA, ["identity.denied"], ""),
+        (ANNA, ["identity.denied", "identity.allowed", "identity.denied"], ""),
+        (replace(ANNA, revoked_ms=None), ["identity.denied", "identity.allowed"], ""),
+        (replace(ANNA, revoked_ms=None), [], ""),
+        (ANNA, [], "does not tell who asked for it"),
+        (ANNA, ["identity.denied", "identity.allowed"], "does not tell who asked for it"),
+        (replace(ANNA, revoked_ms=None), ["identity.denied"], "was denied, and is not any more"),
+        (replace(ANNA, digest=digest_of("https://issuer", "ben")), ["identity.denied"], "is altered"),
+        (replace(ANNA, name="https://issuer#ben"), ["identity.denied"], "is altered"),
+    ],
+)
+def test_a_denial_that_nobody_asked_for_or_lifted_is_told(token: Token, actions: list[str], words: str) -> None:
+    found = identity_fault(token, [_identity(action) for action in actions])
+    assert words in found
+    assert bool(words) is bool(found)
