@@ -255,25 +255,6 @@ class Token(Shape):
     revoked_at: Instant | None
 
 
-class Denial(Shape):
-    id: str
-    identity: str = Field(description="Issuer and subject, with `#` between them.")
-    denied_at: Instant
-
-
-class NotResigned(Shape):
-    job: str
-    why: str
-
-
-class Resigned(Shape):
-    key: str = Field(description="The name of the key that signs now.")
-    signed: int = Field(description="Jobs whose tasks were signed anew.")
-    current: int = Field(description="Jobs whose tasks were signed by that key already.")
-    refused: list[NotResigned] = Field(description="Jobs whose tasks are not rightly signed: change or remove them.")
-    next: str | None = Field(description="What to send as `after`; null at the end.")
-
-
 class NewToken(Token):
     token: str = Field(description="The secret. It is shown this once.")
 
@@ -390,8 +371,6 @@ COMPONENTS: tuple[type[BaseModel], ...] = (
     Namespace,
     Token,
     NewToken,
-    Denial,
-    Resigned,
     Secret,
     SavedSecret,
     Applied,

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from cronkeeper import __version__
-from cronkeeper_api import audit_answers
+from cronkeeper_api import access_answers, audit_answers
 from cronkeeper_api.answers import COMPONENTS
 from cronkeeper_api.params import Param, Type
 from cronkeeper_api.problems import KINDS
@@ -57,7 +57,9 @@ def document_of(routes: Sequence[Route]) -> dict[str, Any]:
 def _schemas(routes: Sequence[Route]) -> dict[str, Any]:
     requests = list(dict.fromkeys(route.body for route in routes if route.body is not None))
     models: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "validation") for model in requests]
-    models += [(model, "serialization") for model in (*COMPONENTS, *audit_answers.COMPONENTS)]
+    models += [
+        (model, "serialization") for model in (*COMPONENTS, *audit_answers.COMPONENTS, *access_answers.COMPONENTS)
+    ]
     _, schemas = models_json_schema(models, ref_template=_REFS)
     found: dict[str, Any] = dict(schemas["$defs"])
     found["RunOrRuns"] = {"anyOf": [_ref("Run"), {"type": "array", "items": _ref("Run")}]}
