@@ -117,12 +117,12 @@ class ApiPart:
 class LeaderPart:
     """A manager that leads."""
 
-    def __init__(self, database_url: str, zookeeper: str) -> None:
+    def __init__(self, database_url: str, zookeeper: str, *, auth: str = "") -> None:
         flags = {"database_url": database_url, "zookeeper": zookeeper, "blob_url": "file:///nowhere"}
         config = load(ManagerConfig, file=None, environ={}, flags={**flags, "manager_id": "m1"})
         self.clock = ForwardClock()
         self._store = open_store(database_url, pool_size=3)
-        self._coordinator = connect(zookeeper, session_timeout_s=_SESSION_S, name="m1")
+        self._coordinator = connect(zookeeper, auth=auth, session_timeout_s=_SESSION_S, name="m1")
         self._coordinator.start(_SESSION_S)
         self._leader = Leader(
             config,
@@ -275,9 +275,9 @@ class OneProcess:
         """Have jobs, by name."""
         self.api.call("POST", "/apply", {"jobs": list(jobs)})
 
-    def settle(self, tasks: int) -> None:
+    def settle(self, tasks: int, patience_s: float = _PATIENCE_S) -> None:
         """Step until the worker has so many tasks, and then until everybody has looked at all of them."""
-        deadline = time.monotonic() + _PATIENCE_S
+        deadline = time.monotonic() + patience_s
         while len(self.worker.engine.tasks) != tasks:
             assert time.monotonic() < deadline, f"{len(self.worker.engine.tasks)} tasks instead of {tasks}"
             self.step()

@@ -8,7 +8,7 @@ import pytest
 SCRIPT = Path(__file__).resolve().parents[2] / "deploy" / "install-packages"
 
 
-@pytest.mark.parametrize("what", ["runtime", "test"])
+@pytest.mark.parametrize("what", ["runtime", "test", "bench"])
 def test_it_does_nothing_and_says_nothing_where_all_is_installed(what: str) -> None:
     result = subprocess.run([str(SCRIPT), what], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")

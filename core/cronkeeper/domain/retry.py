@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from cronkeeper.domain.ids import RunKey
@@ -45,7 +45,14 @@ def longest_waits_s(retry: Retry) -> int:
 
 def retry_to_dict(retry: Retry) -> dict[str, Any]:
     """Return the JSON shape of the spec's `retry`."""
-    return asdict(retry)
+    # By hand: `asdict` copies deeply, and this is done several times for each job that is saved.
+    return {
+        "limit": retry.limit,
+        "backoff_s": retry.backoff_s,
+        "max_backoff_s": retry.max_backoff_s,
+        "jitter_s": retry.jitter_s,
+        "elsewhere": retry.elsewhere,
+    }
 
 
 def retry_from_dict(data: Mapping[str, Any]) -> Retry:

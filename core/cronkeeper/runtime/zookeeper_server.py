@@ -289,7 +289,7 @@ def render_config(
         f"clientPortAddress={address}",
         "maxClientCnxns=0",
         "admin.enableServer=false",
-        "4lw.commands.whitelist=srvr",
+        "4lw.commands.whitelist=srvr,mntr",
         # Quotas on znodes, where an operator sets any, refuse a write instead of only telling of it.
         "enforceQuota=true",
         "autopurge.snapRetainCount=3",

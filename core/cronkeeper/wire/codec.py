@@ -9,11 +9,13 @@ from cronkeeper.errors import WireFormatError
 
 #: No znode and no message is larger; a server would drop the connection at about 1 MB (jute.maxbuffer).
 MAX_BYTES = 262_144
+#: Made once: `json.dumps` with arguments makes one for each call.
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def dumps(data: Any) -> bytes:
     """Return canonical JSON: sorted keys, no spaces, ASCII. Equal values give equal bytes, so bytes can be signed."""
-    return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
+    return _CANONICAL.encode(data).encode("ascii")
 
 
 def loads(raw: bytes, *, version: int, what: str) -> dict[str, Any]:

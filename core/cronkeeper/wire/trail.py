@@ -22,6 +22,8 @@ OWN_PREFIX = "trail."
 CUT = "trail.cut"
 _FORGED = "forged."
 _VALUE_BYTES, _TEXT_BYTES = 4_096, 65_536
+#: JSON takes twelve bytes for one character at most.
+_SURELY_SHORT = _VALUE_BYTES // 12 - 2
 #: What many specs hold in plain text and what must not outlive the job in the trail.
 _HIDDEN = "env"
 _MASK = "***"
@@ -186,6 +188,8 @@ def _marked(entry: Entry) -> Entry:
 
 
 def _bounded(value: Any) -> Any:
+    if value is None or isinstance(value, int) or (isinstance(value, str) and len(value) < _SURELY_SHORT):
+        return value
     raw = dumps(value)
     return value if len(raw) <= _VALUE_BYTES else _told(raw)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
-from cronkeeper.domain.job import Job, JobSpec, JobState, spec_to_dict
+from cronkeeper.domain.job import Job, JobSpec, JobState, JobType, spec_to_dict
 from cronkeeper.errors import UnavailableError, WireFormatError
 from cronkeeper.ports import Coordinator, TrailQuery, TrailStore
 from cronkeeper.wire.trail import (
@@ -72,7 +73,7 @@ def _told(job: Job | None, other: Job | None) -> dict[str, Any] | None:
     head: dict[str, Any] = {"generation": job.generation, "state": job.state.value}
     if other is None:
         plain = spec_to_dict(job.spec)
-        usual = spec_to_dict(JobSpec(executable="", schedule="", type=job.spec.type))
+        usual = _usual(job.spec.type)
         return head | {
             key: value for key, value in plain.items() if key not in _UNTOLD and (value != usual[key] or key == "type")
         }
@@ -82,6 +83,12 @@ def _told(job: Job | None, other: Job | None) -> dict[str, Any] | None:
         was, becomes = changed["env"]
         fields["env"] = {name: value for name, value in was.items() if becomes.get(name) != value}
     return head | fields
+
+
+@lru_cache
+def _usual(kind: JobType) -> Mapping[str, Any]:
+    """Return a spec of this type in its JSON shape with nothing but defaults. Not to be changed."""
+    return spec_to_dict(JobSpec(executable="", schedule="", type=kind))
 
 
 @dataclass(frozen=True, slots=True)
