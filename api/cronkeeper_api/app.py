@@ -70,12 +70,12 @@ def check_routes(app: Flask, routes: Sequence[Route]) -> None:
 def _door(route: Route, services: Services) -> Callable[..., Response]:
     def enter(**parts: str) -> Response:
         caller = authorize(services.tokens, services.identities, route.access, route.reach)
-        g.caller = caller.name
+        g.caller, g.known = caller.name, route.access is not Access.PUBLIC
         caller = replace(caller, source=client_address(services.config.trusted_proxies), request_id=g.request_id)
         call = Call(services.within(caller.scope), caller, g.request_id, parse_query(route.params, request.args))
         if route.idempotent:
             return once(call, lambda call: route.view(call, **parts), route.again)
-        return route.view(call, **parts)
+        return services.slow.sending(route.view(call, **parts))
 
     return enter
 
@@ -85,6 +85,7 @@ def _hooks(app: Flask, services: Services) -> None:
     def begin() -> None:
         given = request.headers.get("X-Request-Id", "")
         g.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        g.slow = services.slow
         g.begun = time.perf_counter()
 
     @app.errorhandler(Exception)
@@ -98,6 +99,9 @@ def _hooks(app: Flask, services: Services) -> None:
     @app.after_request
     def end(response: Response) -> Response:
         response.headers["X-Request-Id"] = g.get("request_id", "")
+        if g.get("known"):
+            # For HAProxy, which keeps it to itself: this token is none that somebody guesses.
+            response.headers["X-Cronkeeper-Known"] = "1"
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
         response.headers.setdefault("Cache-Control", "no-store")

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from flask import request
+from flask import g, request
 from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
@@ -102,8 +102,9 @@ def _load_form() -> None:
 def _reading() -> Iterator[None]:
     """What the server throws while it reads a body (a broken chunk, a client that left) has no class in common."""
     try:
-        yield
-    except HTTPException:
+        with g.slow.reading():
+            yield
+    except (HTTPException, ProblemError):
         raise
     except Exception as exc:
         raise _malformed("the body broke off, or its chunks are not as HTTP has them") from exc

@@ -36,6 +36,7 @@ class ApiConfig(StoreConfig, SecretsConfig, OidcConfig):
     )
     max_artifact_bytes: int = setting(8 * MIB, "largest file of a job, bytes")
     max_body_bytes: int = setting(12 * MIB, "largest body of a request, bytes; BASE64 takes a third more than its file")
+    body_limit_s: float = setting(30.0, "longest time that a request's body may take to arrive, seconds")
     metrics_public: bool = setting(False, "serve /metrics without a token")
     follow_limit_s: float = setting(3600.0, "longest live tail of a log, seconds")
     drain_s: float = setting(2.0, "on SIGTERM, how long /readyz says 503 before no more requests are taken, seconds")
@@ -52,6 +53,8 @@ class ApiConfig(StoreConfig, SecretsConfig, OidcConfig):
             faults.append("threads: use 2 to 256 threads")
         if self.max_body_bytes * 3 < self.max_artifact_bytes * 4:
             faults.append("max_body_bytes: must be at least 4/3 of max_artifact_bytes, as BASE64 takes so much")
+        if not 1 <= self.body_limit_s <= 600:
+            faults.append("body_limit_s: use 1 to 600 seconds")
         if not 0 <= self.drain_s <= 60:
             faults.append("drain_s: use 0 to 60 seconds")
         if "root" in self.run_as_allowed:

@@ -6,7 +6,6 @@ Nothing heavy is imported here: the process that supervises the others stays sma
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import mmap
 import os
@@ -22,14 +21,12 @@ from typing import TYPE_CHECKING, Any
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
-from gunicorn.http.errors import ParseException
-from gunicorn.util import write_nonblock
-from gunicorn.workers.gthread import ThreadWorker
 
 from cronkeeper.runtime.hardening import no_core_dumps
 from cronkeeper.runtime.logs import setup_logs
 from cronkeeper.runtime.tls import server_context
 from cronkeeper_api.config import ApiConfig
+from cronkeeper_api.connections import Worker
 
 if TYPE_CHECKING:
     from cronkeeper_api.services import Services
@@ -39,16 +36,6 @@ log = logging.getLogger(__name__)
 #: HAProxy keeps idle connections to us for less than that, so that it never sends into one that we are closing.
 KEEPALIVE_S = 75
 _SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-
-
-_PROBLEM = (
-    b'{"type": "/problems/malformed", "title": "The request cannot be read", "status": 400, '
-    b'"detail": "this is not HTTP as it should be", "instance": "", "errors": []}\n'
-)
-_NOT_HTTP = (
-    b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: application/problem+json\r\n"
-    b"Content-Length: %d\r\n\r\n%s" % (len(_PROBLEM), _PROBLEM)
-)
 
 
 def run(config: ApiConfig) -> int:
@@ -147,7 +134,7 @@ class _Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no ty
             **self._tls(),
             "workers": config.workers,
             "threads": config.threads,
-            "worker_class": _Worker,
+            "worker_class": Worker,
             "keepalive": KEEPALIVE_S,
             # Between heartbeats of a process, not for a request: a live tail may take an hour.
             "timeout": 60,
@@ -194,19 +181,6 @@ class _Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no ty
     def _close(self, _server: Any, _worker: Any) -> None:
         if self._services is not None:
             self._services.close()
-
-
-class _Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
-    """Requests that are no HTTP are answered by a problem, as all others are; nothing of them is sent back."""
-
-    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
-        if not isinstance(exc, ParseException):
-            super().handle_error(req, client, addr, exc)
-            return
-        log.info("a request was not HTTP", extra={"event": "http.malformed", "error": type(exc).__name__})
-        # A client that has gone meanwhile needs no answer.
-        with contextlib.suppress(OSError):
-            write_nonblock(client, _NOT_HTTP)
 
 
 class _Logger(Logger):  # type: ignore[misc]  # gunicorn has no types

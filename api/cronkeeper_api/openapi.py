@@ -147,7 +147,8 @@ def _request_body(route: Route, model: type[BaseModel]) -> dict[str, Any]:
 
 def _responses(route: Route) -> dict[str, Any]:
     found = {str(status): _answer(answer) for status, answer in route.answers.items()}
-    kinds = dict.fromkeys(route.problems)
+    # HAProxy's limits stand before every route.
+    kinds = dict.fromkeys((*route.problems, "too-many"))
     if route.access is not Access.PUBLIC:
         kinds |= dict.fromkeys(("unauthorized", "forbidden", "unavailable"))
     if route.path == "/readyz":
@@ -155,7 +156,7 @@ def _responses(route: Route) -> dict[str, Any]:
     if route.params or route.body is not None:
         kinds |= dict.fromkeys(("invalid",))
     if route.body is not None:
-        kinds |= dict.fromkeys(("malformed", "unsupported-media-type", "too-large"))
+        kinds |= dict.fromkeys(("malformed", "unsupported-media-type", "too-large", "too-slow"))
     if route.idempotent:
         kinds |= dict.fromkeys(("in-flight", "key-reused"))
     kinds |= dict.fromkeys(("internal",))

@@ -61,6 +61,12 @@ KINDS: dict[str, Kind] = {
         ),
         Kind("method-not-allowed", 405, "The path does not know this method", "The `Allow` header lists the methods."),
         Kind(
+            "too-slow",
+            408,
+            "The request came too slowly",
+            "Its body did not arrive in time. Nothing was saved; send it again over a better connection.",
+        ),
+        Kind(
             "conflict", 409, "The present state forbids this", "Read the thing again; `detail` says what is in the way."
         ),
         Kind(
@@ -115,7 +121,14 @@ KINDS: dict[str, Kind] = {
 }
 
 _BY_STATUS = {400: "malformed", 401: "unauthorized", 403: "forbidden", 404: "not-found", 405: "method-not-allowed"}
-_BY_STATUS |= {409: "conflict", 412: "stale", 413: "too-large", 415: "unsupported-media-type", 422: "invalid"}
+_BY_STATUS |= {
+    408: "too-slow",
+    409: "conflict",
+    412: "stale",
+    413: "too-large",
+    415: "unsupported-media-type",
+    422: "invalid",
+}
 _BY_STATUS |= {429: "too-many", 431: "too-large", 503: "unavailable"}
 
 

@@ -18,6 +18,7 @@ from cronkeeper.wire.task import Signer, Verifier
 from cronkeeper_api.config import ApiConfig, read_signing_key
 from cronkeeper_api.metrics import ApiMetrics
 from cronkeeper_api.oidc import Identities, open_identities
+from cronkeeper_api.slow_clients import SlowClients
 from cronkeeper_manager.fleet import Fleet
 from cronkeeper_manager.service import (
     Answers,
@@ -127,6 +128,8 @@ class Services:
     pulse: Pulse
     #: Places for live tails: each holds a thread, and other requests need some, too.
     tails: threading.Semaphore
+    #: Places for large bodies and answers, for the same reason.
+    slow: SlowClients
     #: Says whether this server is about to stop: /readyz then sends HAProxy elsewhere.
     draining: Callable[[], bool] = lambda: False
     #: Set when the process ends: live tails stop.
@@ -166,7 +169,9 @@ def assemble(
     denials = Denials(store.tokens, clock)
     verifier = Verifier([signer.public_bytes, *map(bytes.fromhex, config.verify_keys)])
     identities = open_identities(config, denials, clock)
+    # Together they leave a quarter of the threads to everybody else.
     tails, stopping = threading.Semaphore(max(1, config.threads // 2)), threading.Event()
+    slow = SlowClients(max(1, config.threads // 4), limit_s=config.body_limit_s)
 
     def on(mine: Store, scope: Scope, views: Views) -> Services:
         # All use cases stand on `mine` alone: that is what keeps them within the caller's namespaces.
@@ -195,6 +200,7 @@ def assemble(
             metrics=metrics,
             pulse=pulse,
             tails=tails,
+            slow=slow,
             draining=draining,
             stopping=stopping,
             scope=scope,

@@ -12,7 +12,8 @@ from typing import Any
 import click
 
 FORMATS = ("table", "json", "yaml", "name")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+#: What drives a terminal or ends a line; and what turns the direction of writing, so that a cell reads as another.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 Item = Mapping[str, Any]
 
@@ -54,7 +55,12 @@ def cell_text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     text = ",".join(str(item) for item in value) if isinstance(value, (list, tuple)) else str(value)
-    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+    return _CONTROL.sub(_spelt, text)
+
+
+def _spelt(match: re.Match[str]) -> str:
+    number = ord(match[0])
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
 
 
 def plain_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from cronkeeper.ports import Role
+from cronkeeper.ports import BlobStore, Role
 from cronkeeper.testing.fake_clock import FakeClock
 from cronkeeper.testing.memory_blobs import MemoryBlobs
 from cronkeeper.testing.memory_coordinator import MemoryCoordinator, MemoryEnsemble
@@ -31,7 +31,12 @@ class World:
     """One API server on doubles, with a token for every role."""
 
     def __init__(
-        self, *, secrets_keys: SecretsKeys = SECRETS_KEYS, store: MemoryStore | None = None, **settings: Any
+        self,
+        *,
+        secrets_keys: SecretsKeys = SECRETS_KEYS,
+        store: MemoryStore | None = None,
+        blobs: BlobStore | None = None,
+        **settings: Any,
     ) -> None:
         self.clock = FakeClock(NOON_MS)
         self.store = MemoryStore(self.clock) if store is None else store
@@ -49,7 +54,7 @@ class World:
             self.config,
             store=self.store,
             coordinator=self.coordinator,
-            blobs=self.blobs,
+            blobs=self.blobs if blobs is None else blobs,
             signer=self.signer,
             fleet=Fleet(self.store, self.coordinator, self.clock),
             clock=self.clock,

@@ -53,6 +53,7 @@ class ApiServers:
         settings: Mapping[str, str] | None = None,
         *,
         tls: Authority | None = None,
+        haproxy: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = make_folder("api")
         self.database_url = database_url
@@ -82,7 +83,7 @@ class ApiServers:
                 "CRONKEEPER_API_TLS": f"ssl verify required ca-file {tls.ca} verifyhost api.example",
             }
         self.servers = [self._server(number) for number in (0, 1)]
-        self.haproxy = HAProxy(*(f"127.0.0.1:{port}" for port in self.ports), env=front)
+        self.haproxy = HAProxy(*(f"127.0.0.1:{port}" for port in self.ports), env={**front, **(haproxy or {})})
         self.tokens: dict[Role, str] = {}
 
     def start(self) -> Self:

@@ -104,6 +104,8 @@ def test_names_are_what_other_commands_take() -> None:
 
 def test_no_cell_can_drive_the_terminal() -> None:
     assert cell_text("a\x1b[2Jb\nc\x9b1m") == "a\\x1b[2Jb\\x0ac\\x9b1m"
+    # Written from right to left, the name of a program would read as a picture's.
+    assert cell_text("a\u202egnp.sh\u2066\u2028") == "a\\u202egnp.sh\\u2066\\u2028"
 
 
 @pytest.mark.parametrize(

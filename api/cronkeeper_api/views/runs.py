@@ -18,6 +18,7 @@ from cronkeeper_api.reading import read_model
 from cronkeeper_api.render import json_response, run_json
 from cronkeeper_api.routing import Access, Answer, Call, Reach, Router
 from cronkeeper_api.services import Services
+from cronkeeper_api.slow_clients import SMALL_ANSWER_BYTES
 from cronkeeper_api.views import examples
 from cronkeeper_api.views.shared import job_id_of, next_page, run_key_of
 
@@ -126,11 +127,14 @@ def cancel_run(call: Call, run_id: str) -> Response:
 def read_log(call: Call, run_id: str) -> Response:
     run = call.services.runs.get(run_key_of(run_id))
     offset = _begin(run, call.query["offset"], call.query["tail"])
+    response = Response(content_type="text/plain; charset=utf-8")
     if call.query["follow"]:
-        body = _follow(call.services, run, offset)
+        response.response = _follow(call.services, run, offset)
     else:
-        body = call.services.runs.output(run.key, offset=offset)
-    response = Response(body, content_type="text/plain; charset=utf-8")
+        response.response = call.services.runs.output(run.key, offset=offset)
+        if run.output_bytes - offset > SMALL_ANSWER_BYTES:
+            call.services.slow.take()
+            response.call_on_close(call.services.slow.release)
     response.headers["X-Run-State"] = run.state.value
     # Output is a job's, not ours: a browser must show it as text and nothing else.
     response.headers["Content-Disposition"] = f'inline; filename="{run.id}.log"'

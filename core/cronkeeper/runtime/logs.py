@@ -17,7 +17,8 @@ from cronkeeper.runtime.config import Config
 
 _SECRET_KEY = re.compile(r"password|secret|token|authorization", re.IGNORECASE)
 _URL_PASSWORD = re.compile(r"(://[^:/@\s]+:)[^@\s]+@")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+#: What drives a terminal or ends a line; and what turns the direction of writing, so that a line reads as another.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 #: What every record has; all else was given in `extra`.
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
@@ -89,5 +90,10 @@ def _hide(text: str) -> str:
     return _URL_PASSWORD.sub(r"\1***@", text)
 
 
+def _spelt(match: re.Match[str]) -> str:
+    number = ord(match[0])
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
+
+
 def _escape(text: str) -> str:
-    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+    return _CONTROL.sub(_spelt, text)

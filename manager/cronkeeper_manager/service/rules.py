@@ -201,7 +201,7 @@ def _env(field: str, value: Any) -> list[FieldError]:
     if len(value) > MAX_ENV:
         return [FieldError(field, f"{len(value)} variables are too many, {MAX_ENV} are allowed")]
     faults: list[FieldError] = []
-    size, secrets = 0, set[Any]()
+    size, secrets = 0, set[str]()
     for key, item in value.items():
         at = f"{field}.{shown(key)}"
         if not ENV_NAME.fullmatch(key):
@@ -212,8 +212,10 @@ def _env(field: str, value: Any) -> list[FieldError]:
             faults += _text(at, item)
             size += len(key) + len(item.encode(errors="replace")) + 2
         elif isinstance(item, Mapping):
-            faults += _match(f"{at}.secret", item.get("secret"), NAME, "the name of a secret")
-            secrets.add(item.get("secret"))
+            name = item.get("secret")
+            faults += _match(f"{at}.secret", name, NAME, "the name of a secret")
+            if isinstance(name, str):
+                secrets.add(name)
     if len(secrets) > MAX_NAMED:
         faults.append(FieldError(field, f"names {len(secrets)} secrets, {MAX_NAMED} are allowed"))
     if size > MAX_ENV_BYTES:
