@@ -18,7 +18,7 @@ from cronkeeper_api.problems import ProblemError
 #: HAProxy keeps this much and more until it is whole: its buffer has 16 kB, of which the head takes a part.
 SMALL_BODY_BYTES = 8 * 1024
 #: The kernel and HAProxy take so much of an answer, whether anybody reads it or not.
-SMALL_ANSWER_BYTES = 128 * 1024
+SMALL_ANSWER_BYTES = 512 * 1024
 _RETRY_AFTER = {"Retry-After": "1"}
 
 
