@@ -129,7 +129,7 @@ def _places(route: Route) -> list[tuple[str | int, ...]]:
 
 def _path(route: Route, text: str = "") -> str:
     fill = {"job_id": "1", "name": "x", "namespace": "default", "worker_id": "w", "token_id": "99", "run_id": "1-0-1-1"}
-    return re.sub(r"\{(\w+)\}", lambda match: quote(text, safe="") if text else fill[match[1]], route.path)
+    return re.sub(r"\{(\w+)\}", lambda match: quote(text, safe="") if text else fill.get(match[1], "x"), route.path)
 
 
 def _sendable(text: str) -> str:
