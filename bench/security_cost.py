@@ -66,12 +66,11 @@ class Side:
         self.token = token
         self.process.wait_until(self._answers, timeout_s=60, what="answering")
 
-    def _answers(self) -> None:
+    def _answers(self) -> bool:
         connection = http.client.HTTPConnection("127.0.0.1", self.haproxy.port, timeout=5)
         try:
             connection.request("GET", "/readyz")
-            if connection.getresponse().status != 200:
-                raise OSError("not ready")
+            return connection.getresponse().status == 200
         finally:
             connection.close()
 
