@@ -9,7 +9,9 @@ which attack out was seen by taking the defences out, one by one: "Broken by han
 from __future__ import annotations
 
 import secrets
+import shutil
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -55,7 +57,8 @@ def posted(store: str) -> list[Attack]:
 
 @pytest.fixture(scope="module")
 def battles(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Battle]]:
-    folder = tmp_path_factory.mktemp("theirs")
+    # Runs are of an account that does not get into pytest's folders.
+    folder = Path(tempfile.mkdtemp(prefix="theirs-"))
     folder.chmod(0o777)
     liar = Liar(cluster, tmp_path_factory.mktemp("liar"))
     settings = {"CRONKEEPER_S3_ENDPOINT": f"http://127.0.0.1:{liar.port}"}
@@ -64,6 +67,7 @@ def battles(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
         assert cluster.request("PUT", f"/secrets/{name}", {"value": value}).status == 200
     cluster.wait(lambda: bucket.WORKER in cluster.workers_up(), "the fourth worker is up", 60)
     ground = Ground(cluster, folder)
+    ground.see_that_a_command_would_leave_a_trace()
     intruders: dict[str, Any] = {
         "zookeeper": zookeeper.Intruder(ground),
         "mysql": mysql.Intruder(ground),
@@ -94,6 +98,7 @@ def battles(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
         cluster.nodes.pop(bucket.WORKER).stop()
         cluster.workers.pop(bucket.WORKER)
         liar.process.kill()
+        shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize(("store", "attack"), ALL)

@@ -170,7 +170,7 @@ def a_file_without_an_end(us: Intruder, job: Job) -> Sign:
 
     def told() -> bool:
         state = us.ground.cluster.state_dir(WORKER)
-        assert all(path.stat().st_size < 1 << 20 for path in (state / "artifacts").iterdir())
+        assert all(path.stat().st_size < 1 << 20 for path in state.rglob("artifacts/*"))
         return bool(sign.told and sign.told())
 
     return Sign(told=told)
@@ -239,10 +239,12 @@ def the_copy_on_the_node_swapped(us: Intruder, job: Job) -> Sign:
     """Beyond the bucket: whoever could write there would be root. It is hashed once more when it is run."""
     us.let_loose(job)
     us.ground.cluster.wait(lambda: us.ground.done(job), "it runs", 90)
-    copy = us.ground.cluster.state_dir(WORKER) / "artifacts" / job["artifact"]["sha256"]
-    copy.chmod(0o755)
-    copy.write_bytes(us.evil("copy"))
-    copy.chmod(0o555)
+    copies = list(us.ground.cluster.state_dir(WORKER).rglob(f"artifacts/{job['artifact']['sha256']}"))
+    assert copies
+    for copy in copies:
+        copy.chmod(0o755)
+        copy.write_bytes(us.evil("copy"))
+        copy.chmod(0o555)
     time.sleep(0.1)
 
     def told() -> bool:

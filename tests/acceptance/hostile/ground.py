@@ -61,6 +61,15 @@ class Ground:
         """Return a command of the attacker's. It must never run."""
         return f"touch {self.folder}/{name}"
 
+    def see_that_a_command_would_leave_a_trace(self) -> None:
+        """Run such a command in earnest: if it left no trace, neither would theirs."""
+        job = self.cluster.post_job(**{**TICKING, "executable": self.command("in-earnest")})
+        trace = self.folder / "in-earnest"
+        self.cluster.wait(trace.exists, "a command of ours leaves a trace", 90)
+        assert self.cluster.request("DELETE", f"/jobs/{job['id']}").status < 300
+        time.sleep(2)
+        trace.unlink()
+
     def forged(self, job_id: int, name: str, *, generation: int = 1000) -> bytes:
         """Return a task that runs the attacker's command, signed by the attacker."""
         spec = JobSpec(self.command(name), "*/5 * * * * *", JobType.COMMAND)
