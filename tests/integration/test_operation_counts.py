@@ -171,7 +171,8 @@ def test_a_look_at_everything_is_bounded_by_the_buckets_and_what_a_turn_compares
         assert look.requests["GetData"] <= min(jobs, COMPARE_EACH_TURN) + 10
         assert look.requests["GetChildren"] <= 3 * len(BUCKETS) + 10
         assert look.writes <= 1
-        assert look.sql <= 26
+        # With what it does by the clock: the trail, the audit, the rows of jobs that it compares by the page.
+        assert look.sql <= 40
     assert many.zookeeper <= few.zookeeper * (MANY / FEW) * 1.05
 
 
