@@ -215,6 +215,37 @@ def test_every_guarantee_has_a_test() -> None:
             assert f"**{word}" in section, f"{section.splitlines()[0]}: no {word}"
 
 
+def checklist() -> dict[str, str]:
+    """The rows of docs/security-checklist.md, by their numbers."""
+    rows = re.findall(r"^\| (S\d+) \| (.*) \|$", (DOCS / "security-checklist.md").read_text(), re.MULTILINE)
+    assert len(rows) == len(dict(rows)), "a point stands twice"
+    return dict(rows)
+
+
+def test_every_point_of_security_is_there_and_has_a_test_or_a_decision() -> None:
+    rows = checklist()
+    assert list(rows) == [f"S{number}" for number in range(1, 32)]
+    bare = [name for name, row in rows.items() if "[`test_" not in row and "(decisions/" not in row]
+    assert bare == []
+
+
+def test_every_test_of_the_checklist_exists() -> None:
+    dead = []
+    for name, target in re.findall(r"\[`(test_\w+)`\]\((\S+\.py)\)", (DOCS / "security-checklist.md").read_text()):
+        tree = ast.parse((DOCS / target).read_text())
+        if name not in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}:
+            dead.append(f"{target} {name}")
+    assert dead == []
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_no_document_holds_a_key_that_could_be_copied(path: Path) -> None:
+    """32 bytes in hex, or a token of ours: whoever copies it has a secret that all the world knows."""
+    text = path.read_text()
+    assert re.findall(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])", text) == []
+    assert re.findall(r"ck_[A-Za-z0-9_-]{43}", text) == []
+
+
 def commands_in(text: str) -> Iterator[str]:
     """Every command line that begins with `cronkeeper`, in fenced blocks and in code spans."""
     for fence in _FENCE.finditer(text):
