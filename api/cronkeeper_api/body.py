@@ -56,7 +56,7 @@ def body_digest() -> str:
             parts.append((name, file.filename or "", file.read()))
             file.seek(0)
         for name, filename, data in parts:
-            for item in (name.encode(errors="replace"), filename.encode(errors="replace"), data):
+            for item in ((name or "").encode(errors="replace"), filename.encode(errors="replace"), data):
                 digest.update(len(item).to_bytes(8) + item)
     else:
         digest.update(b"\0" + _raw())
@@ -112,7 +112,8 @@ def _reading() -> Iterator[None]:
 
 def _read_form() -> Body:
     _load_form()
-    unknown = sorted({*request.form, *request.files} - {"job", "executable"})
+    # A part need not have a name at all: it is None then, which nothing can be compared with.
+    unknown = sorted({name or "" for name in (*request.form, *request.files)} - {"job", "executable"})
     faults = [
         FieldError(shown(name), "is not a part of this form", "the parts are job and executable") for name in unknown
     ]

@@ -203,6 +203,14 @@ _FILES = [
         [('name="job"', "{}"), ('name="executable"; filename="a"', "x"), ('name="more"', "x")],
         names="more",
     ),
+    _form("a form with a part that has no name", [('filename="a"', "x")], names=""),
+    Bad(
+        "a form with a part that has no name, and a key",
+        400,
+        b'--xyz\r\nContent-Disposition: form-data; filename="a"\r\n\r\nx\r\n--xyz--\r\n',
+        "",
+        headers={**_FORM, "Idempotency-Key": "k"},
+    ),
     _form(
         "a form whose type is command",
         [
