@@ -51,15 +51,14 @@ def main(count: int) -> None:
             lambda: sum(worker["tasks"] for worker in cluster.get("/workers").json()) == count, "all are installed", 120
         )
         time.sleep(SETTLE_S)
-        state_dir = str(cluster.state_dir("w1"))
         for pid in cluster.nodes["w1"].pids():
             argv = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
             name = next((n for n in ("runner_main", "cronkeeper") if any(n.encode() in part for part in argv)), "")
-            if name:
+            if name and argv[0] != b"/bin/sh":
                 rss, pss = memory_mb(pid)
                 label = "runner" if name == "runner_main" else "worker daemon"
                 print(f"{label:14} {count} tasks: RSS {rss:.1f} MiB, PSS {pss:.1f} MiB")
-        journal = Path(state_dir) / "journal.db"
+        journal = cluster.daemon_dir("w1") / "journal.db"
         print(f"journal        {journal.stat().st_size / 1024:.0f} KiB")
 
 

@@ -69,6 +69,8 @@ def examine(config_file: Path | None, sets: tuple[str, ...], environ: Mapping[st
     if not found[1].fault:
         found.append(_holidays(config))
     found.append(secrets_finding(config_file, keys, environ))
+    if os.geteuid() == 0:
+        found.append(accounts_finding(config_file, environ))
     return [*found, *machine]
 
 
@@ -161,6 +163,18 @@ def secrets_finding(config_file: Path | None, sets: tuple[str, ...], environ: Ma
     if not files:
         return Finding("secrets", "no key is set: jobs can have none", mend=f"secrets_key_files; make one with: {make}")
     return Finding("secrets", f"{len(files)} {'key' if len(files) == 1 else 'keys'}, closed to others")
+
+
+def accounts_finding(config_file: Path | None, environ: Mapping[str, str]) -> Finding:
+    """Look at the accounts of a worker that is started as root. On a machine without a worker it is a note only."""
+    from cronkeeper_cli.services import load_config
+    from cronkeeper_worker.config import AccountsConfig
+
+    try:
+        config = load_config(AccountsConfig, config_file, (), environ)
+    except CommandError as exc:
+        return Finding("accounts", exc.message, mend="a worker does not start here as root before that is mended")
+    return Finding("accounts", f"a worker's daemon is {config.daemon_account}, and jobs are {config.node_account}")
 
 
 def _running_programs() -> frozenset[str]:

@@ -73,6 +73,8 @@ def worker_config(home: Home, secrets: Secrets, shared: dict[str, Any]) -> Worke
         verify_keys=(signer.public_bytes.hex(),),
         secrets_key_files=(str(home.secrets_key_file),),
         node_accounts=run_accounts(),
+        # All parts share one database file, and the API server beside it can sign any task: there is no border here.
+        daemon_account="root",
         # Who presses Ctrl-C here means that nothing of this runs any more: no entry stays in the crontab.
         on_stop="leave",
     )

@@ -21,7 +21,7 @@ from cronkeeper.domain.run import Run
 from cronkeeper.runtime.config import load
 from cronkeeper.store import run_rows
 from cronkeeper.store.runs import SqlRunStore
-from cronkeeper_worker import daemon, engine_start, node_files
+from cronkeeper_worker import daemon, engine_start, node_files, root_start
 from cronkeeper_worker.agent import Agent
 from cronkeeper_worker.config import WorkerConfig
 from cronkeeper_worker.fences import Answer, Fences, Outcome
@@ -72,6 +72,7 @@ def main(flaw: str) -> int:
     """Break it, and be it."""
     FLAWS[flaw]()
     config = load(WorkerConfig, file=None, environ=os.environ, flags={})
+    config = root_start.settle(config)
     node_files.prepare(config.state_dir)
     return daemon.run(config)
 

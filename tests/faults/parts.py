@@ -13,6 +13,8 @@ from tests.harness.network import Fault
 from tests.harness.zookeeper import ZooKeeper
 
 RUNNER = b"/runner_main.py"
+#: The shell that starts a root part again when it is killed.
+KEEPER = b"/bin/sh"
 
 
 class Part(Protocol):
@@ -168,7 +170,7 @@ def machine(fleet: Fleet, name: str) -> Machine:
 
 
 def runner_pids(node: Node) -> list[int]:
-    """Return the pids, on this machine, of the runners in a node; not of what they forked."""
+    """Return the pids, on this machine, of the runners in a node; not of what they forked, nor of their keepers."""
     found = {}
     for pid in node.pids():
         try:
@@ -176,6 +178,6 @@ def runner_pids(node: Node) -> list[int]:
             parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
         except OSError:
             continue  # it ended meanwhile
-        if any(word.endswith(RUNNER) for word in command):
+        if command[0] != KEEPER and any(word.endswith(RUNNER) for word in command):
             found[pid] = parent
     return [pid for pid, parent in found.items() if parent not in found]

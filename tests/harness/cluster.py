@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from cronkeeper.wire.task import Signer
+from cronkeeper_worker.root_rules import DAEMON_FOLDER
 from tests.harness.cron import Node, NodeProcess
 from tests.harness.folders import make_folder, remove_folder
 from tests.harness.haproxy import HAProxy
@@ -186,7 +187,12 @@ class Cluster:
         self.workers[name] = node.process(self.worker_argv, env, name="worker").start()
 
     def state_dir(self, worker: str) -> Path:
+        """Return a worker's state folder, which is root's."""
         return self.folder / f"state-{worker}"
+
+    def daemon_dir(self, worker: str) -> Path:
+        """Return the folder in it that is the daemon's, with the journal."""
+        return self.state_dir(worker) / DAEMON_FOLDER
 
     # -- asking
 

@@ -68,6 +68,24 @@ class NodeProcess(Process):
             os.kill(self._popen.pid, signal.SIGCONT)
 
 
+def opened_up() -> list[tuple[str, str, str]]:
+    """Return what a node needs so that other accounts than root reach our Python and our code in it.
+
+    A machine may have them below a folder such as /root, which is closed to others: the node gets one that is open, and
+    in which there is nothing else.
+    """
+    wanted = {Path(sys.executable).resolve().parents[1], Path(sys.prefix), Path(__file__).resolve().parents[2]}
+    closed: dict[Path, set[Path]] = {}
+    for path in wanted:
+        folders = [folder for folder in reversed(path.parents) if not folder.stat().st_mode & 0o001]
+        if folders:
+            closed.setdefault(folders[0], set()).add(path)
+    return [
+        (str(folder), "size=1m,mode=0755", ":".join(sorted(str(path) for path in paths)))
+        for folder, paths in closed.items()
+    ]
+
+
 class Node:
     """One node: its own host name, processes, /run, /dev/log, /etc/crontab, /etc/cron.d and user crontabs.
 
@@ -99,8 +117,9 @@ class Node:
             [
                 *("unshare", "--mount", "--pid", "--uts", "--fork", "--kill-child=KILL"),
                 *("--propagation", "private", "--mount-proc", "--"),
-                *(sys.executable, "-IS", str(_INIT), str(self.folder), name, str(keep or self.folder)),
-                *(f"{path}={options}" for path, options in self._disks.items()),
+                *(sys.executable, "-IS", str(_INIT), str(self.folder), name),
+                *(word for path in opened_up() for word in path),
+                *(word for path, options in self._disks.items() for word in (path, options, str(keep or self.folder))),
             ],
             log_path=self.folder / "init.log",
             host=host,

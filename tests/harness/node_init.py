@@ -1,8 +1,8 @@
 """The first process of a test node: makes its mounts, is its syslog, reaps its orphans.
 
-Usage: unshare --mount --pid --uts … python -IS node_init.py FOLDER NAME KEEP [PATH=OPTIONS]…
+Usage: unshare --mount --pid --uts … python -IS node_init.py FOLDER NAME [PATH OPTIONS KEEP[:KEEP…]]…
 
-Each PATH gets a tmpfs of its own with these mount options, with the folder KEEP still in it if that is below.
+Each PATH gets a tmpfs of its own with these mount options, with the folders KEEP still in it if they are below.
 
 Standard library only, and nothing of ours: it runs before anything else in the node. When it dies, the kernel ends
 every process in the node.
@@ -35,16 +35,18 @@ def private_crontabs(folder: Path) -> None:
     mount("-t", "tmpfs", "-o", "mode=0755", "tmpfs", "/run")
 
 
-def private_disk(path: Path, options: str, keep: Path, stash: Path) -> None:
+def private_disk(path: Path, options: str, keeps: list[Path], stash: Path) -> None:
     """Put a small file system over a folder."""
-    if keep.is_relative_to(path):
-        stash.mkdir(exist_ok=True)
-        mount("--rbind", str(keep), str(stash))
+    kept = [keep for keep in keeps if keep.is_relative_to(path)]
+    for number, keep in enumerate(kept):
+        place = Path(f"{stash}-{number}")
+        place.mkdir(exist_ok=True)
+        mount("--rbind", str(keep), str(place))
     path.mkdir(parents=True, exist_ok=True)
     mount("-t", "tmpfs", "-o", options, "tmpfs", str(path))
-    if keep.is_relative_to(path):
-        keep.mkdir(parents=True)
-        mount("--rbind", str(stash), str(keep))
+    for number, keep in enumerate(kept):
+        keep.mkdir(parents=True, exist_ok=True)
+        mount("--rbind", f"{stash}-{number}", str(keep))
 
 
 def private_dev(folder: Path) -> None:
@@ -103,12 +105,13 @@ def serve(log_path: Path, ready_path: Path) -> None:
 
 def main() -> None:
     """Make the node; returns only by SIGTERM."""
-    folder, name, keep = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+    folder, name, *disks = Path(sys.argv[1]), *sys.argv[2:]
+    os.umask(0o022)
     socket.sethostname(name)
     private_crontabs(folder)
-    for number, disk in enumerate(sys.argv[4:]):
-        path, _, options = disk.partition("=")
-        private_disk(Path(path), options, keep, Path("/run", f"kept-{number}"))
+    for number in range(0, len(disks), 3):
+        path, options, keeps = disks[number : number + 3]
+        private_disk(Path(path), options, list(map(Path, keeps.split(":"))), Path("/run", f"kept-{number}"))
     private_dev(folder)
     serve(folder / "syslog", folder / "ready")
 

@@ -13,7 +13,8 @@ import pytest
 
 from cronkeeper.domain.ids import TaskId
 from cronkeeper.domain.schedule import parse_schedule
-from cronkeeper_worker.crontab_file import CrontabError, CrontabTarget, SystemCrontab, UserCrontab
+from cronkeeper_worker.crontab_file import CrontabTarget, SystemCrontab, UserCrontab
+from cronkeeper_worker.crontab_place import CrontabError
 from cronkeeper_worker.crontab_render import render, ticks
 from cronkeeper_worker.fire_listener import FireListener, install_fire
 from tests.harness.cron import Node

@@ -311,7 +311,7 @@ def test_a_runner_of_another_protocol_keeps_its_runs_and_makes_room(desk: Desk, 
         newer.connect(str(folder / runner_main.SOCKET))
         newer.sendall(b'{"op": "hello", "protocol": 99}\n')
         hello = json.loads(newer.makefile().readline())
-        assert hello == {"op": "hello", "protocol": runner_main.PROTOCOL, "pid": old}
+        assert hello == {"op": "hello", "protocol": runner_main.PROTOCOL, "pid": old, "signed": False}
         newer.sendall(b'{"op": "finish"}\n')
         until(lambda: not (folder / runner_main.SOCKET).exists())
     second = Desk(folder)

@@ -133,7 +133,7 @@ def test_every_file_of_a_node_is_named() -> None:
     named = [
         node_files.JOURNAL,
         node_files.ARTIFACTS,
-        node_files._LOCK,
+        node_files.LOCK,
         node_files.AWAY,
         node_files.START,
         node_files._ID,

@@ -68,7 +68,7 @@ def test_t43_state_full(kind: FaultKind, small: Fleet, tmp_path: Path) -> None:
 
 def shrink_journal(fleet: Fleet, worker: str) -> None:
     """Leave the journal no room of its own: SQLite writes for long into what it has taken from the disk before."""
-    path = fleet.cluster.nodes[worker].inside(fleet.cluster.state_dir(worker) / node_files.JOURNAL)
+    path = fleet.cluster.nodes[worker].inside(fleet.cluster.daemon_dir(worker) / node_files.JOURNAL)
     with contextlib.closing(sqlite3.connect(path, timeout=10)) as journal:
         journal.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 

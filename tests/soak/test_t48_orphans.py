@@ -89,9 +89,9 @@ def test_t48_orphans_at_start(cron_cluster: Cluster, damage: Callable[[Path], No
     foreign.write_bytes(b"# not ours\n1 1 1 1 * root true")
     assert cluster.request("DELETE", f"/jobs/{gone}").status in (200, 204)
     # Not while cron's call stands in for the daemon: what it holds in memory could mend some of it.
-    lock = NodeLock(cluster.state_dir(WORKER))
+    lock = NodeLock(cluster.daemon_dir(WORKER))
     assert lock.acquire(60)
-    damage(cluster.state_dir(WORKER) / "journal.db")
+    damage(cluster.daemon_dir(WORKER) / "journal.db")
     lock.release()
     cluster.workers[WORKER].start()
 
@@ -104,7 +104,7 @@ def test_t48_orphans_at_start(cron_cluster: Cluster, damage: Callable[[Path], No
         partial(on.events, cluster, WORKER, "journal.corrupt", since_ms=began_ms), "it tells what it found", 60
     )
     assert "journal.db.corrupt-" in told.detail
-    assert list(cluster.state_dir(WORKER).glob("journal.db.corrupt-*[0-9]"))
+    assert list(cluster.daemon_dir(WORKER).glob("journal.db.corrupt-*[0-9]"))
 
     back_ms = on.now_ms()
     cluster.wait(

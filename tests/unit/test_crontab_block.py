@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cronkeeper_worker.crontab_file import join, split
-from cronkeeper_worker.crontab_render import HEADER
+from cronkeeper_worker.crontab_form import HEADER
 
 OURS = HEADER.encode() + b"# tasks 1/0\n5 * * * * /var/bin/fire 42\n"
 BLOCK = b"# BEGIN cronkeeper\n" + OURS + b"# END cronkeeper\n"

@@ -19,18 +19,9 @@ from cronkeeper.domain.ids import TaskId
 from cronkeeper.domain.instants import from_ms, parse_rfc3339, to_ms
 from cronkeeper.domain.schedule import Dst, Fold, Gap, Kind, Schedule, clock_changes, parse_schedule
 from cronkeeper_worker.crontab_file import SecondReader, SystemCrontab
+from cronkeeper_worker.crontab_form import HEADER, MAX_LINES, NO_TASKS, check
 from cronkeeper_worker.crontab_pattern import EVERY_MINUTE, pattern_for
-from cronkeeper_worker.crontab_render import (
-    HEADER,
-    MAX_LINES,
-    NO_TASKS,
-    CronTask,
-    Draft,
-    check,
-    number_of,
-    render,
-    ticks,
-)
+from cronkeeper_worker.crontab_render import CronTask, Draft, number_of, render, ticks
 
 FIRE = "/var/lib/cronkeeper/bin/cronkeeper-fire"
 NOW = to_ms(datetime(2026, 3, 20, 12, 34, 56, tzinfo=UTC))

@@ -9,12 +9,13 @@ import os
 import sys
 from pathlib import Path
 
-from cronkeeper_worker import node_files
+from cronkeeper_worker import node_files, root_start
 from cronkeeper_worker.config import WorkerConfig
 
 
 def execute(config: WorkerConfig) -> int:
     """Become the daemon: never returns. Raises ConfigError when the state folder cannot be written."""
+    config = root_start.settle(config)
     node_files.prepare(config.state_dir)
     node_files.save_settings(config.state_dir, config, node_files.START)
     os.execv(sys.executable, [sys.executable, "-m", "cronkeeper_worker", str(config.state_dir)])  # noqa: S606

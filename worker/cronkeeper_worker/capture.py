@@ -70,7 +70,7 @@ class Capture:
         try:
             if self._file < 0:
                 path = os.path.join(self._folder, run_files.OUTPUT)
-                self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+                self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
             if os.write(self._file, head) < len(head):
                 self._head_left = 0
         except OSError:

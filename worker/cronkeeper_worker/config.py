@@ -10,13 +10,51 @@ from pathlib import Path
 from cronkeeper.domain.ids import is_worker_id
 from cronkeeper.domain.labels import check_labels
 from cronkeeper.domain.placement import START_WITHIN_S
-from cronkeeper.runtime.config import SecretsConfig, StoreConfig, is_public_key, setting
+from cronkeeper.runtime.config import Config, SecretsConfig, StoreConfig, is_public_key, setting
 
 CRON_MODES = ("auto", "system", "user", "none")
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorkerConfig(StoreConfig, SecretsConfig):
+class AccountsConfig(Config):
+    """Who is who on a node whose worker is started as root."""
+
+    daemon_account: str = setting(
+        "cronkeeper-worker",
+        "account of the daemon itself (a worker started as root): it talks to the network, and root starts the jobs;"
+        " root: everything is root's",
+    )
+    run_processes: int = setting(0, "processes that an account may have on this node; 0: half of what the kernel has")
+    node_account: str = setting("nobody", "account of runs that name none (a worker run as root)")
+    node_accounts: tuple[str, ...] = setting((), "further accounts that runs may use on this node, such as deploy,root")
+
+    def check(self) -> list[str]:
+        faults = super().check()
+        if self.run_processes < 0:
+            faults.append("run_processes: use 0 or more")
+        if os.geteuid() == 0:
+            if not account_exists(self.node_account):
+                faults.append(f"node_account: no account {self.node_account!r} on this node")
+            faults += [f"daemon_account: {fault}" for fault in self._daemon_faults()]
+        return faults
+
+    def _daemon_faults(self) -> list[str]:
+        """Return why the daemon cannot have this account: whoever runs as it could kill it, and order in its name.
+
+        Runs of `root` can do that anyway.
+        """
+        name = self.daemon_account
+        if not account_exists(name):
+            make = f"useradd --system --user-group --no-create-home --shell /usr/sbin/nologin {name}"
+            return [f"no account {name!r} on this node; make it with: {make}"]
+        uid = pwd.getpwnam(name).pw_uid
+        runs = [run_as for run_as in (self.node_account, *self.node_accounts) if account_exists(run_as)]
+        same = [run_as for run_as in runs if uid and pwd.getpwnam(run_as).pw_uid == uid]
+        return [f"runs may not have the daemon's own account {run_as!r}" for run_as in same[:1]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerConfig(StoreConfig, SecretsConfig, AccountsConfig):
     """What one node's worker is told."""
 
     state_dir: Path = setting(Path("/var/lib/cronkeeper/worker"), "journal, artifacts and runs of this node")
@@ -24,8 +62,6 @@ class WorkerConfig(StoreConfig, SecretsConfig):
     labels: dict[str, str] = setting({}, "labels that selectors match, such as zone=eu,disk=ssd")
     capacity: int = setting(10_000, "expected load this worker takes, in fires a minute")
     verify_keys: tuple[str, ...] = setting((), "public keys (64 hex digits each) whose signed tasks are accepted")
-    node_account: str = setting("nobody", "account of runs that name none (a worker run as root)")
-    node_accounts: tuple[str, ...] = setting((), "further accounts that runs may use on this node, such as deploy,root")
     metrics_bind: str = setting("", "host:port of /metrics; unset: not served")
     cron: str = setting("auto", "auto, system (/etc/cron.d), user (this user's crontab) or none")
     cron_dir: Path = setting(Path("/etc/cron.d"), "where system crontab files go")
@@ -52,10 +88,6 @@ class WorkerConfig(StoreConfig, SecretsConfig):
         ]
         if self.cron not in CRON_MODES:
             faults.append(f"cron: {self.cron!r} is not one of {', '.join(CRON_MODES)}")
-        if os.geteuid() == 0:
-            faults += [f"node_account: no account {self.node_account!r} on this node"] * (
-                not account_exists(self.node_account)
-            )
         # Below 90, a healthy cron would seem silent now and then; in tests there is one whose clock runs faster.
         if self.cron_silent_s < 10:
             faults.append("cron_silent_s: use at least 10, and 90 or more in earnest: cron calls once a minute")

@@ -1,19 +1,14 @@
 """Puts crontab text where this node's cron finds it. The only module that knows python-crontab.
 
-cron tells nobody what it ignores: a whole file for one bad line, a changed file whose time is the same second as
-before.
-So every text is checked before it is put in place, read back by a second reader, and gets a time that never repeats.
-Other people's entries are never touched.
+cron tells nobody what it ignores: a whole file for one bad line, for example. So every text is checked before it is put
+in place, and read back by a second reader. Other people's entries are never touched.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import stat
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -21,17 +16,12 @@ from crontab import CronItem, CronTab
 
 from cronkeeper.domain.cronfields import parse_fields
 from cronkeeper_worker import launch
-from cronkeeper_worker.crontab_render import check_lines, check_shape, is_ours
+from cronkeeper_worker.crontab_form import check_lines, check_shape, is_ours
+from cronkeeper_worker.crontab_place import CrontabError, SystemFiles, wanted_files
 
-_NAME = re.compile(r"cronkeeper-[0-9]+", re.ASCII)
-_TEMPORARY = re.compile(r"\.cronkeeper-[0-9]+\.tmp", re.ASCII)
 #: A line with its end; lines end at line feeds only, as for cron.
 _LINE = re.compile(rb"[^\n]*\n|[^\n]+")
 _BEGIN, _END = b"# BEGIN cronkeeper", b"# END cronkeeper"
-
-
-class CrontabError(OSError):
-    """The crontab could not be read or written, and is as it was before. Try again later."""
 
 
 class CrontabTarget(Protocol):
@@ -61,93 +51,40 @@ class CrontabTarget(Protocol):
         ...
 
 
-class SystemCrontab:
-    """Files `cronkeeper-0`, `cronkeeper-1`, … in /etc/cron.d, for a worker that runs as root."""
+class SystemCrontab(SystemFiles):
+    """The files of a worker that runs as root all by itself."""
 
     has_user_column = True
 
     def __init__(self, directory: Path = Path("/etc/cron.d"), reader: SecondReader | None = None) -> None:
-        self._directory = directory
-        self._reader = reader or SecondReader(has_user_column=True)
+        super().__init__(directory, (reader or SecondReader(has_user_column=True)).verify)
+
+
+class RootCrontab:
+    """The same files, put in place by the root part, which looks at every line again. See `RunnerClient.place`."""
+
+    has_user_column = True
+
+    def __init__(self, directory: Path, place: Callable[[Sequence[str] | None], None]) -> None:
+        self._reader = SecondReader(has_user_column=True)
+        self._files = SystemFiles(directory, self._reader.verify, owner=0)
+        self._place = place
 
     def read(self) -> tuple[str, ...]:
-        return tuple(path.read_text() for path in self._ours())
+        return self._files.read()
 
     def install(self, files: Sequence[str]) -> None:
-        wanted = {f"cronkeeper-{number}": text for number, text in enumerate(files)}
-        news = {name: text for name, text in wanted.items() if not self._stands(name, text)}
+        news = {name: text for name, text in wanted_files(files).items() if not self._files.stands(name, text)}
         for name, text in news.items():
             self._reader.verify(name, text)
-        gone = [path for path in self._ours(temporary=True) if path.name not in wanted]
-        if news or gone:
-            self._change(news, gone)
+        if news or len(self.read()) != len(files):
+            self._place(files)
 
     def renew(self) -> None:
-        self._change({path.name: path.read_text() for path in self._ours()}, [])
-
-    def _change(self, news: Mapping[str, str], gone: Sequence[Path]) -> None:
-        """Write and remove files. Neither a file nor the folder ends up with a whole second that it has had before."""
-        second = self._next_second()
-        for name, text in news.items():
-            self._write(name, text, second)
-        for path in gone:
-            # The temporary file of a text that has just been put in place is gone already.
-            path.unlink(missing_ok=True)
-        # All this gave the folder the present second, and cron may have looked in between: differ from that, too.
-        second = max(second, int(self._directory.lstat().st_mtime) + 1)
-        os.utime(self._directory, (second, second))
-        _flush(self._directory)
+        self._place(None)
 
     def remove_all(self) -> None:
-        self.install(())
-
-    def _ours(self, *, temporary: bool = False) -> list[Path]:
-        """Return our files, by number; with `temporary` also what a crash left half-made."""
-        found = [path for path in self._directory.iterdir() if _NAME.fullmatch(path.name)]
-        found.sort(key=lambda path: int(path.name.rpartition("-")[2]))
-        if temporary:
-            found += [path for path in self._directory.iterdir() if _TEMPORARY.fullmatch(path.name)]
-        return found
-
-    def _stands(self, name: str, text: str) -> bool:
-        """Say whether the file is there as cron wants it: a plain file, ours, without links or foreign writers."""
-        path = self._directory / name
-        try:
-            found = path.lstat()
-            return (
-                stat.S_ISREG(found.st_mode)
-                and stat.S_IMODE(found.st_mode) == 0o644
-                and found.st_nlink == 1
-                and found.st_uid == os.geteuid()
-                and path.read_bytes() == text.encode()
-            )
-        except FileNotFoundError:
-            return False
-
-    def _write(self, name: str, text: str, second: int) -> None:
-        # cron skips names with a dot.
-        temporary = self._directory / f".{name}.tmp"
-        temporary.unlink(missing_ok=True)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            os.fchmod(descriptor, 0o644)
-            file.write(text)
-            file.flush()
-            # Before the rename, so that cron never sees the new text with a time that it has seen already.
-            os.utime(descriptor, (second, second))
-            os.fsync(descriptor)
-        if temporary.read_text() != text or temporary.stat().st_mtime_ns != second * 1_000_000_000:
-            temporary.unlink()
-            raise CrontabError(f"{temporary} does not hold what was written to it, or not the time that it was given")
-        temporary.rename(self._directory / name)
-
-    def _next_second(self) -> int:
-        """Return a whole second after all that the folder and our files ever had: cron compares whole seconds.
-
-        The folder gets the time of each of our changes, also of those to files that are gone.
-        """
-        times = [path.lstat().st_mtime for path in (self._directory, *self._ours())]
-        return max(int(time.time()), int(max(times)) + 1)
+        self._place(())
 
 
 class UserCrontab:
@@ -302,11 +239,3 @@ def _meaning(entry: str) -> tuple[object, ...]:
 
 def _words(message: bytes) -> str:
     return message.decode(errors="replace").strip()[:500] or "it gave no reason"
-
-
-def _flush(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from cronkeeper.domain.job import JobState
@@ -12,7 +12,7 @@ from cronkeeper.domain.schedule import Kind
 from cronkeeper.errors import ConfigError
 from cronkeeper.runtime.clock import Clock
 from cronkeeper_worker.config import WorkerConfig
-from cronkeeper_worker.crontab_file import CrontabTarget, SystemCrontab, UserCrontab
+from cronkeeper_worker.crontab_file import CrontabTarget, RootCrontab, SystemCrontab, UserCrontab
 from cronkeeper_worker.crontab_render import Draft, ticks
 from cronkeeper_worker.tasks import Installed
 
@@ -58,22 +58,28 @@ class CrontabKeeper:
             log.error("the crontab cannot be written", extra={"event": "crontab.fault", "error": str(exc)})
 
     def clear(self) -> None:
-        """Remove every entry of ours."""
-        if self._target is not None:
-            self._target.remove_all()
-            self.ticks = ()
+        """Remove every entry of ours. Never fails: an entry that stays finds nobody to stand in for."""
+        self.ticks = ()
+        try:
+            if self._target is not None:
+                self._target.remove_all()
+        except OSError as exc:
+            log.error("the crontab cannot be written", extra={"event": "crontab.fault", "error": str(exc)})
 
 
-def choose_target(config: WorkerConfig) -> CrontabTarget | None:
+def choose_target(
+    config: WorkerConfig, place: Callable[[Sequence[str] | None], None] | None = None
+) -> CrontabTarget | None:
     """Return where this node's entries go: system files for root, the user's own crontab otherwise. None: nowhere.
 
-    Raises ConfigError when the configured way cannot work here.
+    `place` has the root part put files in place, if there is one. Raises ConfigError when the configured way cannot
+    work here.
     """
     mode = config.cron
     if mode == "none":
         return None
     if mode == "auto":
-        mode = "system" if os.geteuid() == 0 else "user"
+        mode = "system" if os.geteuid() == 0 or place is not None else "user"
         if mode == "system" and not config.cron_dir.is_dir():
             log.warning("this node has no cron; fires go by timer alone", extra={"event": "cron.absent"})
             return None
@@ -83,7 +89,7 @@ def choose_target(config: WorkerConfig) -> CrontabTarget | None:
     if mode == "system":
         if not config.cron_dir.is_dir():
             raise ConfigError(f"cron_dir: {config.cron_dir} is not a directory; install cron, or set cron = none")
-        return SystemCrontab(config.cron_dir)
+        return SystemCrontab(config.cron_dir) if place is None else RootCrontab(config.cron_dir, place)
     return UserCrontab()
 
 

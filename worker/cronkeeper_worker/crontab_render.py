@@ -11,23 +11,16 @@ file, so a cron that goes by an older text of the file gives itself away.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import NamedTuple, TypeAlias
 
 from cronkeeper.domain.ids import TaskId
 from cronkeeper.domain.schedule import Kind, Schedule
+from cronkeeper_worker.crontab_form import HEADER, MAX_LINES, NO_TASKS, check
 from cronkeeper_worker.crontab_pattern import DAY_MS, EVERY_MINUTE, pattern_for
 
-MAX_LINES = 5000
-MAX_LINE_LENGTH = 900
 NAMED_TASKS = 40
-HEADER = "# Written by Cronkeeper, which overwrites every change.\n"
-NO_TASKS = "# no task: the sign that cron lives and reads this file\n"
-
-_ENTRY = re.compile(r"[0-9*,/ -]+ (root )?/[A-Za-z0-9_./-]+ [0-9]+\n", re.ASCII)
-_COMMENT = re.compile(r"# tasks( [0-9]+/[0-9]+)+( and [0-9]+ more)?\n", re.ASCII)
 #: Two lines for each entry, one of them the tick's, and the header.
 _ENTRIES = (MAX_LINES - 3) // 2
 
@@ -188,32 +181,6 @@ def _comment(tasks: Collection[TaskId]) -> str:
     named = sorted(tasks)
     more = f" and {len(named) - NAMED_TASKS} more" if len(named) > NAMED_TASKS else ""
     return f"# tasks {' '.join(map(str, named[:NAMED_TASKS]))}{more}\n"
-
-
-def check(text: str) -> None:
-    """Raise ValueError unless every line is one of ours to the letter: cron drops a whole file for one bad line."""
-    lines = text.splitlines(keepends=True)
-    check_shape(text, len(lines))
-    check_lines(lines)
-
-
-def check_shape(text: str, lines: int) -> None:
-    """Raise ValueError for a text that is too long for cron, or has no end."""
-    if not text.endswith("\n") or lines > MAX_LINES:
-        raise ValueError(f"a crontab of {lines} lines, or without an end, is refused")
-
-
-def check_lines(lines: Iterable[str]) -> None:
-    """Raise ValueError unless each is one of our lines."""
-    for line in lines:
-        if not is_ours(line):
-            raise ValueError(f"not a line of ours: {line[:200]!r}")
-
-
-def is_ours(line: str) -> bool:
-    """Say whether a line (with its end) has the form of ours."""
-    known = line in (HEADER, NO_TASKS) or _COMMENT.fullmatch(line) or _ENTRY.fullmatch(line)
-    return bool(known) and len(line) <= MAX_LINE_LENGTH
 
 
 def number_of(text: str) -> int:

@@ -27,7 +27,7 @@ from cronkeeper.runtime.loop import Loop, spawn_thread
 from cronkeeper.runtime.metrics import WorkerMetrics, serve_metrics
 from cronkeeper.runtime.signals import on_terminate
 from cronkeeper.wire.task import Verifier
-from cronkeeper_worker import node_files, node_start, run_files
+from cronkeeper_worker import node_files, node_start, root_rules, run_files
 from cronkeeper_worker.agent import Agent, Node
 from cronkeeper_worker.artifacts import ArtifactCache
 from cronkeeper_worker.assignments import Have
@@ -56,6 +56,8 @@ log = logging.getLogger(__name__)
 #: How long a start waits for a `cronkeeper-fire` that decides in the daemon's place.
 LOCK_WAIT_S = 15.0
 CONNECT_WAIT_S = 3.0
+#: How long a root part may stay away: its parent starts it again at once, if that lives.
+ROOT_PART_WAIT_S = 15.0
 
 
 def run(config: WorkerConfig) -> int:
@@ -94,7 +96,11 @@ class Daemon:
         self._journal = open_journal(config.state_dir / node_files.JOURNAL, name, self._clock.now_ms())
         self._cache = ArtifactCache(config.state_dir / node_files.ARTIFACTS, stores.blobs)
         self._fences = Fences(stores.store.runs, lambda: stores.coordinator, claim_wait_s=config.claim_wait_s)
-        self._runner = RunnerClient(config.state_dir, self._on_runner_event)
+        #: Where the runner is, and the runs: root's folder, if there is a root part.
+        self._top = root_rules.top_of(str(config.state_dir))
+        split = root_rules.is_split(str(config.state_dir))
+        self._runner = RunnerClient(self._top, self._on_runner_event, signed=split)
+        self._runner_heard_s = self._clock.boot_s()
         self._engine = Engine(
             Parts(
                 worker=name,
@@ -107,6 +113,7 @@ class Daemon:
                     accounts=config.node_accounts,
                     artifact_path=self._cache.path,
                     secrets_keys=secrets_keys,
+                    sealed=self._journal.envelope if split else None,
                 ),
                 claim_pending=stores.store.runs.claim_pending,
                 clock=self._clock,
@@ -116,7 +123,8 @@ class Daemon:
         self._guard = PauseGuard(self._clock, lambda: self._clock.boot_s() - stores.coordinator.silence_s())
         self._thread = EngineThread(self._engine, self._clock, self._guard, timers=config.timers)
         self._runner_loop = Loop("runner", self._runner_step, max_backoff_s=1.0)
-        self._crontab = NodeCrontab(config, name, self._journal, self._clock, self._metrics, self._installed)
+        place = self._runner.place if split else None
+        self._crontab = NodeCrontab(config, name, self._journal, self._clock, self._metrics, self._installed, place)
         self._stop = threading.Event()
         self._broken = threading.Event()
         self._fault: BaseException | None = None
@@ -285,8 +293,15 @@ class Daemon:
         ]
 
     def _runner_step(self) -> float:
-        """Have a runner, always: a new one tells what an old one left."""
-        self._runner.ensure()
+        """Have a runner, always: a new one tells what an old one left. A root part that stays away can be started by
+        root alone: we end, and our supervisor starts us as root."""
+        try:
+            self._runner.ensure()
+        except UnavailableError as exc:
+            if self._runner.signed and self._clock.boot_s() - self._runner_heard_s > ROOT_PART_WAIT_S:
+                self._on_death(exc)
+            raise
+        self._runner_heard_s = self._clock.boot_s()
         return 5.0
 
     # -- what the agent asks of the node
@@ -307,7 +322,14 @@ class Daemon:
 
         now = self._thread.ask(change)
         self._cache.want(artifact for item in now if (artifact := item.view.spec.artifact) is not None)
+        self._show([row.envelope for row, _ in given])
         self._crontab.write()
+
+    def _show(self, envelopes: Sequence[bytes]) -> None:
+        """Have the root part know the newest generations: it starts no older ones then, whoever asks for them."""
+        if self._runner.signed:
+            with contextlib.suppress(UnavailableError):  # it learns them from the orders
+                self._runner.learn(envelopes)
 
     def _installed(self) -> list[Installed]:
         return self._thread.ask(lambda: list(self._engine.tasks.values()))
@@ -366,7 +388,7 @@ class Daemon:
         return Path(self._run_folder(key)) / run_files.OUTPUT
 
     def _run_folder(self, key: RunKey) -> str:
-        return run_files.run_folder(str(self._config.state_dir), str(key))
+        return run_files.run_folder(self._top, str(key))
 
 
 @contextlib.contextmanager

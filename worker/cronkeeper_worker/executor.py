@@ -73,13 +73,14 @@ class Executor:
     """Carries out orders under one state folder, and reports by events.
 
     `flush_exits`: whether the note of a run's end is forced to the disk before the event comes out. Set it while nobody
-    listens who writes the event down at once.
+    listens who writes the event down at once. `group` may read the notes and outputs of runs; `processes` bounds those
+    of each account (0: half of what the kernel has).
     """
 
-    def __init__(self, state_dir: str, *, flush_exits: bool = True) -> None:
+    def __init__(self, state_dir: str, *, flush_exits: bool = True, group: int = -1, processes: int = 0) -> None:
         self.state_dir = state_dir
         self.flush_exits = flush_exits
-        self._launcher = launch.Launcher(state_dir)
+        self._launcher = launch.Launcher(state_dir, group=group, processes=processes)
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[], None]] = {}
         self._queue: deque[Order] = deque()
@@ -162,6 +163,10 @@ class Executor:
         if self._handlers.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
+    def reap(self, pid: int) -> None:
+        """Collect a child of ours that ends soon."""
+        self._remains.reap(pid)
+
     def tell(self, event: RunEvent) -> None:
         """Have the next `poll` return this event: for who finds out about runs that are not ours (see orphans)."""
         self._events.append(event)
@@ -185,7 +190,7 @@ class Executor:
             launched = self._launcher.launch(order)
         except FileExistsError:
             self._answer_again(order, folder)
-        except (OrderError, OSError) as exc:
+        except (ValueError, OSError) as exc:  # of the order, or a text that no program can be given
             self._fail(order.run_id, folder, str(exc))
         else:
             run = self._runs[order.run_id] = _Run(order, launched, folder)
@@ -202,11 +207,23 @@ class Executor:
         if start is not None and (start.nonce, start.digest) != (order.nonce, launch.digest(order)):
             self._events.append(SpawnFailed(order.run_id, "another order has this run id", _now_ms()))
             return
-        run, ended = self._runs.get(order.run_id), run_files.read_exit(folder)
+        self._tell_again(order.run_id, folder)
+
+    def _tell_again(self, run_id: str, folder: str) -> None:
+        run, ended = self._runs.get(run_id), run_files.read_exit(folder)
         if run is not None and run.started_ms:
             self._events.append(Started(run.run_id, run.pid, run.started_ms))
         elif run is None and ended is not None:
             self._events.append(ended)
+
+    def recall(self, run_id: str, nonce: str) -> bool:
+        """Have `poll` tell again what became of a run that was started before by this nonce; False if there is none."""
+        folder = run_files.run_folder(self.state_dir, run_id)
+        start = run_files.read_start(folder) if is_run_id(run_id) else None
+        if start is None or start.nonce != nonce:
+            return False
+        self._tell_again(run_id, folder)
+        return True
 
     def _fail(self, run_id: str, folder: str, message: str) -> None:
         event = SpawnFailed(run_id, message, _now_ms())

@@ -8,13 +8,13 @@ import re
 import select
 import shlex
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from cronkeeper_worker import fire
+from cronkeeper_worker.peers import peer_uid
 
 _LOOK = re.compile(rb"look ([0-9]{1,18})\n", re.ASCII)
 #: Who connects and says nothing is hung up on.
@@ -22,15 +22,22 @@ _SPEAK_S = 1.0
 _BACKLOG = 1024
 
 
-def install_fire(state_dir: Path, python: str) -> Path:
+def fire_path(top: Path) -> Path:
+    """Return the path of the command that crontab entries call."""
+    return top / "bin" / "cronkeeper-fire"
+
+
+def install_fire(top: Path, python: str, split: tuple[Path, int, int] | None = None) -> Path:
     """Write the command that crontab entries call, and return its path. Safe to repeat; replaced whole.
 
-    `python` is the daemon's own interpreter, which the stand-in needs when the daemon is away.
+    `python` is the daemon's own interpreter, which the stand-in needs when the daemon is away. `split` is the daemon's
+    folder and account, where it is not ours.
     """
-    path = state_dir / "bin" / "cronkeeper-fire"
+    path = fire_path(top)
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     path.parent.chmod(0o755)
-    words = shlex.join([python, "-ISs", os.path.abspath(fire.__file__), str(state_dir), python])
+    argv = [python, "-ISs", os.path.abspath(fire.__file__), str(top if split is None else split[0]), python]
+    words = shlex.join(argv if split is None else [*argv, str(top), *map(str, split[1:])])
     # A shell costs 1 ms; but the first line of a Python script would have room for 127 characters of a path only.
     text = f'#!/bin/sh\nexec {words} "$1"\n'
     if path.exists() and path.read_text() == text:
@@ -113,7 +120,7 @@ class FireListener:
                 client, _address = self._socket.accept()
             except OSError:  # nobody is waiting any more, or there are too many open files: the next turn sees
                 return
-            if _peer_uid(client) not in (0, os.geteuid()):
+            if peer_uid(client) not in (0, os.geteuid()):
                 client.close()
                 continue
             client.setblocking(False)
@@ -146,10 +153,3 @@ class FireListener:
             client, _ = self._clients.pop(fd)
             poll.unregister(fd)
             client.close()
-
-
-def _peer_uid(client: socket.socket) -> int:
-    """Return the account at the other end, as the kernel knows it."""
-    size = struct.calcsize("3i")
-    _pid, uid, _gid = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
-    return int(uid)

@@ -144,6 +144,12 @@ class Journal:
         rows = self._read("SELECT task, generation, fence, envelope, cursor_ms, next_ms FROM tasks")
         return [TaskRow(TaskId.parse(row[0]), *row[1:]) for row in rows]
 
+    def envelope(self, task: TaskId) -> bytes:
+        """Return a task's signed envelope. Raises KeyError when it is not here."""
+        for (envelope,) in self._read("SELECT envelope FROM tasks WHERE task = ?", (str(task),)):
+            return bytes(envelope)
+        raise KeyError(str(task))
+
     def due_tasks(self, now_ms: int) -> list[TaskRow]:
         """Return the tasks that want a look at `now_ms`: what `cronkeeper-fire` asks when the daemon is away."""
         rows = self._read(

@@ -55,8 +55,8 @@ class _Job(NamedTuple):
 class Launcher:
     """Carries out orders under one state folder."""
 
-    def __init__(self, state_dir: str) -> None:
-        self.folders = run_files.Folders(state_dir)
+    def __init__(self, state_dir: str, *, group: int = -1, processes: int = 0) -> None:
+        self.folders = run_files.Folders(state_dir, group=group)
         self._accounts = Accounts()
         self._verifier = Verifier()
         self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
@@ -66,7 +66,9 @@ class Launcher:
         resource.setrlimit(resource.RLIMIT_NOFILE, (self._nofile[1], self._nofile[1]))
         resource.setrlimit(resource.RLIMIT_CORE, (0, self._core[1]))
         self._no_new_privs: Callable[[], None] | None = None
-        if os.geteuid() != 0:
+        if os.geteuid() == 0:
+            _limit_processes(processes or _half_of_all_processes())
+        else:
             # All our runs are of this account, and get it from us.
             _load_no_new_privs()()
         self._shielded = _oom_score_adj() < 0
@@ -262,7 +264,28 @@ def _pidfd(pid: int) -> int:
 
 def digest(order: Order) -> str:
     """Return the SHA-256 of what the order asks for, in hex: it tells two orders of one run id apart."""
-    return sha256_hex(repr(tuple(order._replace(expires_boot_s=None))).encode(errors="surrogateescape"))
+    *wanted, _sealed = order._replace(expires_boot_s=None)
+    return sha256_hex(repr(tuple(wanted)).encode(errors="backslashreplace"))
+
+
+def _limit_processes(most: int) -> None:
+    """Bound how many processes an account may have: one whose job multiplies leaves room for others.
+
+    Runs get it from us. Root itself is not bound by it. (Our own account, where that is not root, does other things,
+    too.) It is never raised, which takes more than root has in some containers.
+    """
+    hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+    limit = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(resource.RLIMIT_NPROC, (limit, limit))
+
+
+def _half_of_all_processes() -> int:
+    """Return how many processes are half of what the kernel can have."""
+    most = []
+    for name in ("pid_max", "threads-max"):
+        with open(f"/proc/sys/kernel/{name}") as file:
+            most.append(int(file.read()))
+    return min(most) // 2
 
 
 def _load_no_new_privs() -> Callable[[], None]:
@@ -280,6 +303,11 @@ def _load_no_new_privs() -> Callable[[], None]:
             raise OSError(ctypes.get_errno(), "no_new_privs was refused")
 
     return no_new_privs
+
+
+def no_new_privs() -> None:
+    """Bar this process from ever gaining privileges."""
+    _load_no_new_privs()()
 
 
 def _keep_to_ourselves() -> None:
@@ -307,9 +335,23 @@ def remove_tree(folder: str) -> int:
     return os.posix_spawn("/bin/rm", ["rm", "-rf", "--one-file-system", "--", folder], {"LC_ALL": "C"})
 
 
-def start_runner(python: str, main: str, state_dir: str, idle_s: float) -> None:
-    """Start a runner for the state folder; it detaches itself and outlives us. One that runs already makes it no-op."""
-    pid = os.posix_spawn(python, [python, "-ISs", main, state_dir, str(idle_s)], os.environ)
+#: The parent of a root part. Whoever has died for another reason than that there is nothing to do is started again; by
+#: a shell, as that is the smallest process there is.
+_KEEPER = '( while "$@"; s=$?; [ $s -ne 0 ]; do [ $s -gt 128 ] || sleep 1; done ) &'
+
+
+def start_runner(python: str, main: str, state_dir: str, idle_s: float, *, kept: bool = False) -> None:
+    """Start a runner for the state folder, which outlives us; if one runs already, it ends at once.
+
+    It detaches itself; or it is `kept`: then it has a parent that starts it again whenever it is killed.
+    """
+    argv = [python, "-ISs", main, state_dir, str(idle_s)]
+    env = {name: value for name, value in os.environ.items() if not name.startswith("CRONKEEPER_")}
+    if kept:
+        argv = ["/bin/sh", "-c", _KEEPER, "keeper", *argv, "stay"]
+        pid = os.posix_spawn(argv[0], argv, env, setsid=True)
+    else:
+        pid = os.posix_spawn(python, argv, env)
     # Somebody in this process may reap everybody's children.
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, 0)

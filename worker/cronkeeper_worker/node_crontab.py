@@ -11,7 +11,7 @@ from cronkeeper.runtime.metrics import WorkerMetrics
 from cronkeeper_worker.config import WorkerConfig
 from cronkeeper_worker.cron_sentry import CronSentry
 from cronkeeper_worker.crontab_keeper import CrontabKeeper, choose_target, system_timezone
-from cronkeeper_worker.fire_listener import install_fire
+from cronkeeper_worker.fire_listener import fire_path, install_fire
 from cronkeeper_worker.journal import Journal
 from cronkeeper_worker.tasks import Installed
 
@@ -21,7 +21,8 @@ _STEP_S = 5.0
 
 
 class NodeCrontab:
-    """`step` and `sentry.step` are bodies of loops. `tasks` asks the engine what is installed now."""
+    """`step` and `sentry.step` are bodies of loops. `tasks` asks the engine what is installed now; `place` has the root
+    part put files in place, where there is one."""
 
     def __init__(
         self,
@@ -31,12 +32,13 @@ class NodeCrontab:
         clock: Clock,
         metrics: WorkerMetrics,
         tasks: Callable[[], Sequence[Installed]],
+        place: Callable[[Sequence[str] | None], None] | None = None,
     ) -> None:
         self._clock = clock
         self._tasks = tasks
         self._keeper = CrontabKeeper(
-            choose_target(config),
-            install_fire(config.state_dir, sys.executable),
+            choose_target(config, place),
+            install_fire(config.state_dir, sys.executable) if place is None else fire_path(config.state_dir.parent),
             config.cron_timezone or system_timezone(),
             clock,
         )

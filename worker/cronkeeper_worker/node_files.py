@@ -16,18 +16,22 @@ from cronkeeper.domain.ids import is_worker_id
 from cronkeeper.errors import ConfigError
 from cronkeeper.runtime.config import load
 from cronkeeper_worker.config import WorkerConfig
+from cronkeeper_worker.root_rules import is_split
 
 JOURNAL = "journal.db"
 ARTIFACTS = "artifacts"
-_LOCK = "daemon.lock"
+LOCK = "daemon.lock"
 AWAY, START = "away.json", "start.json"
 _ID = "worker-id"
 
 
 def prepare(state_dir: Path) -> None:
-    """Create the directory. Others may pass through it (runs have folders of their own below), not look into it."""
+    """Create the directory. Others may pass through it (runs have folders of their own below), not look into it.
+
+    With a root part, runs are root's business: then nobody else has any in here.
+    """
     state_dir.mkdir(parents=True, exist_ok=True)
-    state_dir.chmod(0o711)
+    state_dir.chmod(0o700 if is_split(str(state_dir)) else 0o711)
 
 
 def worker_id(state_dir: Path, configured: str) -> str:
@@ -87,7 +91,7 @@ class NodeLock:
     """Held by the daemon while it lives, and by `cronkeeper-fire` while it decides in the daemon's place."""
 
     def __init__(self, state_dir: Path) -> None:
-        self._descriptor = os.open(state_dir / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._descriptor = os.open(state_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
     def acquire(self, timeout_s: float) -> bool:
         """Try to take the lock for so long; say whether it is ours."""

@@ -8,6 +8,7 @@ import pwd
 from collections.abc import Callable
 from pathlib import Path
 
+from cronkeeper.domain.ids import TaskId
 from cronkeeper.domain.instants import rfc3339
 from cronkeeper.domain.job import Artifact, JobType
 from cronkeeper.domain.run import Reason, Run
@@ -21,7 +22,10 @@ log = logging.getLogger(__name__)
 
 
 class NodeOrders:
-    """Makes orders under this node's own rules: which accounts runs may use is decided here, whatever the task says."""
+    """Makes orders under this node's own rules: which accounts runs may use is decided here, whatever the task says.
+
+    `sealed` returns the signed task, for a root part: that decides all of this once more, by what was signed.
+    """
 
     def __init__(
         self,
@@ -31,9 +35,11 @@ class NodeOrders:
         accounts: tuple[str, ...],
         artifact_path: Callable[[Artifact], Path],
         secrets_keys: SecretsKeys,
+        sealed: Callable[[TaskId], bytes] | None = None,
     ) -> None:
         self._worker = worker
-        self._privileged = os.geteuid() == 0
+        self._sealed = sealed
+        self._privileged = os.geteuid() == 0 or sealed is not None
         self._me = pwd.getpwuid(os.geteuid()).pw_name
         self._default = account
         self._allowed = frozenset(accounts) | {account}
@@ -68,6 +74,10 @@ class NodeOrders:
 
     def _order(self, item: Installed, run: Run) -> Order:
         spec = item.view.spec
+        try:
+            sealed = "" if self._sealed is None else self._sealed(item.id).decode("ascii")
+        except KeyError:
+            raise OrderError(f"task {item.id} is not in the journal any more") from None
         order = Order(
             run_id=run.id,
             nonce=run.nonce,
@@ -78,6 +88,7 @@ class NodeOrders:
             output_kb=spec.limits.output_kb,
             cpu_s=spec.limits.cpu,
             memory_mb=spec.limits.memory_mb,
+            sealed=sealed,
         )
         if spec.artifact is not None:
             path = str(self._artifact_path(spec.artifact))

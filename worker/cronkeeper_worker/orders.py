@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 _RUN_ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
 _SECRET_CHARACTERS = _RUN_ID_CHARACTERS - frozenset("-.")
+#: What a run is told about itself that stands neither in its task nor in its id.
+TOLD = ("CRONKEEPER_FIRE_TIME", "CRONKEEPER_WORKER", "CRONKEEPER_FENCE")
 
 
 class OrderError(ValueError):
@@ -57,10 +59,23 @@ class Order(NamedTuple):
     #: The instant on the boot-time clock after which the claim behind this order proves nothing any more: whoever was
     #: paused until then may have been given up, and the fire be under way elsewhere. None: no claim was to be had.
     expires_boot_s: float | None = None
+    #: The signed task behind it, for a root part, which believes nothing else.
+    sealed: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Return what `order_from` reads."""
         return self._asdict()
+
+    def as_request(self) -> dict[str, Any]:
+        """Return what a root part is asked for (see `warrants.py`): what it cannot read in the signed task."""
+        return {
+            "run_id": self.run_id,
+            "nonce": self.nonce,
+            "sealed": self.sealed,
+            "told": {name: self.env[name] for name in TOLD},
+            "secrets": {name: secret.value for name, secret in self.secrets.items()},
+            "expires_boot_s": self.expires_boot_s,
+        }
 
 
 def order_from(data: dict[str, Any]) -> Order:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import queue
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cronkeeper.errors import UnavailableError
-from cronkeeper_worker import launch, runner_main
+from cronkeeper_worker import launch, root_part, runner_main
 from cronkeeper_worker.orders import (
     Ended,
     Expired,
@@ -26,9 +27,13 @@ from cronkeeper_worker.orders import (
     check,
     event_from,
 )
+from cronkeeper_worker.peers import peer_uid
 
 _SEND_TIMEOUT_S = 10.0
 _LOOK_S = 0.02
+_PLACED_WITHIN_S = 30.0
+_PIECE_BYTES = 1 << 20
+T = TypeVar("T")
 
 
 class RunnerClient:
@@ -45,8 +50,11 @@ class RunnerClient:
         *,
         python: str = sys.executable,
         idle_s: float = runner_main.IDLE_S,
+        signed: bool = False,
     ) -> None:
         self._state_dir = Path(state_dir)
+        #: It is a root part: what it is asked for goes by signed tasks, and root alone can start one.
+        self.signed = signed
         self._on_event = on_event
         self._python = python
         #: How long a runner that we start stays without a run and without a client.
@@ -58,6 +66,9 @@ class RunnerClient:
         self._running: dict[str, Started] = {}
         #: Sent, but neither started nor refused yet: sent again over the next connection.
         self._unanswered: dict[str, Order] = {}
+        self._placing = threading.Lock()
+        self._placed: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._number = 0
 
     @property
     def is_connected(self) -> bool:
@@ -99,7 +110,38 @@ class RunnerClient:
             check(order)
         with self._lock:
             self._unanswered.update((order.run_id, order) for order in orders)
-        self._send({"op": "start", "orders": [order.as_json() for order in orders]})
+        self._order(orders)
+
+    def learn(self, sealed: Iterable[bytes]) -> None:
+        """Show signed tasks to the root part: it starts no older generation of them any more. UnavailableError."""
+        for some in _pieces([envelope.decode("ascii", "replace") for envelope in sealed], len):
+            self._send({"op": "learn", "sealed": some})
+
+    def place(self, files: Sequence[str] | None) -> None:
+        """Have the root part make these crontab files, and no others, stand there; None: the same ones, anew.
+
+        Raises OSError or ValueError, as `CrontabTarget.install` does.
+        """
+        with self._placing:
+            try:
+                self.ensure()
+                self._number += 1
+                self._send({"op": "crontab", "number": self._number, "files": None if files is None else list(files)})
+                answer = self._answer_to(self._number)
+            except UnavailableError as exc:
+                raise OSError(f"the root part cannot be reached: {exc}") from exc
+        if answer["kind"]:
+            raise (ValueError if answer["kind"] == "ValueError" else OSError)(str(answer["error"]))
+
+    def _answer_to(self, number: int) -> dict[str, Any]:
+        deadline = time.monotonic() + _PLACED_WITHIN_S
+        while True:
+            try:
+                answer = self._placed.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                raise OSError("the root part does not say whether the crontab was written") from None
+            if answer["number"] == number:
+                return answer
 
     def cancel(self, run_id: str) -> None:
         """Ask for a run's end; Ended follows. Safe to repeat, and to ask for a run that is over. UnavailableError."""
@@ -124,6 +166,10 @@ class RunnerClient:
                 self._reader.join()
 
     def _start_runner(self) -> None:
+        if self.signed:
+            if os.geteuid() == 0:
+                root_part.start(str(self._state_dir), self._python, self._idle_s)
+            return  # else it has a parent that starts it again, and root is who starts us
         launch.start_runner(self._python, os.path.abspath(runner_main.__file__), str(self._state_dir), self._idle_s)
 
     def _connect(self, deadline: float) -> None:
@@ -135,9 +181,11 @@ class RunnerClient:
             lines = _Lines(connection)
             _send(connection, {"op": "hello", "protocol": runner_main.PROTOCOL})
             hello = lines.next()
-            if hello["protocol"] != runner_main.PROTOCOL:
+            if hello["protocol"] != runner_main.PROTOCOL or hello["signed"] is not self.signed:
                 _send(connection, {"op": "finish"})
                 raise OSError(f"it speaks protocol {hello['protocol']}")
+            if peer_uid(connection) != (0 if self.signed else os.geteuid()):
+                raise OSError("somebody else answers in the place of our runner")
             running = [event_from(data) for data in lines.next()["events"]]
             connection.settimeout(_SEND_TIMEOUT_S)
         except BaseException:
@@ -160,7 +208,11 @@ class RunnerClient:
             self._deliver([event_from(data) for data in lines.next()["events"]])
             self._order_again()
             while True:
-                self._deliver([event_from(data) for data in lines.next()["events"]])
+                message = lines.next()
+                if message["op"] == "placed":
+                    self._placed.put(message)
+                else:
+                    self._deliver([event_from(data) for data in message["events"]])
         except (OSError, ValueError, KeyError, UnavailableError) as exc:
             reason = str(exc) or reason
         finally:
@@ -178,7 +230,14 @@ class RunnerClient:
         with self._lock:
             orders = list(self._unanswered.values())
         if orders:
+            self._order(orders)
+
+    def _order(self, orders: Sequence[Order]) -> None:
+        if not self.signed:
             self._send({"op": "start", "orders": [order.as_json() for order in orders]})
+            return
+        for some in _pieces(orders, _size):
+            self._send({"op": "start", "orders": [order.as_request() for order in some]})
 
     def _deliver(self, events: Sequence[RunnerEvent]) -> None:
         with self._lock:
@@ -234,6 +293,24 @@ class _Lines:
         if not isinstance(found, dict):
             raise ValueError("not a message")  # the same to the caller as any other broken line
         return found
+
+
+def _size(order: Order) -> int:
+    return len(order.sealed) + sum(len(secret.value) for secret in order.secrets.values())
+
+
+def _pieces(items: Sequence[T], size: Callable[[T], int]) -> Iterator[list[T]]:
+    """Yield the items in pieces that a root part takes: it reads no message without end."""
+    piece: list[T] = []
+    total = 0
+    for item in items:
+        if piece and total + size(item) > _PIECE_BYTES:
+            yield piece
+            piece, total = [], 0
+        piece.append(item)
+        total += size(item)
+    if piece:
+        yield piece
 
 
 def _send(connection: socket.socket, message: dict[str, Any]) -> None:

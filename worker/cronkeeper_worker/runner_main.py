@@ -1,10 +1,13 @@
 """The runner: the small process that is the parent of all runs on a node, and outlives the worker daemon.
 
-    python -ISs runner_main.py <state folder> [<idle seconds>]
+    python -ISs runner_main.py <state folder> [<idle seconds> [stay]]
 
-It detaches itself, refuses to be there twice (flock on runner.lock), listens on runner.sock (owner only) and ends by
-itself once it has had neither a run nor a client for a minute (or as told). All it knows is in the runs' folders too,
-so it may be killed at any time.
+It detaches itself (unless told to stay), refuses to be there twice (flock on runner.lock), listens on runner.sock
+(owner only) and ends by itself once it has had neither a run nor a client for a minute (or as told). All it knows is in
+the runs' folders too, so it may be killed at any time.
+
+Where root has laid down rules (`root.json`), it is the root part of the node: it takes calls from the daemon's account,
+starts signed tasks only (see `warrants.py`), and puts crontab files in place. It believes nothing that it cannot check.
 
 Messages are JSON objects, one a line. First the client says `{"op": "hello", "protocol": 3}`, and the runner answers
 with its own protocol, its pid and everything that runs; then come all ends that nobody acknowledged. `hello` and
@@ -32,16 +35,21 @@ if TYPE_CHECKING:
 # cronkeeper_worker/__init__.py holds a docstring only: nothing heavy comes in.
 sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from cronkeeper_worker import launch  # noqa: E402
+from cronkeeper_worker import launch, root_artifacts, root_rules  # noqa: E402
 from cronkeeper_worker.executor import Executor  # noqa: E402
 from cronkeeper_worker.orders import OrderError, RunEvent, SpawnFailed, event_to_json, order_from  # noqa: E402
 from cronkeeper_worker.orphans import Orphans  # noqa: E402
+from cronkeeper_worker.peers import peer_uid  # noqa: E402
+from cronkeeper_worker.root_crontab import Placing  # noqa: E402
+from cronkeeper_worker.warrants import Warrants  # noqa: E402
 
-PROTOCOL = 3
+PROTOCOL = 4
 SOCKET, LOCK, LOG = "runner.sock", "runner.lock", "runner.log"
 IDLE_S = 60.0
 _READ_BYTES = 1 << 18
 _MAX_LINE = 1 << 26
+#: From a daemon that is not believed.
+_MAX_FOREIGN_LINE, _MAX_CLIENTS = 1 << 23, 64
 #: What a client may leave unread before it is cut off; on its return it is told everything anew.
 _MAX_UNREAD = 1 << 26
 _EPOLLIN, _EPOLLOUT = 1, 4
@@ -49,7 +57,7 @@ _MAX_LOG = 1 << 20
 
 
 class _Client:
-    __slots__ = ("fd", "greeted", "incoming", "outgoing", "socket")
+    __slots__ = ("fd", "greeted", "incoming", "outgoing", "socket", "uid")
 
     def __init__(self, fd: int) -> None:
         self.socket = _socket.socket(fileno=fd)
@@ -58,16 +66,21 @@ class _Client:
         self.incoming = bytearray()
         self.outgoing = bytearray()
         self.greeted = False
+        self.uid = peer_uid(self.socket)
 
 
 class Runner:
     """Serves clients and drives the executor, in one thread."""
 
-    def __init__(self, state_dir: str, lock_fd: int, idle_s: float) -> None:
+    def __init__(self, state_dir: str, lock_fd: int, idle_s: float, rules: root_rules.Rules | None = None) -> None:
         self._state_dir = state_dir
         self._idle_s = idle_s
         self._lock_fd = lock_fd
-        self._executor = Executor(state_dir)
+        self._rules = rules
+        self._warrants = Warrants(state_dir, rules) if rules is not None else None
+        group, processes = (-1, 0) if rules is None else (rules.gid, rules.processes)
+        self._executor = Executor(state_dir, group=group, processes=processes)
+        self._placing = Placing(self._executor)
         self._orphans = Orphans(self._executor)
         self._clients: dict[int, _Client] = {}
         self._listener: _socket.socket | None = None
@@ -115,7 +128,9 @@ class Runner:
             os.unlink(path)  # of a runner that was killed: we hold the lock
         listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC)
         listener.bind(path)
-        os.chmod(path, 0o600)
+        if self._rules is not None:
+            os.chown(path, 0, self._rules.gid)
+        os.chmod(path, 0o600 if self._rules is None else 0o660)
         listener.listen(16)
         self._listener = listener
         self._executor.watch(listener.fileno(), self._accept)
@@ -128,6 +143,8 @@ class Runner:
             os.unlink(os.path.join(self._state_dir, SOCKET))
             self._listener.close()
             self._listener = None
+            # Our children hold it, too: to close it would not do.
+            fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
             os.close(self._lock_fd)
 
     def _accept(self) -> None:
@@ -136,7 +153,12 @@ class Runner:
             fd, _ = self._listener._accept()  # type: ignore[attr-defined]  # `socket` would cost 1 MiB
         except OSError:
             return
-        client = self._clients[fd] = _Client(fd)
+        client = _Client(fd)
+        known = (0, os.geteuid() if self._rules is None else self._rules.uid)
+        if client.uid not in known or len(self._clients) >= _MAX_CLIENTS:
+            client.socket.close()
+            return
+        self._clients[fd] = client
         self._executor.watch(fd, lambda: self._on_ready(client))
 
     def _drop(self, client: _Client) -> None:
@@ -153,7 +175,7 @@ class Runner:
         except OSError:
             data = b""
         client.incoming += data
-        if not data or len(client.incoming) > _MAX_LINE:
+        if not data or len(client.incoming) > (_MAX_LINE if self._rules is None else _MAX_FOREIGN_LINE):
             self._drop(client)
             return
         *lines, rest = client.incoming.split(b"\n")
@@ -161,7 +183,7 @@ class Runner:
         for line in lines:
             try:
                 self._obey(client, json.loads(line))
-            except (ValueError, KeyError, TypeError, AttributeError) as exc:
+            except Exception as exc:  # noqa: BLE001  # whatever a client says, the others' parent lives on
                 # It does not speak our language. Nothing it said before is undone.
                 _log(f"a client was cut off: {exc!r}")
                 self._drop(client)
@@ -194,26 +216,69 @@ class Runner:
             "start": self._start,
             "cancel": self._cancel,
             "ack": self._ack,
+            "learn": self._learn,
+            "crontab": self._crontab,
             "finish": self._finish,
         }
         handlers[str(message["op"])](client, message)
 
     def _hello(self, client: _Client, message: dict[str, object]) -> None:
-        self._send(client, {"op": "hello", "protocol": PROTOCOL, "pid": os.getpid()})
+        signed = self._warrants is not None
+        self._send(client, {"op": "hello", "protocol": PROTOCOL, "pid": os.getpid(), "signed": signed})
         if message["protocol"] != PROTOCOL or self._finishing:
             return
+        self._read_rules()
         ended = [*self._orphans.scan(), *self._executor.unwritten.values()]
         running: list[RunEvent] = [*self._executor.running(), *self._orphans.running()]
         self._send(client, {"op": "running", "events": [event_to_json(event) for event in running]})
         self._send(client, {"op": "events", "events": [event_to_json(event) for event in ended]})
         client.greeted = True
 
+    def _read_rules(self) -> None:
+        """Root may have laid down others since: whoever does so starts the daemon, which says hello."""
+        if self._warrants is None or self._rules is None:
+            return
+        rules = root_rules.load(self._state_dir)
+        if rules is not None:
+            self._warrants.adopt(rules)
+            self._rules = rules
+        root_artifacts.tidy(self._state_dir)
+
     def _start(self, client: _Client, message: dict[str, object]) -> None:
         for data in _list(message["orders"]):
             try:
-                self._executor.start(order_from(data))
-            except OrderError as exc:
-                self._executor.tell(SpawnFailed(str(data["run_id"]), str(exc), time.time_ns() // 1_000_000))
+                order = order_from(data) if self._warrants is None else self._warrants.order(data)
+            except (OrderError, OSError) as exc:
+                if self._warrants is not None:
+                    _log(f"an order was refused: {exc}")
+                run_id, nonce = str(data["run_id"]), str(data["nonce"])
+                # What was started by a task that is over meanwhile was started.
+                if self._warrants is None or not self._executor.recall(run_id, nonce):
+                    self._executor.tell(SpawnFailed(run_id, str(exc), time.time_ns() // 1_000_000))
+            else:
+                self._executor.start(order)
+
+    def _learn(self, client: _Client, message: dict[str, object]) -> None:
+        for sealed in _list(message["sealed"]):
+            if self._warrants is not None:
+                try:
+                    self._warrants.learn(sealed)
+                except OrderError as exc:
+                    _log(f"a task was refused: {exc}")
+
+    def _crontab(self, client: _Client, message: dict[str, object]) -> None:
+        files, number = message["files"], message["number"]
+        texts = None if files is None else [str(text) for text in _list(files)]
+
+        def answer(kind: str, error: str) -> None:
+            if client.fd in self._clients:
+                self._send(client, {"op": "placed", "number": number, "kind": kind, "error": error})
+
+        if self._rules is None or not self._rules.cron_dir:
+            answer("OSError", "this node has no crontab files")
+        else:
+            fire = os.path.join(self._state_dir, "bin", "cronkeeper-fire")
+            self._placing.place(self._rules.cron_dir, fire, texts, answer)
 
     def _cancel(self, client: _Client, message: dict[str, object]) -> None:
         self._executor.cancel(str(message["run_id"]))
@@ -225,7 +290,8 @@ class Runner:
                 self._executor.forget(str(run_id))
 
     def _finish(self, client: _Client, message: dict[str, object]) -> None:
-        self._give_up_name()
+        if self._rules is None or client.uid == 0:  # who cannot start a root part may not send one away
+            self._give_up_name()
 
     def _broadcast(self, events: list[RunEvent]) -> None:
         message: dict[str, object] = {"op": "events", "events": [event_to_json(event) for event in events]}
@@ -267,18 +333,25 @@ def _redirect(state_dir: str) -> None:
 
 
 def _log(sentence: str) -> None:
+    with contextlib.suppress(OSError):
+        # Whoever has us complain again and again fills no disk.
+        if os.fstat(2).st_size > _MAX_LOG:
+            os.ftruncate(2, 0)
     print(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {sentence}", file=sys.stderr, flush=True)  # noqa: T201
 
 
-def main(state_dir: str, idle_s: float = IDLE_S) -> int:
+def main(state_dir: str, idle_s: float = IDLE_S, *, stay: bool = False) -> int:
     """Detach and serve. Exit status 0, also when another runner is there already."""
-    launch.detach()
+    if not stay:
+        launch.detach()
+    rules = root_rules.load(state_dir) if os.geteuid() == 0 else None
+    os.umask(0o077 if rules is None else 0o027)
     lock_fd = _lock(state_dir)
     if lock_fd is None:
         return 0
     _redirect(state_dir)
     os.chdir("/")
-    runner = Runner(state_dir, lock_fd, idle_s)
+    runner = Runner(state_dir, lock_fd, idle_s, rules)
 
     def finish(*_: object) -> None:
         runner.asked_to_finish = True
@@ -292,4 +365,4 @@ def main(state_dir: str, idle_s: float = IDLE_S) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], *map(float, sys.argv[2:3])))
+    sys.exit(main(sys.argv[1], *map(float, sys.argv[2:3]), stay=sys.argv[3:] == ["stay"]))

@@ -21,7 +21,7 @@ from cronkeeper.runtime.logs import setup_logs
 from cronkeeper.runtime.metrics import WorkerMetrics
 from cronkeeper.stores import open_coordinator, open_database, open_objects
 from cronkeeper.wire.task import Verifier
-from cronkeeper_worker import node_files, node_start, run_files
+from cronkeeper_worker import node_files, node_start, root_rules, run_files
 from cronkeeper_worker.artifacts import ArtifactCache
 from cronkeeper_worker.engine import Engine
 from cronkeeper_worker.engine_parts import Parts
@@ -52,19 +52,19 @@ class StandIn:
         self._coordinator: Coordinator | None = None
         self._journal = Journal(state_dir / node_files.JOURNAL)
         self._events: queue.SimpleQueue[RunnerEvent] = queue.SimpleQueue()
-        self._runner = RunnerClient(state_dir, self._events.put)
+        self._top = root_rules.top_of(str(state_dir))
+        self._runner = RunnerClient(self._top, self._events.put, signed=root_rules.is_split(str(state_dir)))
         self._fences = Fences(self._store.runs, self._zookeeper, claim_wait_s=config.claim_wait_s)
         self._engine = Engine(self._parts(state_dir))
 
     def look(self, stay_s: float) -> None:
         """Decide and start what is due; stay a little, to write down and report what ends soon."""
-        state_dir = str(self._config.state_dir)
         verifier = Verifier([bytes.fromhex(key) for key in self._config.verify_keys])
         here = Here(self._name, node_start.note(self._config.state_dir))
         self._engine.install(install_sound(self._journal.tasks(), verifier, here))
         self._runner.ensure()
         self._engine.resume(
-            self._journal.open_entries(), lambda key: os.path.isdir(run_files.run_folder(state_dir, str(key)))
+            self._journal.open_entries(), lambda key: os.path.isdir(run_files.run_folder(self._top, str(key)))
         )
         self._pump(0.2)
         self._engine.look(Trigger.CRON)
@@ -104,9 +104,7 @@ class StandIn:
             self._coordinator,
             self._clock,
             self._metrics,
-            output_file=lambda key: (
-                Path(run_files.run_folder(str(self._config.state_dir), str(key))) / run_files.OUTPUT
-            ),
+            output_file=lambda key: Path(run_files.run_folder(self._top, str(key))) / run_files.OUTPUT,
             acknowledge=self._runner.ack,
         )
         try:
@@ -143,6 +141,7 @@ class StandIn:
                 accounts=config.node_accounts,
                 artifact_path=ArtifactCache(state_dir / node_files.ARTIFACTS, blobs).path,
                 secrets_keys=read_secrets_keys(config.secrets_key_files),
+                sealed=self._journal.envelope if self._runner.signed else None,
             ),
             claim_pending=self._store.runs.claim_pending,
             clock=self._clock,

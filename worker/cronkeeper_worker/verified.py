@@ -51,6 +51,21 @@ def sha256_hex(data: bytes) -> str:
     return str(_new_sha256(data).hexdigest())
 
 
+class Digest:
+    """SHA-256 of what comes in pieces."""
+
+    def __init__(self) -> None:
+        self._total = _new_sha256(b"")
+
+    def update(self, data: bytes) -> None:
+        """Take in the next piece."""
+        self._total.update(data)
+
+    def hex(self) -> str:
+        """Return the hash of all pieces."""
+        return str(self._total.hexdigest())
+
+
 def _hash_of(fd: int) -> str:
     total, offset = _new_sha256(b""), 0
     while block := os.pread(fd, 1 << 20, offset):
