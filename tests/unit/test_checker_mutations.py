@@ -96,6 +96,25 @@ def test_a_double_of_a_cut_off_node_is_allowed_when_it_is_told() -> None:
         assert {violation.kind for violation in check(history).violations} == expected
 
 
+def test_the_row_of_a_double_says_how_its_own_worker_s_start_ended_and_nothing_of_the_other() -> None:
+    def kinds(worker: str, *, killed: bool) -> set[Kind]:
+        # w2 is cut off and its run never ends; w3 has started the same fire, and ended it.
+        world = make_world([JobPlan("job")], FaultKind.CUT_ALL, 1)
+        start = world.hurt[0]
+        world.starts.append(replace(start, token="again", node="w3", worker="w3", wall_s=start.wall_s + 0.3))
+        world.ends = [replace(end, token="again") if end.token == start.token else end for end in world.ends]
+        history = with_row(world.history(), start, worker=worker)
+        (cut,) = history.faults
+        faults = (cut, replace(cut, kind=FaultKind.NODE_KILLED)) if killed else (cut,)
+        event = Event(int(READ_S * 1000), "run.double", start.run, "also started by w3")
+        report = check(replace(history, faults=faults, events=(event,)))
+        return {violation.kind for violation in report.violations}
+
+    assert kinds("w3", killed=True) == set()
+    assert kinds("w3", killed=False) == {Kind.INCOMPLETE}
+    assert kinds("w2", killed=True) == {Kind.WRONG_END}
+
+
 def test_a_lost_run_may_run_again_but_not_begin_after_its_next_attempt() -> None:
     def kinds(fault: FaultKind, late_s: float) -> set[Kind]:
         # Attempt 1 is on w2, which is hurt, and began four seconds late.

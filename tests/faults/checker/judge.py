@@ -226,8 +226,19 @@ def judge_end(facts: Facts, run: Run) -> Violation | None:
 
 
 def _judge_unended(facts: Facts, run: Run, row: Row, *, killed: bool) -> Violation | None:
+    if _tells_of_another(facts, run, row):
+        # That there are two has been judged; what became of this one is not in the ledger, but something has to have.
+        return None if killed else facts.violation(Kind.INCOMPLETE, run.key, "began and never ended")
     if row.state == "succeeded":
         return facts.violation(Kind.WRONG_END, run.key, "never ended; its row says succeeded")
     if killed or row.state in _ENDED_OTHERWISE or row.signal is not None:
         return None
     return facts.violation(Kind.INCOMPLETE, run.key, "began and never ended")
+
+
+def _tells_of_another(facts: Facts, run: Run, row: Row) -> bool:
+    """Say whether the row of a fire that was started twice is that of the other start, which has ended."""
+    if row.worker == run.start.worker:
+        return False
+    others = (one for one in facts.runs[run.key] if one.start.worker == row.worker and one.end is not None)
+    return any(one.start.attempt == row.attempt for one in others)
