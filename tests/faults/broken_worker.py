@@ -48,7 +48,7 @@ def no_catch_up() -> None:
 
 def no_order_expires() -> None:
     """The runner carries out an order however old the claim behind it is."""
-    engine_start.order_expiry_s = lambda _parts, _fence: 1e15  # type: ignore[attr-defined,assignment]
+    engine_start.order_expiry_s = lambda _parts, _fence, _asked_s: 1e15  # type: ignore[attr-defined,assignment]
 
 
 def given_up_claims_count() -> None:

@@ -472,11 +472,35 @@ def test_an_order_is_good_for_four_seconds_after_the_last_sign_of_life(world: Wo
     fences = Fences(world.store.runs, lambda: None, claim_wait_s=5)
     parts = replace(world.parts, fences=fences)
     now_s = world.clock.boot_s()
-    assert order_expiry_s(parts, Fence.MYSQL) == now_s + START_WITHIN_S
+    asked_s = now_s - 0.5
+    assert order_expiry_s(parts, Fence.MYSQL, asked_s) == asked_s + START_WITHIN_S
     fences.lease_heard_s = now_s - 1.5
-    assert order_expiry_s(parts, Fence.ZOOKEEPER) == now_s - 1.5 + START_WITHIN_S
+    assert order_expiry_s(parts, Fence.ZOOKEEPER, asked_s) == now_s - 1.5 + START_WITHIN_S
     fences.lease_heard_s = now_s - 60
-    assert order_expiry_s(parts, Fence.MYSQL) == now_s + START_WITHIN_S
+    assert order_expiry_s(parts, Fence.MYSQL, asked_s) == asked_s + START_WITHIN_S
+    assert order_expiry_s(parts, Fence.NONE, asked_s) == now_s + START_WITHIN_S
+
+
+@pytest.mark.parametrize("keeps_a_lease", [True, False], ids=["a daemon", "cron's stand-in"])
+def test_a_pause_between_a_claim_and_its_answer_is_none_of_the_order_s_time(
+    world: World, monkeypatch: pytest.MonkeyPatch, keeps_a_lease: bool
+) -> None:
+    """Granted, then paused until another owner has run the fire: the answer was there all the time, and is stale."""
+    world.give(spec(schedule="0 * * * *"))
+    if keeps_a_lease:
+        world.fences.lease_heard_s = world.clock.boot_s() + 3600
+        monkeypatch.setattr(world, "coordinator", None)
+    claim = world.store.runs.claim
+
+    def claim_and_pause(runs: Sequence[Run]) -> dict[RunKey, bool]:
+        answers = claim(runs)
+        world.clock.advance_ms(17_000)
+        return answers
+
+    monkeypatch.setattr(world.store.runs, "claim", claim_and_pause)
+    world.pass_minutes(60)
+    (order,) = world.runner.orders
+    assert order.expires_boot_s is not None and order.expires_boot_s < world.clock.boot_s() - 10
 
 
 def test_an_order_without_a_fence_expires_too_and_then_a_fence_is_asked(world: World) -> None:

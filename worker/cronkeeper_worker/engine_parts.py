@@ -113,15 +113,17 @@ def unstarted(entry: Entry, now_ms: int) -> Entry:
     return replace(entry, run=run, phase=Phase.OVER)
 
 
-def order_expiry_s(parts: Parts, fence: Fence) -> float:
-    """Return until when (boot-time clock) an order may be carried out."""
+def order_expiry_s(parts: Parts, fence: Fence, asked_s: float) -> float:
+    """Return until when (boot-time clock) an order may be carried out whose claim was asked for at `asked_s`."""
     now_s = parts.clock.boot_s()
     if fence is Fence.NONE:
         # Nobody granted it, so nobody can have taken it back; but by then a fence may be in reach.
         return now_s + START_WITHIN_S
     alive_s = parts.fences.witness_s(now_s)
-    # Without a recent sign of life the claim that was granted just now is the best there is.
-    return (alive_s if now_s < alive_s + START_WITHIN_S else now_s) + START_WITHIN_S
+    if alive_s is None or now_s >= alive_s + START_WITHIN_S:
+        # The claim is the best there is: from its sending on, as the process may have been paused before it read on.
+        alive_s = asked_s
+    return alive_s + START_WITHIN_S
 
 
 def claim_runs(parts: Parts, able: Sequence[tuple[Installed, Entry]]) -> dict[RunKey, Answer]:

@@ -15,7 +15,7 @@ from cronkeeper.domain.run import Reason, RunEvent, RunState, Trigger, advance
 from cronkeeper.errors import UnavailableError
 from cronkeeper_worker.board import Board
 from cronkeeper_worker.engine_parts import Parts, claim_runs, order_expiry_s, released
-from cronkeeper_worker.fences import Fence, Outcome
+from cronkeeper_worker.fences import Answer, Fence, Outcome
 from cronkeeper_worker.journal import Entry, Phase
 from cronkeeper_worker.orders import Order
 from cronkeeper_worker.tasks import Installed
@@ -91,8 +91,9 @@ class Starter:
             else:
                 # A run on demand has its row already: it is claimed, and then ends as failed with the reason.
                 able.append((item, entry))
+        asked_s = self._parts.clock.boot_s()
         answers = claim_runs(self._parts, able)
-        orders = [self._on_answer(item, entry, *answers[entry.run.key]) for item, entry in able]
+        orders = [self._on_answer(item, entry, answers[entry.run.key], asked_s) for item, entry in able]
         self._order([order for order in orders if order is not None])
         refused = [item for item, entry in able if answers[entry.run.key][0] is Outcome.REFUSED]
         return list({item.id: item for item in refused}.values())
@@ -133,7 +134,8 @@ class Starter:
             log.warning("the runner is away for a moment", extra={"event": "runner.away", "error": str(exc)})
         self._parts.metrics.running.set(self._board.running())
 
-    def _on_answer(self, item: Installed, entry: Entry, outcome: Outcome, fence: Fence) -> Order | None:
+    def _on_answer(self, item: Installed, entry: Entry, answer: Answer, asked_s: float) -> Order | None:
+        outcome, fence = answer
         self._parts.metrics.claims.labels(fence.value, outcome.value).inc()
         run = entry.run
         if outcome is Outcome.REFUSED:
@@ -166,7 +168,7 @@ class Starter:
             return None
         try:
             order = self._parts.orders.make(item, run)
-            expiry_s = self._board.order_expiry_s[run.key] = order_expiry_s(self._parts, fence)
+            expiry_s = self._board.order_expiry_s[run.key] = order_expiry_s(self._parts, fence, asked_s)
             return order._replace(expires_boot_s=expiry_s)
         except ValueError as exc:
             self._fail(run.key, Reason.SPAWN_FAILED, str(exc))

@@ -62,14 +62,14 @@ class Fences:
         #: When (boot-time clock) the newest lease beat was sent that MySQL acknowledged; None: no lease is kept here.
         self.lease_heard_s: float | None = None
 
-    def witness_s(self, now_s: float) -> float:
+    def witness_s(self, now_s: float) -> float | None:
         """Return when (boot-time clock) the newest sign of life was sent that a store has acknowledged.
 
-        Kept from the sending on, as nobody can tell how long an answer was under way. A process that keeps no lease,
-        such as `cronkeeper-fire`, has nothing but the claim of just now.
+        Kept from the sending on, as nobody can tell how long an answer was under way. None: a process that keeps no
+        lease, such as `cronkeeper-fire`, has nothing but its claims.
         """
         if self.lease_heard_s is None:
-            return now_s
+            return None
         coordinator = self._coordinator()
         session_heard_s = 0.0 if coordinator is None else now_s - coordinator.silence_s()
         return max(self.lease_heard_s, session_heard_s)
