@@ -14,7 +14,6 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 
+from cronkeeper.errors import ConfigError
 from cronkeeper.runtime.hardening import no_core_dumps
 from cronkeeper.runtime.logs import setup_logs
 from cronkeeper.runtime.tls import server_context
@@ -47,24 +47,36 @@ def run(config: ApiConfig) -> int:
         try:
             _Arbiter(_Application(config, drain), drain, config.drain_s).run()
         except SystemExit as exc:
+            if drain.refused:
+                return 2
             return exc.code if isinstance(exc.code, int) else 1
         except RuntimeError as exc:
             log.error("the API server cannot start", extra={"event": "api.failed", "error": str(exc)})
             return 1
-    return 0
+    return 2 if drain.refused else 0
 
 
 class _Drain:
-    """One byte that the supervising process and all its children share: are we about to stop?"""
+    """Two bytes that the supervising process and all its children share: do we stop soon? Did a store refuse us?"""
 
     def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, 1)
+        self._memory = mmap.mmap(-1, 2)
 
     def begin(self) -> None:
         self._memory[0] = 1
 
     def __call__(self) -> bool:
         return self._memory[0] == 1
+
+    def refuse(self, exc: ConfigError) -> None:
+        """End all of it, from one of the children: a store answers and refuses what an API server has to do."""
+        log.critical("a store refuses us", extra={"event": "canary.refused", "error": str(exc)})
+        self._memory[1] = 1
+        os.kill(os.getppid(), signal.SIGINT)
+
+    @property
+    def refused(self) -> bool:
+        return self._memory[1] == 1
 
 
 class _MetricsFolder:
@@ -109,9 +121,9 @@ class _Arbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
 
 
 class _Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
-    def __init__(self, config: ApiConfig, drain: Callable[[], bool]) -> None:
+    def __init__(self, config: ApiConfig, drain: _Drain) -> None:
         self._config = config
-        self._draining = drain
+        self._drain = drain
         self._services: Services | None = None
         super().__init__()
 
@@ -124,7 +136,11 @@ class _Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no ty
         from cronkeeper_api.app import create_app
         from cronkeeper_api.services import open_services
 
-        self._services = open_services(self._config, draining=self._draining)
+        try:
+            self._services = open_services(self._config, draining=self._drain, refused=self._drain.refuse)
+        except ConfigError as exc:
+            self._drain.refuse(exc)
+            raise
         return create_app(self._services)
 
     def _settings(self) -> dict[str, Any]:

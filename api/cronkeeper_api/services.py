@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cronkeeper.domain.scope import EVERYWHERE, Scope
-from cronkeeper.errors import CronkeeperError
+from cronkeeper.errors import ConfigError, CronkeeperError, UnavailableError
 from cronkeeper.ports import BlobStore, Coordinator, Store
 from cronkeeper.runtime.clock import Clock, SystemClock
 from cronkeeper.runtime.key_files import read_secrets_keys
@@ -211,17 +211,24 @@ def assemble(
     return on(store, EVERYWHERE, views)
 
 
-def open_services(config: ApiConfig, *, draining: Callable[[], bool] = lambda: False) -> Services:
+def open_services(
+    config: ApiConfig,
+    *,
+    draining: Callable[[], bool] = lambda: False,
+    refused: Callable[[ConfigError], None] = lambda _exc: None,
+) -> Services:
     """Open the real stores. Call it after the fork: neither a ZooKeeper session nor a connection pool survives one.
 
-    ZooKeeper is connected to in the background: jobs can be posted without it.
+    ZooKeeper is connected to in the background: jobs can be posted without it. Raises ConfigError where the database
+    refuses what an API server has to do; `refused` is told where ZooKeeper or the object store does.
     """
 
-    from cronkeeper.stores import open_coordinator, open_database, open_objects
+    from cronkeeper.stores import open_coordinator, open_database, open_objects, send_database_canary
 
     if config.signing_key_file is None:
         raise ValueError("signing_key_file is not set")  # ApiConfig.check has refused this before
     clock = SystemClock()
+    send_database_canary(config, "api")
     store = open_database(config, pool_size=config.threads)
     coordinator = open_coordinator(config, name="api")
     blobs = open_objects(config)
@@ -236,15 +243,23 @@ def open_services(config: ApiConfig, *, draining: Callable[[], bool] = lambda: F
         draining=draining,
         secrets_keys=read_secrets_keys(config.secrets_key_files),
     )
-    spawn_thread("zookeeper-start", lambda: _start(coordinator), _start_died)
+    spawn_thread("zookeeper-start", lambda: _start(coordinator, config, refused), _start_died)
     return services
 
 
-def _start(coordinator: Coordinator) -> None:
+def _start(coordinator: Coordinator, config: ApiConfig, refused: Callable[[ConfigError], None]) -> None:
+    from cronkeeper.stores import send_object_canary
+
     try:
-        coordinator.start(10.0)
-    except CronkeeperError as exc:
-        log.warning("ZooKeeper is away, it goes on being tried", extra={"event": "zookeeper.away", "error": str(exc)})
+        try:
+            coordinator.start(10.0)
+        except UnavailableError as exc:
+            log.warning(
+                "ZooKeeper is away, it goes on being tried", extra={"event": "zookeeper.away", "error": str(exc)}
+            )
+        send_object_canary(config, writes=True)
+    except ConfigError as exc:
+        refused(exc)
 
 
 def _start_died(exc: BaseException) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cronkeeper.errors import CronkeeperError
+from cronkeeper.errors import ConfigError, CronkeeperError
 from cronkeeper_cli.failures import CommandError
 
 if TYPE_CHECKING:
@@ -110,7 +110,23 @@ def _database(config: StoreConfig) -> str:
         store.ping()
     finally:
         store.close()
-    return f"answers, schema {schema.head()}"
+    return f"answers, schema {schema.head()}, an account for {_parts_of(config)}"
+
+
+def _parts_of(config: StoreConfig) -> str:
+    """Return the parts that this account has the rights of. Raises ConfigError if there is none."""
+    from cronkeeper.stores import send_database_canary
+
+    found, missing = [], []
+    for part in ("api", "manager", "worker"):
+        try:
+            send_database_canary(config, part)
+            found.append(part)
+        except ConfigError as exc:
+            missing.append(f"{part}: {exc}")
+    if not found:
+        raise ConfigError("; ".join(missing))
+    return " and ".join(found)
 
 
 def _holidays(config: StoreConfig) -> Finding:
@@ -144,9 +160,10 @@ def _zookeeper(config: StoreConfig) -> str:
 
 
 def _object_store(config: StoreConfig) -> str:
-    from cronkeeper.stores import open_objects
+    from cronkeeper.stores import open_objects, send_object_canary
 
     open_objects(config).check()
+    send_object_canary(config, writes=False)
     return "can be used"
 
 

@@ -25,7 +25,7 @@ from cronkeeper.runtime.logs import setup_logs
 from cronkeeper.runtime.loop import Loop
 from cronkeeper.runtime.metrics import ManagerMetrics, serve_metrics
 from cronkeeper.runtime.signals import on_terminate
-from cronkeeper.stores import open_coordinator, open_database
+from cronkeeper.stores import open_coordinator, open_database, send_database_canary
 from cronkeeper_manager.config import ManagerConfig
 from cronkeeper_manager.leader import Leader
 from cronkeeper_manager.mysql_watch import MysqlWatch
@@ -58,6 +58,9 @@ def run(config: ManagerConfig) -> int:
     setup_logs(config, service="manager", instance=config.name)
     begun_s = time.monotonic()
     stopping = threading.Event()
+    if _RESTARTS not in os.environ:
+        # Only at a start: a password that is changed in the wrong order must not end those who begin afresh.
+        send_database_canary(config, "manager")
     status = _serve(config, stopping)
     if stopping.is_set():
         return 0

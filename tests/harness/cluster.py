@@ -21,8 +21,12 @@ from email.message import Message
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from sqlalchemy import make_url
+
+from cronkeeper.store.grants import Account, grant_statements, user_statements
 from cronkeeper.wire.task import Signer
 from cronkeeper_worker.root_rules import DAEMON_FOLDER
+from tests.harness.certificates import Authority
 from tests.harness.cron import Node, NodeProcess
 from tests.harness.folders import make_folder, remove_folder
 from tests.harness.haproxy import HAProxy
@@ -31,6 +35,7 @@ from tests.harness.mariadb import Database
 from tests.harness.objectstore import ObjectStore
 from tests.harness.ports import free_port
 from tests.harness.processes import Process, ServerError
+from tests.harness.tls_front import TlsFront
 from tests.harness.zookeeper import ZooKeeper
 
 CRONKEEPER = str(Path(sys.executable).parent / "cronkeeper")
@@ -58,7 +63,9 @@ class Cluster:
     """`start` brings everything up and waits until it is ready; `stop` leaves no process and no file.
 
     `place` tells the host of each part by its name: `haproxy`, `api-1`, `m1`, `w1` and so on. `node` makes a worker's
-    node of its name, its folder and the worker's state folder.
+    node of its name, its folder and the worker's state folder. Each kind of part has an account of its own in MySQL,
+    with its rights and no others; `env` holds the one that may do everything. With `tls` the parts speak TLS with all
+    stores (which must be able to, with certificates of that CA), and MySQL takes their accounts in no other way.
     """
 
     def __init__(
@@ -72,6 +79,7 @@ class Cluster:
         apis: int = 2,
         place: Callable[[str], Host] = lambda _name: LOOPBACK,
         node: Callable[[str, Path, Path], Node] | None = None,
+        tls: Authority | None = None,
     ) -> None:
         self.place = place
         self._new_node = node or (lambda name, folder, _state_dir: Node(name, folder=folder, host=place(name)))
@@ -84,6 +92,11 @@ class Cluster:
         self._api_binds = [
             f"{place(f'api-{min(number, apis - 1) + 1}').address}:{free_port()}" for number in range(max(apis, 2))
         ]
+        self._tls = tls
+        self._object_front: TlsFront | None = None
+        self._account_prefix = f"c{uuid.uuid4().hex[:8]}_"
+        #: What each kind of part has beside `env`: `schema`, `api`, `manager`, `worker`.
+        self.part_env: dict[str, dict[str, str]] = {}
         self.haproxy: HAProxy | None = None
         self.env: dict[str, str] = {}
         self.apis: list[Process] = []
@@ -122,7 +135,11 @@ class Cluster:
             "CRONKEEPER_VERIFY_KEYS": Signer.from_seed(self._seed).public_bytes.hex(),
             "CRONKEEPER_LOG_FORMAT": "json",
         }
-        self.command("db", "upgrade")
+        self.part_env = {str(account): self._make_account(account) for account in Account}
+        self.command("db", "upgrade", env=self.part_env["schema"])
+        for account in Account:
+            if account is not Account.SCHEMA:
+                self._grant(account)
         self.token = self.new_token("admin")
         workers, managers, apis = self._counts
         for number in range(apis):
@@ -146,6 +163,10 @@ class Cluster:
             node.stop()
         for process in [*self.apis, *self.managers]:
             process.kill()
+        if self._object_front is not None:
+            self._object_front.stop()
+        for account in Account:
+            self.mariadb.execute(f"DROP USER IF EXISTS '{self._account_prefix}{account}'@'%'")
         self.mariadb.drop_database(self.database)
         remove_folder(self.folder)
 
@@ -162,6 +183,35 @@ class Cluster:
             print(self.logs())
         self.stop()
 
+    def _make_account(self, account: Account) -> dict[str, str]:
+        """Make one part's account, and return the settings that this part has beside `env`."""
+        user, password = f"{self._account_prefix}{account}", secrets.token_hex(16)
+        tls = self._tls
+        for statement in user_statements(user, host="%", password=password, require_tls=tls is not None):
+            self.mariadb.execute(statement)
+        if account is Account.SCHEMA:
+            self._grant(account)
+        where = make_url(self.env["CRONKEEPER_DATABASE_URL"]).set(username=user, password=password)
+        found = {"CRONKEEPER_DATABASE_URL": where.render_as_string(hide_password=False)}
+        if tls is None:
+            return found
+        if self._object_front is None:
+            self._object_front = TlsFront(self.objects.port, tls.issue("s3").both).start()
+        chroot = self.env["CRONKEEPER_ZOOKEEPER"].partition("/")[2]
+        return {
+            **found,
+            "CRONKEEPER_DATABASE_TLS_CA": str(tls.ca),
+            "CRONKEEPER_ZOOKEEPER": f"{self.zookeeper.tls_hosts}/{chroot}",
+            "CRONKEEPER_ZOOKEEPER_TLS_CA": str(tls.ca),
+            "CRONKEEPER_S3_ENDPOINT": f"https://127.0.0.1:{self._object_front.port}",
+            "CRONKEEPER_S3_TLS_CA": str(tls.ca),
+        }
+
+    def _grant(self, account: Account) -> None:
+        user = f"{self._account_prefix}{account}"
+        for statement in grant_statements(account, user, host="%", database=self.database):
+            self.mariadb.execute(statement)
+
     def add_worker(self, name: str, labels: Mapping[str, str], settings: Mapping[str, str] | None = None) -> None:
         """Start one more node with its cron and its worker."""
         self._labels[name], self._settings[name] = dict(labels), dict(settings or {})
@@ -175,6 +225,7 @@ class Cluster:
         labels, settings = self._labels[name], self._settings[name]
         env = {
             **self.env,
+            **self.part_env["worker"],
             "CRONKEEPER_WORKER_ID": name,
             "CRONKEEPER_STATE_DIR": str(self.state_dir(name)),
             "CRONKEEPER_LABELS": ",".join(f"{key}={value}" for key, value in labels.items()),
@@ -285,7 +336,8 @@ class Cluster:
 
     def new_token(self, role: str) -> str:
         """Make a bearer token directly in the database."""
-        printed = self.command("db", "token", "--role", role, "--name", f"test-{role}-{uuid.uuid4().hex[:6]}")
+        name = f"test-{role}-{uuid.uuid4().hex[:6]}"
+        printed = self.command("db", "token", "--role", role, "--name", name, env=self.part_env["schema"])
         return next(word for word in printed.split() if word.startswith("ck_"))
 
     def leader(self) -> Process:
@@ -306,5 +358,5 @@ class Cluster:
 
     def _service(self, kind: str, number: int, host: Host, settings: Mapping[str, str]) -> Process:
         name = f"{kind}-{number + 1}"
-        env = {**self.env, **settings}
+        env = {**self.env, **self.part_env[kind], **settings}
         return Process(name, [CRONKEEPER, kind], log_path=self.folder / f"{name}.log", env=env, host=host).start()

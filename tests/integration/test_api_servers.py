@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import json
 import os
@@ -60,6 +61,10 @@ def _eventually(check: Callable[[], object], timeout_s: float = 60) -> None:
     raise AssertionError(f"not so after {timeout_s:g} s")
 
 
+def _is_ready(servers: ApiServers, port: int) -> bool:
+    return servers.call("GET", "/readyz", role=None, port=port).status == 200
+
+
 def _count(servers: ApiServers) -> int:
     return len(servers.call("GET", "/jobs?limit=10000").json())
 
@@ -85,7 +90,8 @@ def test_mysql_down_means_503_and_nothing_half_saved(servers: ApiServers, mariad
         assert servers.call("GET", "/healthz", role=None, port=servers.ports[0]).status == 200
     finally:
         mariadb.start()
-    _eventually(lambda: servers.call("GET", "/readyz", role=None).status == 200)
+    for port in servers.ports:
+        _eventually(functools.partial(_is_ready, servers, port))
     assert _count(servers) == before
     assert servers.call("POST", "/jobs", body=JOB).status == 201
 

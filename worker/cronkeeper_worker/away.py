@@ -33,6 +33,7 @@ def main(argv: list[str]) -> int:
         return 0
     _log_to(state_dir / "away.log")
     # The heavy part: half a second of imports, paid only when the daemon is away and something is due.
+    from cronkeeper.errors import ConfigError
     from cronkeeper_worker.node_files import NodeLock
     from cronkeeper_worker.stand_in import StandIn
 
@@ -43,6 +44,9 @@ def main(argv: list[str]) -> int:
         # Looked at again: the daemon may have said goodbye while we waited.
         if settings.exists():
             StandIn(state_dir).look(STAY_S)
+    except ConfigError as exc:
+        print(f"nothing is started until somebody mends this: {exc}", file=sys.stderr)  # noqa: T201 - goes to away.log
+        return 2
     finally:
         lock.release()
     return 0

@@ -27,7 +27,7 @@ from cronkeeper.runtime.loop import Loop, spawn_thread
 from cronkeeper.runtime.metrics import WorkerMetrics, serve_metrics
 from cronkeeper.runtime.signals import on_terminate
 from cronkeeper.wire.task import Verifier
-from cronkeeper_worker import node_files, node_start, root_rules, run_files
+from cronkeeper_worker import canary, node_files, node_start, root_rules, run_files
 from cronkeeper_worker.agent import Agent, Node
 from cronkeeper_worker.artifacts import ArtifactCache
 from cronkeeper_worker.assignments import Have
@@ -133,6 +133,7 @@ class Daemon:
 
     def run(self) -> int:
         """Start every part, wait for the end, and take the parts down: firing first, goodbyes last."""
+        canary.send_canaries(self._config, self._on_death)
         node_files.save_settings(self._config.state_dir, self._config)
         on_terminate(self._stop.set)
         metrics_server = serve_metrics(self._config.metrics_bind, self._registry)
@@ -164,7 +165,7 @@ class Daemon:
         if metrics_server is not None:
             metrics_server.shutdown()
         log.info("the worker has stopped", extra={"event": "worker.stopped", "worker": self._info.id})
-        return 1 if self._fault is not None else 0
+        return 0 if self._fault is None else 2 if isinstance(self._fault, ConfigError) else 1
 
     def _resume(self) -> None:
         """Go on where the last daemon (or `cronkeeper-fire`) left: the journal says what was given and begun."""

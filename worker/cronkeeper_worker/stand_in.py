@@ -19,7 +19,7 @@ from cronkeeper.runtime.hardening import no_core_dumps
 from cronkeeper.runtime.key_files import read_secrets_keys
 from cronkeeper.runtime.logs import setup_logs
 from cronkeeper.runtime.metrics import WorkerMetrics
-from cronkeeper.stores import open_coordinator, open_database, open_objects
+from cronkeeper.stores import log_into_database, open_coordinator, open_database, open_objects
 from cronkeeper.wire.task import Verifier
 from cronkeeper_worker import node_files, node_start, root_rules, run_files
 from cronkeeper_worker.artifacts import ArtifactCache
@@ -44,6 +44,7 @@ class StandIn:
         name = node_files.worker_id(state_dir, config.worker_id)
         setup_logs(config, service="fire", instance=name)
         no_core_dumps()
+        log_into_database(config)
         self._config = config
         self._name = name
         self._clock = SystemClock()

@@ -28,6 +28,7 @@ _LOST = frozenset({0, 1053, 1158, 1159, 1160, 1161, 1180, 1317, 1927, 2006, 2013
 _REFUSED = frozenset({1048, 1062, 1064, 1153, 1264, 1265, 1292, 1366, 1406})
 _REFUSED_CLASSES = ("DataError", "IntegrityError", "NotSupportedError")
 _MISSING_TABLE = 1146
+_DOUBLE = 1062
 #: Wrong account, password or database, no right to a command, a table or a column; no such database, column, table.
 _FORBIDDEN = frozenset({1044, 1045, 1049, 1054, 1142, 1143, 1227, 1698, _MISSING_TABLE})
 
@@ -51,6 +52,11 @@ def classify(exc: SQLAlchemyError) -> Trouble:
 def refuses(exc: SQLAlchemyError) -> bool:
     """Say whether the database answers, and will refuse us until somebody changes accounts, rights or the schema."""
     return isinstance(exc, DBAPIError) and (_code(exc) in _FORBIDDEN or "no such" in str(exc.orig))
+
+
+def is_double(exc: SQLAlchemyError) -> bool:
+    """Say whether MySQL found a row with the same key."""
+    return isinstance(exc, DBAPIError) and _code(exc) == _DOUBLE
 
 
 def timed_out(exc: SQLAlchemyError) -> bool:

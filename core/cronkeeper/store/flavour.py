@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Table
+from sqlalchemy.exc import IntegrityError
+
+from cronkeeper.store.driver_errors import is_double
 
 #: Bounds of one statement: below SQLite's number of variables and any sensible max_allowed_packet.
 MAX_ROWS = 500
@@ -35,6 +38,25 @@ class Flavour:
     def keep_old(self, column: str) -> str:
         """Return the end of an INSERT that leaves rows alone which exist already."""
         return f"ON DUPLICATE KEY UPDATE `{column}` = `{column}`" if self.is_mysql else "ON CONFLICT DO NOTHING"
+
+    def insert_new(self, conn: Connection, table: Table, columns: Sequence[str], rows: Sequence[Row]) -> None:
+        """Insert the rows that are not there yet, as part of a transaction, with no right but to insert.
+
+        MariaDB asks who says ON DUPLICATE KEY UPDATE for the right to change every column that is inserted; INSERT
+        IGNORE would cut off what is too long.
+        """
+        if not self.is_mysql:
+            self.insert(conn, table, columns, rows, "ON CONFLICT DO NOTHING")
+            return
+        try:
+            self.insert(conn, table, columns, rows)
+        except IntegrityError as exc:
+            # The statement alone was undone, and the transaction goes on.
+            if not is_double(exc):
+                raise
+            if len(rows) > 1:
+                for row in rows:
+                    self.insert_new(conn, table, columns, [row])
 
     def replace_old(self, key: Sequence[str], columns: Sequence[str]) -> str:
         """Return the end of an INSERT that overwrites these columns of rows which exist already."""

@@ -1,7 +1,8 @@
 """What each part may do in MySQL: the one table that accounts are made from, and that is looked at at each start.
 
 A right is a word of SQL, for the whole table or for some of its columns. What is not named here is refused. INSERT with
-ON DUPLICATE KEY UPDATE needs UPDATE on what it assigns, `SELECT … FOR UPDATE` any right to change the table.
+ON DUPLICATE KEY UPDATE needs UPDATE on what it assigns, in MariaDB on all that it inserts; `SELECT … FOR UPDATE` needs
+any right to change the table.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ GRANTS: Mapping[Account, Mapping[str, str]] = {
         "missed": "SELECT, DELETE",
         "move_requests": "SELECT, INSERT, UPDATE",
         "cordons": "SELECT, INSERT, UPDATE",
-        "trail_inbox": "SELECT (nonce), INSERT, UPDATE (nonce)",
+        "trail_inbox": "INSERT",
         "assignments": "SELECT",
         "leases": "SELECT",
         "events": "SELECT",
@@ -67,12 +68,12 @@ GRANTS: Mapping[Account, Mapping[str, str]] = {
         "failing": ALL,
         "missed": ALL,
         "audit": "SELECT, INSERT, UPDATE",
-        "events": "SELECT, INSERT, UPDATE (digest), DELETE",
+        "events": "SELECT, INSERT, DELETE",
         "idempotency": "SELECT (created_ms), DELETE",
         "job_history": ALL,
         "jobs": "SELECT, UPDATE (state, updated_ms, paused_generation, state_reason)",
         "trail": "SELECT, INSERT, DELETE",
-        "trail_inbox": "SELECT, INSERT, UPDATE (nonce), DELETE",
+        "trail_inbox": "SELECT, INSERT, DELETE",
         "job_labels": "SELECT",
         "job_calendars": "SELECT",
         "calendars": "SELECT",
@@ -83,8 +84,8 @@ GRANTS: Mapping[Account, Mapping[str, str]] = {
         "run_output": "SELECT, INSERT, UPDATE",
         "job_heads": "SELECT, INSERT, UPDATE",
         "leases": "SELECT, INSERT, UPDATE (incarnation, beat_ms, clock_offset_ms, info)",
-        "failing": "SELECT, INSERT, UPDATE (nonce)",
-        "events": "SELECT (digest), INSERT, UPDATE (digest)",
+        "failing": "SELECT, INSERT, UPDATE",
+        "events": "INSERT",
         "jobs": "SELECT (id, watched)",
         "assignments": "SELECT (job_id, shard, worker, epoch, assigned_ms)",
     },

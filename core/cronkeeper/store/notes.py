@@ -94,7 +94,7 @@ class SqlEventStore:
 def add_events(conn: Connection, flavour: Flavour, events: Sequence[Event]) -> None:
     """Insert events as part of a transaction; one that is there already is not doubled."""
     for some in chunks([_event_row(event) for event in events]):
-        flavour.insert(conn, _events, _EVENT_COLUMNS, some, flavour.keep_old("digest"))
+        flavour.insert_new(conn, _events, _EVENT_COLUMNS, some)
 
 
 def note_saved(conn: Connection, request: RequestKey, ids: Sequence[str]) -> None:

@@ -137,7 +137,7 @@ class SqlTrailStore:
 def add_trail(conn: Connection, flavour: Flavour, entries: Iterable[Entry | None]) -> None:
     """Insert entries as part of a transaction, each once; None stands for a write that nobody asked for."""
     for some in chunks([_entry_row(entry) for entry in entries if entry is not None]):
-        flavour.insert(conn, _inbox, _ENTRY, some, flavour.keep_old("nonce"))
+        flavour.insert_new(conn, _inbox, _ENTRY, some)
 
 
 def _entry_row(entry: Entry) -> Row:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pymysql
 import pytest
 
+from cronkeeper.domain.run import RunState
 from cronkeeper.errors import ConfigError, UnavailableError
-from cronkeeper.store import canary
+from cronkeeper.ports import Event
+from cronkeeper.store import canary, open_store
 from cronkeeper.store.grants import GRANTS, Account, grant_statements, rights, user_statements
 from cronkeeper.store.schema import metadata
 from cronkeeper.store.upgrade import upgrade
+from tests.contract.test_store.builders import new_job, recorded
+from tests.contract.test_store.test_store_trail import entry as trail_entry
 from tests.harness.mariadb import MariaDB
 from tests.harness.ports import free_port
 
@@ -58,6 +63,27 @@ def as_account(server: MariaDB, account: Account, statement: str) -> None:
 @pytest.mark.parametrize("account", [*PARTS, Account.READER])
 def test_each_account_may_do_what_its_part_has_to(server: MariaDB, account: Account) -> None:
     canary.check(url(server, account), account)
+
+
+def test_what_may_be_there_already_is_written_with_the_right_to_insert(server: MariaDB) -> None:
+    """MariaDB wants more than MySQL for ON DUPLICATE KEY UPDATE, which statements that concern no row do not show."""
+    api, manager, worker = (open_store(url(server, account)) for account in PARTS)
+    try:
+        first, second, event = trail_entry(), trail_entry(), Event(1, "worker.lost", "w1", "")
+        for some in ([first], [first, second]):
+            api.trail.record(some)
+            manager.trail.record(some)
+        assert manager.trail.waiting(limit=10) == [first, second]
+        for store in (worker, manager, worker):
+            store.events.add([event, replace(event, subject=f"of {id(store)}")])
+        assert [found.subject for found in api.events.latest(limit=10)].count("w1") == 1
+        job = api.jobs.create(new_job("a", pause_after_failures=3))
+        for minute in (1, 2):
+            recorded(worker, RunState.FAILED, job_id=job.id, fire_ms=minute * 60_000)
+        assert manager.failures.noted(limit=10).keys() == {job.id}
+    finally:
+        for store in (api, manager, worker):
+            store.close()
 
 
 REFUSED = [
