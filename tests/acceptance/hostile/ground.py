@@ -24,7 +24,7 @@ from cronkeeper.domain.job import JobSpec, JobState, JobType
 from cronkeeper.wire.task import Signer, Task
 from tests.harness.cluster import Cluster
 
-TICKING = {"schedule": "*/5 * * * * *", "type": "command", "executable": "true", "grace_s": 30}
+TICKING = {"schedule": "*/5 * * * * *", "type": "command", "misfire": "all", "executable": "true", "grace_s": 30}
 STRANGER = Signer.from_seed(secrets.token_bytes(32))
 Job = dict[str, Any]
 Check = Callable[[], object]
