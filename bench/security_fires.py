@@ -79,7 +79,7 @@ class Node:
         parts = Parts(
             worker="w1",
             journal=self.journal,
-            fences=Fences(store.runs, lambda: coordinator, claim_wait_s=5),
+            fences=Fences(store.runs, lambda: coordinator, claim_wait_s=5, clock=self.clock),
             runner=self,
             orders=orders,
             claim_pending=store.runs.claim_pending,

@@ -32,7 +32,7 @@ def every_claim_is_granted() -> None:
     sound = Fences.claim
 
     def claim(self: Fences, runs: Sequence[Run], delivery: Mapping[RunKey, Delivery]) -> dict[RunKey, Answer]:
-        return {key: (Outcome.GRANTED, fence) for key, (_, fence) in sound(self, runs, delivery).items()}
+        return {key: one._replace(outcome=Outcome.GRANTED) for key, one in sound(self, runs, delivery).items()}
 
     Fences.claim = claim  # type: ignore[method-assign]
 
@@ -48,7 +48,7 @@ def no_catch_up() -> None:
 
 def no_order_expires() -> None:
     """The runner carries out an order however old the claim behind it is."""
-    engine_start.order_expiry_s = lambda _parts, _fence, _asked_s: 1e15  # type: ignore[attr-defined,assignment]
+    engine_start.order_expiry_s = lambda _parts, _answer: 1e15  # type: ignore[attr-defined,assignment]
 
 
 def given_up_claims_count() -> None:

@@ -156,7 +156,7 @@ class WorkerPart:
         self.coordinator = connect(zookeeper, session_timeout_s=_SESSION_S, name="w1")
         self.coordinator.start(_SESSION_S)
         self.journal = Journal(folder / node_files.JOURNAL)
-        self._fences = Fences(self.store.runs, lambda: self.coordinator, claim_wait_s=10)
+        self._fences = Fences(self.store.runs, lambda: self.coordinator, claim_wait_s=10, clock=self._clock)
         self._runner = RunnerClient(folder, self._on_event, idle_s=0.2)
         account = getpass.getuser()
         orders = NodeOrders(

@@ -145,7 +145,7 @@ class Worker:
         self.up, self.epochs = True, self.epochs + 1
         store, clock, metrics = cast(Store, self.line), self.town.clock, WorkerMetrics(CollectorRegistry())
         info = WorkerInfo(self.name, self.name, epoch=f"{self.name}-{self.epochs}")
-        self.fences = Fences(store.runs, lambda: self.coordinator, claim_wait_s=5)
+        self.fences = Fences(store.runs, lambda: self.coordinator, claim_wait_s=5, clock=clock)
         parts = Parts(
             self.name, self.journal, self.fences, self.processes, PlainOrders(), store.runs.claim_pending, clock,
             metrics,

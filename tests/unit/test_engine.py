@@ -22,9 +22,11 @@ from cronkeeper.testing.memory_store import MemoryStore
 from cronkeeper.wire.task import Signer, Task, Verifier
 from cronkeeper_worker.engine import Engine
 from cronkeeper_worker.engine_parts import Parts, order_expiry_s
-from cronkeeper_worker.fences import Fence, Fences
+from cronkeeper_worker.engine_thread import EngineThread
+from cronkeeper_worker.fences import Answer, Fence, Fences, Outcome
 from cronkeeper_worker.journal import Journal, Phase, TaskRow
-from cronkeeper_worker.orders import Ended, Order
+from cronkeeper_worker.orders import Ended, Expired, Order
+from cronkeeper_worker.pause_guard import PauseGuard
 from cronkeeper_worker.tasks import Here, Installed, install, never_before
 
 SIGNER = Signer.from_seed(bytes(range(32)))
@@ -82,7 +84,7 @@ class World:
     def boot(self) -> None:
         """Start a daemon: everything but the journal is new."""
         self.journal = Journal(self.folder / f"{self.name}.db")
-        self.fences = Fences(self.store.runs, lambda: self.coordinator, claim_wait_s=5)
+        self.fences = Fences(self.store.runs, lambda: self.coordinator, claim_wait_s=5, clock=self.clock)
         self.parts = Parts(
             worker=self.name,
             journal=self.journal,
@@ -469,16 +471,27 @@ def test_at_most_once_never_runs_a_lost_run_again(world: World) -> None:
 
 
 def test_an_order_is_good_for_four_seconds_after_the_last_sign_of_life(world: World) -> None:
-    fences = Fences(world.store.runs, lambda: None, claim_wait_s=5)
+    fences = Fences(world.store.runs, lambda: None, claim_wait_s=5, clock=world.clock)
     parts = replace(world.parts, fences=fences)
     now_s = world.clock.boot_s()
-    asked_s = now_s - 0.5
-    assert order_expiry_s(parts, Fence.MYSQL, asked_s) == asked_s + START_WITHIN_S
+    by_mysql, by_zookeeper, by_nobody = (Answer(Outcome.GRANTED, fence, now_s - 0.5) for fence in Fence)
+    assert order_expiry_s(parts, by_mysql) == now_s - 0.5 + START_WITHIN_S
     fences.lease_heard_s = now_s - 1.5
-    assert order_expiry_s(parts, Fence.ZOOKEEPER, asked_s) == now_s - 1.5 + START_WITHIN_S
+    assert order_expiry_s(parts, by_zookeeper) == now_s - 1.5 + START_WITHIN_S
     fences.lease_heard_s = now_s - 60
-    assert order_expiry_s(parts, Fence.MYSQL, asked_s) == asked_s + START_WITHIN_S
-    assert order_expiry_s(parts, Fence.NONE, asked_s) == now_s + START_WITHIN_S
+    assert order_expiry_s(parts, by_mysql) == now_s - 0.5 + START_WITHIN_S
+    assert order_expiry_s(parts, by_nobody) == now_s - 0.5 + START_WITHIN_S
+
+
+@pytest.mark.parametrize("fence", list(Fence))
+def test_what_is_heard_after_a_claim_was_asked_does_not_prolong_its_order(world: World, fence: Fence) -> None:
+    """Seed 7 of the random schedules: the answer lay there for 18 s, and a new session was alive by then."""
+    fences = Fences(world.store.runs, lambda: None, claim_wait_s=5, clock=world.clock)
+    asked_s = world.clock.boot_s()
+    world.clock.advance_ms(18_000)
+    fences.lease_heard_s = world.clock.boot_s()
+    expiry_s = order_expiry_s(replace(world.parts, fences=fences), Answer(Outcome.GRANTED, fence, asked_s))
+    assert expiry_s == asked_s + START_WITHIN_S
 
 
 @pytest.mark.parametrize("keeps_a_lease", [True, False], ids=["a daemon", "cron's stand-in"])
@@ -546,6 +559,29 @@ def test_an_order_that_came_too_late_is_dropped_if_the_run_was_given_up(world: W
     assert world.journal.open_entries() == []
     world.report()
     assert world.states() == ["lost"]
+
+
+def test_after_a_pause_an_order_that_came_too_late_waits_for_a_look_at_the_tasks(world: World) -> None:
+    """MySQL is away and ZooKeeper knows nothing of the fire: asked at once, it would grant what another one has run."""
+    world.give(spec(schedule="0 * * * *"))
+    world.pass_minutes(60)
+    heard_s = world.clock.boot_s()
+    guard = PauseGuard(world.clock, lambda: heard_s)
+    thread = EngineThread(world.engine, world.clock, guard, timers=False)
+    guard.beat()
+    world.fences.mysql_ok = False
+    world.clock.advance_ms(18_000)
+    thread.tell(Expired(world.ordered()[0]))
+    thread._turn()
+    assert len(world.ordered()) == 1
+    guard.beat()
+    world.clock.advance_ms(500)
+    heard_s = world.clock.boot_s()
+    world.engine.uninstall([TASK])
+    guard.around(lambda: 10.0)()
+    thread._turn()
+    assert len(world.ordered()) == 1
+    assert world.engine.running() == 0
 
 
 def test_an_order_that_came_too_late_for_a_task_that_has_left_is_told_as_failed(world: World) -> None:

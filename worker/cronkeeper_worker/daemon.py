@@ -95,7 +95,9 @@ class Daemon:
         self._verifier = Verifier([bytes.fromhex(key) for key in config.verify_keys])
         self._journal = open_journal(config.state_dir / node_files.JOURNAL, name, self._clock.now_ms())
         self._cache = ArtifactCache(config.state_dir / node_files.ARTIFACTS, stores.blobs)
-        self._fences = Fences(stores.store.runs, lambda: stores.coordinator, claim_wait_s=config.claim_wait_s)
+        self._fences = Fences(
+            stores.store.runs, lambda: stores.coordinator, claim_wait_s=config.claim_wait_s, clock=self._clock
+        )
         #: Where the runner is, and the runs: root's folder, if there is a root part.
         self._top = root_rules.top_of(str(config.state_dir))
         split = root_rules.is_split(str(config.state_dir))

@@ -113,17 +113,19 @@ def unstarted(entry: Entry, now_ms: int) -> Entry:
     return replace(entry, run=run, phase=Phase.OVER)
 
 
-def order_expiry_s(parts: Parts, fence: Fence, asked_s: float) -> float:
-    """Return until when (boot-time clock) an order may be carried out whose claim was asked for at `asked_s`."""
-    now_s = parts.clock.boot_s()
-    if fence is Fence.NONE:
-        # Nobody granted it, so nobody can have taken it back; but by then a fence may be in reach.
-        return now_s + START_WITHIN_S
-    alive_s = parts.fences.witness_s(now_s)
-    if alive_s is None or now_s >= alive_s + START_WITHIN_S:
-        # The claim is the best there is: from its sending on, as the process may have been paused before it read on.
-        alive_s = asked_s
-    return alive_s + START_WITHIN_S
+def order_expiry_s(parts: Parts, answer: Answer) -> float:
+    """Return until when (boot-time clock) an order may be carried out.
+
+    What was heard after the claim was asked does not prolong it: after a pause in between, the answer lies there, and a
+    new session may be alive already, while the run was given up and another owner has run it.
+    """
+    heard_s = None
+    if answer.fence is not Fence.NONE:  # else nobody granted it; but by then a fence may be in reach
+        heard_s = parts.fences.witness_s(parts.clock.boot_s())
+    if heard_s is None or answer.asked_s >= heard_s + START_WITHIN_S:
+        # The claim itself is the best there is.
+        heard_s = answer.asked_s
+    return min(heard_s, answer.asked_s) + START_WITHIN_S
 
 
 def claim_runs(parts: Parts, able: Sequence[tuple[Installed, Entry]]) -> dict[RunKey, Answer]:
@@ -143,11 +145,12 @@ def claim_runs(parts: Parts, able: Sequence[tuple[Installed, Entry]]) -> dict[Ru
 
 
 def _claim_on_demand(parts: Parts, run: Run) -> Answer:
+    asked_s = parts.clock.boot_s()
     try:
         mine = parts.claim_pending(run)
     except UnavailableError:
-        return Outcome.UNDECIDED, Fence.NONE
-    return (Outcome.GRANTED if mine else Outcome.REFUSED), Fence.MYSQL
+        return Answer(Outcome.UNDECIDED, Fence.NONE, asked_s)
+    return Answer(Outcome.GRANTED if mine else Outcome.REFUSED, Fence.MYSQL, asked_s)
 
 
 def ended_run(run: Run, ended: Ended, cancel_reason: Reason) -> Run:

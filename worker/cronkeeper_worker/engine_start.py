@@ -91,11 +91,10 @@ class Starter:
             else:
                 # A run on demand has its row already: it is claimed, and then ends as failed with the reason.
                 able.append((item, entry))
-        asked_s = self._parts.clock.boot_s()
         answers = claim_runs(self._parts, able)
-        orders = [self._on_answer(item, entry, answers[entry.run.key], asked_s) for item, entry in able]
+        orders = [self._on_answer(item, entry, answers[entry.run.key]) for item, entry in able]
         self._order([order for order in orders if order is not None])
-        refused = [item for item, entry in able if answers[entry.run.key][0] is Outcome.REFUSED]
+        refused = [item for item, entry in able if answers[entry.run.key].outcome is Outcome.REFUSED]
         return list({item.id: item for item in refused}.values())
 
     def skip(self, entry: Entry, reason: Reason) -> None:
@@ -134,8 +133,8 @@ class Starter:
             log.warning("the runner is away for a moment", extra={"event": "runner.away", "error": str(exc)})
         self._parts.metrics.running.set(self._board.running())
 
-    def _on_answer(self, item: Installed, entry: Entry, answer: Answer, asked_s: float) -> Order | None:
-        outcome, fence = answer
+    def _on_answer(self, item: Installed, entry: Entry, answer: Answer) -> Order | None:
+        outcome, fence = answer.outcome, answer.fence
         self._parts.metrics.claims.labels(fence.value, outcome.value).inc()
         run = entry.run
         if outcome is Outcome.REFUSED:
@@ -168,7 +167,7 @@ class Starter:
             return None
         try:
             order = self._parts.orders.make(item, run)
-            expiry_s = self._board.order_expiry_s[run.key] = order_expiry_s(self._parts, fence, asked_s)
+            expiry_s = self._board.order_expiry_s[run.key] = order_expiry_s(self._parts, answer)
             return order._replace(expires_boot_s=expiry_s)
         except ValueError as exc:
             self._fail(run.key, Reason.SPAWN_FAILED, str(exc))

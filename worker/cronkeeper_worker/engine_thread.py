@@ -123,10 +123,14 @@ class EngineThread:
             self._wake.wait(self._wait_s())
 
     def _turn(self) -> None:
+        # After a pause, what came too late is not asked for again before somebody has looked whose it is.
+        held = self._guard.holds()
+        expired: list[RunKey] = []
         with self._lock:
             started, self._started = self._started, []
             ended, self._ended = self._ended, []
-            expired, self._expired = self._expired, []
+            if not held:
+                expired, self._expired = self._expired, []
             looks, self._looks = self._looks, 0
         try:
             if started:

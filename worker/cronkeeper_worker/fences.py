@@ -15,12 +15,14 @@ import concurrent.futures
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
+from typing import NamedTuple
 
 from cronkeeper.domain.ids import RunKey
 from cronkeeper.domain.job import Delivery
 from cronkeeper.domain.run import Run
 from cronkeeper.errors import UnavailableError
 from cronkeeper.ports import Coordinator, RunStore
+from cronkeeper.runtime.clock import Clock
 from cronkeeper.wire.znodes import ClaimNote
 
 log = logging.getLogger(__name__)
@@ -44,16 +46,25 @@ class Outcome(StrEnum):
     UNDECIDED = "undecided"
 
 
-Answer = tuple[Outcome, Fence]
+class Answer(NamedTuple):
+    """What became of a claim."""
+
+    outcome: Outcome
+    fence: Fence
+    #: When (boot-time clock) it was asked. A grant vouches for that instant: the process may have been stopped since.
+    asked_s: float
 
 
 class Fences:
     """Claims batches of runs. Not thread-safe: one caller, the engine."""
 
-    def __init__(self, ledger: RunStore, coordinator: Callable[[], Coordinator | None], *, claim_wait_s: float) -> None:
+    def __init__(
+        self, ledger: RunStore, coordinator: Callable[[], Coordinator | None], *, claim_wait_s: float, clock: Clock
+    ) -> None:
         self._ledger = ledger
         self._coordinator = coordinator
         self._claim_wait_s = claim_wait_s
+        self._clock = clock
         # A hanging MySQL must not hold the engine: the call goes on in this thread, and its late success is still ours,
         # because the rows carry our nonces.
         self._pool = concurrent.futures.ThreadPoolExecutor(4, thread_name_prefix="claim")
@@ -76,13 +87,14 @@ class Fences:
 
     def claim(self, runs: Sequence[Run], delivery: Mapping[RunKey, Delivery]) -> dict[RunKey, Answer]:
         """Return each run's answer. Bounded by `claim_wait_s` plus ZooKeeper's own call timeout."""
+        asked_s = self._clock.boot_s()
         rows = self._ask_mysql(runs)
         if rows is not None:
-            return {key: (Outcome.GRANTED if mine else Outcome.REFUSED, Fence.MYSQL) for key, mine in rows.items()}
+            return {key: Answer(_outcome(mine), Fence.MYSQL, asked_s) for key, mine in rows.items()}
         answers: dict[RunKey, Answer] = {}
         for run in runs:
             if delivery[run.key] is Delivery.AT_MOST_ONCE:
-                answers[run.key] = (Outcome.UNDECIDED, Fence.NONE)
+                answers[run.key] = Answer(Outcome.UNDECIDED, Fence.NONE, asked_s)
             else:
                 answers[run.key] = self._ask_zookeeper(run)
         return answers
@@ -109,11 +121,16 @@ class Fences:
         return None
 
     def _ask_zookeeper(self, run: Run) -> Answer:
+        asked_s = self._clock.boot_s()
         coordinator = self._coordinator()
         if coordinator is None or not coordinator.connected or coordinator.silence_s() > SILENT_S:
-            return Outcome.GRANTED, Fence.NONE
+            return Answer(Outcome.GRANTED, Fence.NONE, asked_s)
         try:
             mine = coordinator.claim(run.key, ClaimNote(run.nonce, run.worker, run.state))
         except UnavailableError:
-            return Outcome.GRANTED, Fence.NONE
-        return (Outcome.GRANTED if mine else Outcome.REFUSED), Fence.ZOOKEEPER
+            return Answer(Outcome.GRANTED, Fence.NONE, asked_s)
+        return Answer(_outcome(mine), Fence.ZOOKEEPER, asked_s)
+
+
+def _outcome(mine: bool) -> Outcome:
+    return Outcome.GRANTED if mine else Outcome.REFUSED
