@@ -74,8 +74,7 @@ def run(config: WorkerConfig) -> int:
 
 class Daemon:
     def __init__(self, config: WorkerConfig, name: str, stores: Stores) -> None:
-        self._config = config
-        self._stores = stores
+        self._config, self._stores = config, stores
         self._clock = SteadyClock(SystemClock())
         secrets_keys = read_secrets_keys(config.secrets_key_files)
         self._registry = CollectorRegistry()
@@ -127,8 +126,7 @@ class Daemon:
         self._runner_loop = Loop("runner", self._runner_step, max_backoff_s=1.0)
         place = self._runner.place if split else None
         self._crontab = NodeCrontab(config, name, self._journal, self._clock, self._metrics, self._installed, place)
-        self._stop = threading.Event()
-        self._broken = threading.Event()
+        self._stop, self._broken = threading.Event(), threading.Event()
         self._fault: BaseException | None = None
 
     # -- life
