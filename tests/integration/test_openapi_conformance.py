@@ -19,6 +19,8 @@ from tests.harness.api_servers import ApiServers
 from tests.harness.mariadb import MariaDB
 from tests.harness.zookeeper import ZooKeeper
 
+#: A minute of processor time, which is more on a clock that others share.
+pytestmark = pytest.mark.timeout(1200)
 #: What anybody may ask. A route that joins them joins this list first.
 PUBLIC = {"GET /healthz", "GET /readyz"}
 #: What is asked through HAProxy, too.
