@@ -147,12 +147,17 @@ def test_a_turn_asks_nothing_twice_and_no_more_where_there_are_more_jobs(costs: 
     few, many = (getattr(one, part) for one in costs)
     # What the leader does now and then besides (by the clock) may fall into either turn; and the auditor goes through
     # the jobs' history, page by page, at a pace of its own.
-    asked = {kind: count for kind, count in many.kinds.items() if "job_history" not in kind}
+    asked = {kind: count for kind, count in many.kinds.items() if "job_history" not in kind and not _is_frame(kind)}
     assert {kind: count for kind, count in asked.items() if count > few.kinds.get(kind, 1)} == {}
     assert sum(asked.values()) <= 20
     # Some kept answer may have to be asked for again in either turn.
     assert max(few.zookeeper, many.zookeeper) <= 5
     assert many.writes == few.writes
+
+
+def _is_frame(kind: str) -> bool:
+    """What stands around every transaction of a leader, whatever it does."""
+    return kind in ("START TRANSACTION", "COMMIT") or kind.startswith("UPDATE `term`")
 
 
 def test_an_edit_is_one_statement_and_one_yes_for_the_worker(costs: tuple[Costs, Costs]) -> None:
