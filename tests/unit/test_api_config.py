@@ -10,6 +10,7 @@ import pytest
 
 from cronkeeper.errors import ConfigError
 from cronkeeper.runtime.config import load
+from cronkeeper.runtime.key_files import write_key
 from cronkeeper_api.config import ApiConfig, read_signing_key
 
 STORES = {"database_url": "sqlite:////x", "zookeeper": "127.0.0.1:2181/cronkeeper", "blob_url": "file:///x"}
@@ -44,10 +45,14 @@ def test_a_good_key_is_read(tmp_path: Path) -> None:
         pytest.param("é" * 32, 0o600, "not 64 hex digits", id="it is not ASCII"),
     ],
 )
-def test_a_bad_key_stops_the_server(text: str, mode: int, words: str, tmp_path: Path) -> None:
-    path = _key(tmp_path, text, mode)
-    with pytest.raises(ConfigError, match=words):
-        _load(signing_key_file=path)
+@pytest.mark.parametrize("setting", ["signing_key_file", "secrets_key_files"])
+def test_a_bad_key_stops_the_server(text: str, mode: int, words: str, setting: str, tmp_path: Path) -> None:
+    good = tmp_path / "good"
+    write_key(good, secrets.token_bytes(32))
+    flags = {"signing_key_file": good, "secrets_key_files": str(good), setting: str(_key(tmp_path, text, mode))}
+    with pytest.raises(ConfigError, match=rf"{setting}: .*{words}"):
+        _load(**flags)
+    assert _load(**{**flags, setting: str(good)})
 
 
 def test_no_key_is_no_server(tmp_path: Path) -> None:

@@ -8,9 +8,12 @@ import pwd
 import time
 from typing import NamedTuple
 
-from cronkeeper_worker.orders import OrderError
+from cronkeeper_worker.orders import AccountError
 
 _AGE_S = 60.0
+SHADOW = "/etc/shadow"
+#: Its field with the day, since 1970, from which on nobody may use the account.
+_LAST_DAY = 7
 _ROOT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _USER_PATH = "/usr/local/bin:/usr/bin:/bin"
 
@@ -47,7 +50,7 @@ class Accounts:
         self._known: dict[str | None, tuple[float, Account]] = {}
 
     def get(self, name: str | None) -> Account:
-        """Return the account of that name (None: our own). OrderError: there is none, or we may not become it."""
+        """Return the account of that name (None: our own). AccountError: there is none, or we may not become it."""
         known = self._known.get(name)
         now = time.monotonic()
         if known is None or now - known[0] > _AGE_S:
@@ -66,13 +69,40 @@ def _find(name: str | None) -> Account:
     try:
         entry = pwd.getpwnam(name)
     except KeyError:
-        raise OrderError(f"this machine has no account {name!r}") from None
+        raise AccountError(f"this machine has no account {name!r}") from None
+    except ValueError:  # NUL, or half of a character
+        raise AccountError(f"{name!r} is no account's name") from None
+    # As getpwnam of some machines takes numbers or blanks for names.
+    if entry.pw_name != name:
+        raise AccountError(f"this machine has no account {name!r}")
     switch = entry.pw_uid != uid
     if switch and uid != 0:
-        raise OrderError(f"only a worker that runs as root can run a job as {name!r}")
+        raise AccountError(f"only a worker that runs as root can run a job as {name!r}")
+    if switch and _has_expired(name, time.time()):
+        raise AccountError(f"the account {name!r} has expired on this machine")
     groups = tuple(os.getgrouplist(name, entry.pw_gid)) if switch else ()
     names = tuple(map(_group_name, groups))
     return Account(name, entry.pw_uid, entry.pw_gid, groups, entry.pw_dir, switch, _group_name(entry.pw_gid), names)
+
+
+def _has_expired(name: str, now_s: float) -> bool:
+    """Say whether /etc/shadow gives the account a last day, and it is over: cron (by PAM) runs nothing for it then.
+
+    A locked password is none of it: accounts of services have no other. The standard library cannot read this file any
+    more. Raises OSError: who may become others can read it.
+    """
+    try:
+        with open(SHADOW, "rb") as file:
+            lines = file.read().splitlines()
+    except FileNotFoundError:
+        return False
+    start = name.encode(errors="surrogateescape") + b":"
+    for line in lines:
+        fields = line.split(b":")
+        if line.startswith(start) and len(fields) > _LAST_DAY:
+            day = fields[_LAST_DAY].strip()
+            return day.isdigit() and int(day) * 86_400 <= now_s
+    return False
 
 
 def _group_name(gid: int) -> str:

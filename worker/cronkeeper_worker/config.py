@@ -107,7 +107,6 @@ class WorkerConfig(StoreConfig, SecretsConfig, AccountsConfig):
 def account_exists(name: str) -> bool:
     """Say whether this node has an account of that name."""
     try:
-        pwd.getpwnam(name)
-    except KeyError:
+        return pwd.getpwnam(name).pw_name == name
+    except (KeyError, ValueError):  # there is none, or the text can be no name
         return False
-    return True

@@ -365,13 +365,10 @@ class Daemon:
             ends = [(run.key, run_files.read_exit(self._run_folder(run.key))) for run in runs]
             self._engine.resume(entries, lambda key: os.path.isdir(self._run_folder(key)))
             self._engine.on_ended([end for _, end in ends if isinstance(end, Ended)])
-            for key, end in ends:
-                if isinstance(end, SpawnFailed):
-                    self._engine.on_spawn_failed(key, end.message)
+            for failed in (end for _, end in ends if isinstance(end, SpawnFailed)):
+                self._engine.on_spawn_failed(failed)
 
         self._thread.ask(adopt)
-
-    # -- what cron and the runner tell
 
     def _on_look(self, number: int) -> None:
         self._metrics.looks.inc()

@@ -29,7 +29,7 @@ from cronkeeper_worker.engine_parts import (
 from cronkeeper_worker.engine_start import Starter
 from cronkeeper_worker.gate import Decision, Verdict
 from cronkeeper_worker.journal import Entry, Phase
-from cronkeeper_worker.orders import Ended
+from cronkeeper_worker.orders import Ended, SpawnFailed
 from cronkeeper_worker.tasks import Installed
 
 log = logging.getLogger(__name__)
@@ -157,9 +157,10 @@ class Engine:
         self._parts.journal.update(entries)
         self._parts.metrics.running.set(self.running())
 
-    def on_spawn_failed(self, key: RunKey, message: str) -> None:
+    def on_spawn_failed(self, event: SpawnFailed) -> None:
         """No process came to be."""
-        self._fail(key, Reason.SPAWN_FAILED, message)
+        reason = Reason.USER_REFUSED if event.account else Reason.SPAWN_FAILED
+        self._fail(RunKey.parse(event.run_id), reason, event.message)
 
     def on_expired(self, keys: Sequence[RunKey]) -> None:
         """Orders reached the runner too late, nothing was started: if the claims still stand, order again.
@@ -179,7 +180,7 @@ class Engine:
                 self._board.drop(key)
                 again.append(entry)
             else:
-                self.on_spawn_failed(key, "the task had left this node before the run could be started")
+                self._fail(key, Reason.SPAWN_FAILED, "the task had left this node before the run could be started")
         self._starter.launch_again(again)
 
     def on_ended(self, ended: Sequence[Ended]) -> None:
@@ -288,7 +289,7 @@ class Engine:
         if entry is None:
             return
         run = failed_run(entry.run, reason, self._parts.clock.now_ms(), message)
-        if reason is Reason.SPAWN_FAILED:
+        if message:
             facts = {"event": "run.spawn_failed", "run": run.id, "error": message}
             log.warning("a run could not be started", extra=facts)
         self._end([(entry, run)])

@@ -82,7 +82,7 @@ class EngineThread:
     def tell(self, event: RunnerEvent) -> None:
         """The runner tells something. Starts and ends come in herds: each herd is written down with one sync."""
         if isinstance(event, SpawnFailed):
-            self.post(lambda: self._engine.on_spawn_failed(RunKey.parse(event.run_id), event.message))
+            self.post(lambda: self._engine.on_spawn_failed(event))
             return
         with self._lock:
             if isinstance(event, Started):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from cronkeeper_worker import launch, run_files
 from cronkeeper_worker.capture import Capture
 from cronkeeper_worker.orders import (
+    AccountError,
     Ended,
     Expired,
     Order,
@@ -191,7 +192,7 @@ class Executor:
         except FileExistsError:
             self._answer_again(order, folder)
         except (ValueError, OSError) as exc:  # of the order, or a text that no program can be given
-            self._fail(order.run_id, folder, str(exc))
+            self._fail(order.run_id, folder, str(exc), account=isinstance(exc, AccountError))
         else:
             run = self._runs[order.run_id] = _Run(order, launched, folder)
             if run.status < 0:
@@ -225,8 +226,8 @@ class Executor:
         self._tell_again(run_id, folder)
         return True
 
-    def _fail(self, run_id: str, folder: str, message: str) -> None:
-        event = SpawnFailed(run_id, message, _now_ms())
+    def _fail(self, run_id: str, folder: str, message: str, *, account: bool = False) -> None:
+        event = SpawnFailed(run_id, message, _now_ms(), account)
         # When the disk is full, the note below goes the same way, and is kept in memory.
         with contextlib.suppress(OSError):
             os.makedirs(folder, 0o711, exist_ok=True)

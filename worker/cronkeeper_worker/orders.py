@@ -18,6 +18,10 @@ class OrderError(ValueError):
     """The order makes no sense, or this machine cannot carry it out. The message is for the run's owner."""
 
 
+class AccountError(OrderError):
+    """This machine lets nothing run as the order's account."""
+
+
 class Secret(NamedTuple):
     """A value for the process alone: no note, no log and no `repr` of an order holds it."""
 
@@ -125,6 +129,8 @@ class SpawnFailed(NamedTuple):
     run_id: str
     message: str
     failed_ms: int
+    #: It was for the account: there is none, it has expired, or it is not allowed.
+    account: bool = False
 
 
 class Expired(NamedTuple):

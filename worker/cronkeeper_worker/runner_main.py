@@ -37,7 +37,7 @@ sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from cronkeeper_worker import launch, root_artifacts, root_rules  # noqa: E402
 from cronkeeper_worker.executor import Executor  # noqa: E402
-from cronkeeper_worker.orders import OrderError, RunEvent, SpawnFailed, event_to_json, order_from  # noqa: E402
+from cronkeeper_worker.orders import AccountError, OrderError, RunEvent, SpawnFailed, event_to_json, order_from  # noqa: E402
 from cronkeeper_worker.orphans import Orphans  # noqa: E402
 from cronkeeper_worker.peers import peer_uid  # noqa: E402
 from cronkeeper_worker.root_crontab import Placing  # noqa: E402
@@ -254,7 +254,8 @@ class Runner:
                 run_id, nonce = str(data["run_id"]), str(data["nonce"])
                 # What was started by a task that is over meanwhile was started.
                 if self._warrants is None or not self._executor.recall(run_id, nonce):
-                    self._executor.tell(SpawnFailed(run_id, str(exc), time.time_ns() // 1_000_000))
+                    now_ms, account = time.time_ns() // 1_000_000, isinstance(exc, AccountError)
+                    self._executor.tell(SpawnFailed(run_id, str(exc), now_ms, account))
             else:
                 self._executor.start(order)
 

@@ -89,7 +89,7 @@ class StandIn:
                 case Started():
                     self._engine.on_started([(RunKey.parse(event.run_id), event.started_ms)])
                 case SpawnFailed():
-                    self._engine.on_spawn_failed(RunKey.parse(event.run_id), event.message)
+                    self._engine.on_spawn_failed(event)
                 case Expired():
                     self._engine.on_expired([RunKey.parse(event.run_id)])
                 case Ended():

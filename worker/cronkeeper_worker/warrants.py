@@ -14,7 +14,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from cronkeeper_worker import root_artifacts
-from cronkeeper_worker.orders import TOLD, Order, OrderError, Secret, is_run_id
+from cronkeeper_worker.orders import TOLD, AccountError, Order, OrderError, Secret, is_run_id
 from cronkeeper_worker.root_rules import Rules
 from cronkeeper_worker.verified import sha256_hex
 
@@ -111,7 +111,7 @@ class Warrants:
             raise OrderError(f"{run_id!r} is not a run of job {body['job_id']}")
         account = spec["run_as"] or self._rules.account
         if account not in self._rules.accounts:
-            raise OrderError(f"account {account!r} is not allowed on this node")
+            raise AccountError(f"account {account!r} is not allowed on this node")
         limits, args, command = spec["limits"], tuple(map(str, spec["args"])), str(spec["executable"])
         order = Order(
             run_id,
