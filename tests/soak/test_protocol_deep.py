@@ -26,7 +26,7 @@ WIDE = int(os.environ.get("CRONKEEPER_EXAMPLES", "0")) >= 1000
 #: Fires, and then how many of each of KINDS: crashes, cuts, pauses, lost answers, moves.
 BOUNDS = [
     (1, 2, 1, 0, 1, 0), (1, 1, 2, 0, 1, 0), (1, 1, 1, 1, 1, 0), (1, 1, 1, 0, 1, 1), (1, 2, 2, 0, 0, 0),
-    (2, 2, 1, 0, 1, 0),
+    (2, 2, 1, 0, 1, 0), (3, 1, 1, 0, 1, 0),
 ]  # fmt: skip
 #: Three fires and all of it at once.
 WIDEST = [(3, 2, 1, 0, 1, 0)] if WIDE else []
