@@ -49,13 +49,17 @@ class S3BlobStore:
     def read(self, key: str) -> Iterator[bytes]:
         where = self._where(key)
         with self._errors(key):
-            body = self._client().get_object(**where)["Body"]
+            answer = self._client().get_object(**where)
+            body, promised = answer["Body"], int(answer["ContentLength"])
             try:
                 # What has come so far, however little: whoever reads must be able to tell that it comes too slowly.
                 while chunk := body._raw_stream.read1(CHUNK_BYTES, decode_content=False):
+                    promised -= len(chunk)
                     yield chunk
             finally:
                 body.close()
+        if promised > 0:  # read1 calls the connection's end the object's end
+            raise UnavailableError(f"object store: {key}: it broke off {promised} bytes before its end")
 
     def delete(self, key: str) -> None:
         where = self._where(key)
