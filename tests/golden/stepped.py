@@ -81,8 +81,9 @@ class SteppedCron:
         """
         found: list[tuple[int, int]] = []
         worked = self._now_s // 60
+        turns = b""
         while True:
-            asked = self._wait_until_idle()
+            asked = self._wait_until_idle(turns)
             minute_s = self._now_s // 60 * 60
             found += [(minute_s, number) for number in self._new_fires()]
             if self._now_s // 60 not in (worked, worked + 1):
@@ -92,10 +93,15 @@ class SteppedCron:
                 return found
             self._now_s += asked
             self._set_clock(self._now_s)
+            turns = self._turns()
             os.kill(self._process.pid, signal.SIGCHLD)
 
-    def _wait_until_idle(self) -> int:
-        """Wait until cron sleeps and has no job left; return how many seconds it asked to sleep."""
+    def _wait_until_idle(self, since: bytes) -> int:
+        """Wait until cron has had a turn `since`, sleeps and has no job left; return how many seconds it asked to sleep.
+
+        A process that another processor is about to wake still shows the call in which it slept: without `since` we would
+        take the sleep that is over for the next one, and skip its minute.
+        """
         deadline = time.monotonic() + _STUCK_S
         pause_s = _LOOK_S
         while True:
@@ -103,25 +109,26 @@ class SteppedCron:
             pause_s = min(pause_s * 1.5, _LOOK_SLOWLY_S)
             before = self._turns()
             fields = (self._proc / "syscall").read_text().split()
-            if fields[0] == self._asleep and not self._jobs_left():
-                asked = self._asked(int(fields[3], 16))
+            if fields[0] == self._asleep and before != since and not self._jobs_left():
+                words = self._words_at(int(fields[3], 16))
                 if self._turns() == before:  # it has not run since we first looked: all that we saw belongs together
-                    return asked
+                    assert 0 < words[0] <= 65, words
+                    return words[0]
             if time.monotonic() > deadline:
                 raise AssertionError(f"cron is not idle after {_STUCK_S:g} s{self._process.log_tail()}")
 
     def _turns(self) -> bytes:
-        return (self._proc / "schedstat").read_bytes()
+        """How often cron was given a processor."""
+        return (self._proc / "schedstat").read_bytes().split()[2]
 
     def _jobs_left(self) -> bool:
         return sum(name.isdigit() for name in os.listdir(self._node_proc)) > 2
 
-    def _asked(self, address: int) -> int:
+    def _words_at(self, address: int) -> tuple[int, int]:
         with (self._proc / "mem").open("rb", buffering=0) as memory:
             memory.seek(address)
             seconds, nanoseconds = struct.unpack("qq", memory.read(16))
-        assert 0 < seconds <= 65, (seconds, nanoseconds)
-        return int(seconds)
+        return int(seconds), int(nanoseconds)
 
     def _new_fires(self) -> list[int]:
         data = self._fires.read()
