@@ -47,8 +47,17 @@ def quickstart(node: Node, folder: Path) -> str:
     deadline = time.monotonic() + 10
     while (left := set(node.pids()) - before) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert left == set()
+    assert not left, [shown(pid) for pid in left]
     return process.log_text()
+
+
+def shown(pid: int) -> str:
+    """What this process is, for whoever has to find out why it is still there."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+        return f"{pid}: {command} {Path(f'/proc/{pid}/stat').read_text()}"
+    except OSError:
+        return f"{pid}: gone by now"
 
 
 def test_it_shows_a_job_at_work_leaves_nothing_running_and_can_be_repeated(node: Node, folder: Path) -> None:
