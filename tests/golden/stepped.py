@@ -97,10 +97,10 @@ class SteppedCron:
             os.kill(self._process.pid, signal.SIGCHLD)
 
     def _wait_until_idle(self, since: bytes) -> int:
-        """Wait until cron has had a turn `since`, sleeps and has no job left; return how many seconds it asked to sleep.
+        """Wait until cron has had a turn `since`, sleeps and has no job left; return how long (s) it asked to sleep.
 
-        A process that another processor is about to wake still shows the call in which it slept: without `since` we would
-        take the sleep that is over for the next one, and skip its minute.
+        A process that another processor is about to wake still shows the call in which it slept: without `since` we
+        would take the sleep that is over for the next one, and skip its minute.
         """
         deadline = time.monotonic() + _STUCK_S
         pause_s = _LOOK_S
