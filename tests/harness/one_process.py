@@ -192,6 +192,7 @@ class WorkerPart:
             metrics,
             output_file=lambda key: Path(run_files.run_folder(str(folder), str(key))) / run_files.OUTPUT,
             acknowledge=self._runner.ack,
+            given_up=self.agent.look_after,
         )
         self._running = threading.Thread(target=self.thread.run, name="engine")
         self._running.start()

@@ -40,7 +40,7 @@ class Reporter:
         *,
         output_file: Callable[[RunKey], Path],
         acknowledge: Callable[[list[str]], None],
-        given_up: Callable[[Iterable[TaskId]], None] = lambda _tasks: None,
+        given_up: Callable[[Iterable[TaskId]], None],
     ) -> None:
         self._journal = journal
         self._store = store

@@ -107,6 +107,8 @@ class StandIn:
             self._metrics,
             output_file=lambda key: Path(run_files.run_folder(self._top, str(key))) / run_files.OUTPUT,
             acknowledge=self._runner.ack,
+            # The daemon, once it is back, tells MySQL a second time, and looks after them then.
+            given_up=lambda _tasks: None,
         )
         try:
             while self._journal.dirty_count():
