@@ -155,6 +155,98 @@ def test_a_run_that_waited_and_was_given_up_is_run_again_by_whom_the_task_comes_
     assert [(start.key.attempt, start.worker) for start in town.starts] == [(2, "a")]
 
 
+def test_a_claim_that_lands_after_its_task_was_given_anew_is_given_up(make: Make) -> None:
+    """It was decided again, under another nonce, and MySQL refuses that one: its row would say claimed for ever."""
+    town = make(Delivery.AT_MOST_ONCE)
+    worker = town.workers["a"]
+    worker.line.deaf = True
+    key = next_minute(town, [worker])
+    (waits,) = worker.journal.open_entries()
+    town.revoke()
+    town.assign("a")
+    worker.agent.step()
+    assert town.store.runs.claim([waits.run.evolve(state=RunState.CLAIMED)]) == {key: True}
+    for _ in range(2):
+        works(worker)
+        town.clock.advance_ms(1000)
+    assert (rows(town, key.fire_ms), town.starts) == ([(1, "a", "lost")], [])
+    after = next_minute(town, [worker])
+    assert rows(town, after.fire_ms) == [(1, "a", "claimed")]
+
+
+def test_a_daemon_that_finds_its_task_gone_at_its_start_gives_up_what_waited(make: Make) -> None:
+    town = make(Delivery.AT_MOST_ONCE)
+    worker = town.workers["a"]
+    worker.line.mute = True
+    key = next_minute(town, [worker])
+    worker.crash()
+    # What went to others meanwhile is dropped before anything fires.
+    worker.journal.save_tasks([], [TASK])
+    worker.boot()
+    worker.reporter.step()
+    assert (rows(town, key.fire_ms), town.starts) == ([(1, "a", "lost")], [])
+
+
+def test_who_dies_right_after_telling_has_it_run_again_by_the_second_telling(make: Make) -> None:
+    town = make(Delivery.AT_LEAST_ONCE)
+    former, present = two_owners(town)
+    former.processes.stopped = True
+    key = next_minute(town, [former])
+    former.crash()
+    former.processes.held.clear()
+    present.line.mute = True
+    present.look()
+    present.try_to(present.lease.step)
+    present.reporter.step()
+    assert rows(town, key.fire_ms) == [(1, "b", "lost")]
+    # Whom it was to look after was in its memory only; and cron's stand-in, which may have told it, has no agent.
+    present.crash()
+    present.boot()
+    town.clock.advance_ms(SETTLED_MS)
+    for _ in range(2):
+        present.try_to(present.reporter.step)
+        present.try_to(present.agent.step)
+        present.hear()
+    assert [start.key.attempt for start in town.starts if start.key.fire_ms == key.fire_ms] == [2]
+
+
+def test_while_mysql_is_away_a_doubt_is_kept(make: Make) -> None:
+    town = make(Delivery.AT_MOST_ONCE)
+    worker = town.workers["a"]
+    worker.line.mute = True
+    key = next_minute(town, [worker])
+    worker.line.cut = True
+    town.revoke()
+    worker.try_to(worker.agent.step)
+    worker.try_to(worker.reporter.step)
+    assert rows(town, key.fire_ms) == [(1, "a", "claimed")]
+    worker.line.cut = False
+    worker.reporter.step()
+    assert rows(town, key.fire_ms) == [(1, "a", "lost")]
+
+
+def test_a_telling_counts_from_its_beginning(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A claim may land between MySQL's look for it and the end of that call: who began too early tells it again."""
+    town = make(Delivery.AT_MOST_ONCE)
+    worker = town.workers["a"]
+    worker.line.deaf = True
+    next_minute(town, [worker])
+    town.revoke()
+    worker.agent.step()
+    give_up = town.store.runs.give_up
+
+    def slowly(runs: Sequence[Run]) -> list[RunKey]:
+        lost = give_up(runs)
+        town.clock.advance_ms(SETTLED_MS)
+        return lost
+
+    monkeypatch.setattr(town.store.runs, "give_up", slowly)
+    worker.reporter.step()
+    assert len(worker.journal.doubts(town.clock.now_ms(), 10)) == 1
+    worker.reporter.step()
+    assert worker.journal.doubts(town.clock.now_ms() + SETTLED_MS, 10) == []
+
+
 @pytest.fixture
 def journal() -> Iterator[Journal]:
     made = Journal(Path(":memory:"))
@@ -186,3 +278,9 @@ def test_a_later_decision_about_the_same_fire_leaves_the_doubt(journal: Journal)
     journal.decide([Entry(decided.run, Phase.DECIDED)], [])
     (open_entry,) = journal.open_entries()
     assert (open_entry.run.nonce, journal.doubts(1000, 10)[0].nonce) == ("n2", "n1")
+
+
+def test_two_claims_of_one_fire_are_two_doubts(journal: Journal) -> None:
+    for nonce in ("n1", "n2"):
+        journal.give_up([entry(nonce)], Reason.ISOLATED, 1000)
+    assert [doubt.nonce for doubt in journal.doubts(1000, 10)] == ["n1", "n2"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -478,6 +479,7 @@ def test_an_order_is_good_for_four_seconds_after_the_last_sign_of_life(world: Wo
     assert order_expiry_s(parts, by_mysql) == now_s - 0.5 + START_WITHIN_S
     fences.lease_heard_s = now_s - 1.5
     assert order_expiry_s(parts, by_zookeeper) == now_s - 1.5 + START_WITHIN_S
+    assert order_expiry_s(parts, by_nobody) == now_s - 0.5 + START_WITHIN_S
     fences.lease_heard_s = now_s - 60
     assert order_expiry_s(parts, by_mysql) == now_s - 0.5 + START_WITHIN_S
     assert order_expiry_s(parts, by_nobody) == now_s - 0.5 + START_WITHIN_S
@@ -582,6 +584,43 @@ def test_after_a_pause_an_order_that_came_too_late_waits_for_a_look_at_the_tasks
     thread._turn()
     assert len(world.ordered()) == 1
     assert world.engine.running() == 0
+
+
+def test_an_order_that_came_too_late_while_the_journal_cannot_be_written_is_asked_for_again(world: World) -> None:
+    world.give(spec(concurrency=Concurrency.ALLOW))
+    world.pass_minutes(1)
+    world.begin(world.ordered()[0])
+    world.pass_minutes(1)
+    ends, expires = world.ordered()
+    world.clock.advance_ms(5_000)
+    thread = EngineThread(world.engine, world.clock, PauseGuard(world.clock, world.clock.boot_s), timers=False)
+    thread.tell(Ended(ends, world.clock.now_ms(), 0, None, False, False, 0, ""))
+    thread.tell(Expired(expires))
+    world.journal._db.execute("PRAGMA query_only = ON")
+    with pytest.raises(sqlite3.Error, match="readonly"):
+        thread._turn()
+    world.journal._db.execute("PRAGMA query_only = OFF")
+    thread._turn()
+    assert world.ordered() == [ends, expires, expires]
+    assert world.state(ends) is RunState.SUCCEEDED
+
+
+def test_an_order_of_a_run_on_demand_counts_from_the_asking(world: World) -> None:
+    world.give(spec(schedule="0 0 1 1 *"))
+    key = RunKey(TASK, world.clock.now_ms() + 7, 1)
+    world.store.runs.request(Run(key, Trigger.MANUAL, RunState.PENDING))
+    asked_s = world.clock.boot_s()
+
+    def claim_and_pause(run: Run) -> bool:
+        mine = world.store.runs.claim_pending(run)
+        world.clock.advance_ms(17_000)
+        return mine
+
+    engine = Engine(replace(world.parts, claim_pending=claim_and_pause))
+    engine.install(world.engine.tasks.values())
+    engine.demand([key])
+    (order,) = world.runner.orders
+    assert order.expires_boot_s == asked_s + START_WITHIN_S
 
 
 def test_an_order_that_came_too_late_for_a_task_that_has_left_is_told_as_failed(world: World) -> None:
