@@ -193,10 +193,9 @@ def one_bit_flipped_on_the_way(us: Intruder, job: Job) -> Sign:
 
 @attack()
 def a_length_that_is_a_lie(us: Intruder, job: Job) -> Sign:
-    """What comes is the file all the same: its content counts, and nothing that is said of it."""
+    """What comes is the file all the same, but a file that ends before its end is none that has come."""
     us.lie("longer", us.key(job))
-    us.let_loose(job)
-    return Sign(healed=lambda: us.ground.done(job))
+    return us.refused(job, "artifact.away")
 
 
 @attack()
