@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 
 from cronkeeper.domain.ids import TaskId
+from cronkeeper.domain.run import Reason
 from cronkeeper.ports import AuditMark, Fate, Fire
 from cronkeeper_manager.agenda import UNREADABLE
 from cronkeeper_manager.audit_notes import Findings, phantom, unexpected, verdict_row, withdrawal
@@ -26,7 +28,7 @@ from cronkeeper_manager.auditor import (
     spans,
 )
 from cronkeeper_manager.leading import Leading
-from cronkeeper_manager.phantoms import AHEAD_MS, may_drop, phantom_words
+from cronkeeper_manager.phantoms import AHEAD_MS, holds_up, may_drop, phantom_words
 
 log = logging.getLogger(__name__)
 
@@ -98,10 +100,16 @@ class Reviewer:
                 found.missed.append(verdict_row(fire, verdict, facts.now_ms, held=False))
 
     def tell_phantoms(self, fates: Iterable[Fate], facts: Facts, found: Findings) -> None:
-        """Tell of rows that no worker of ours can have written."""
+        """Tell of rows that no worker of ours can have written; give up the runs of workers that there are not."""
+        strangers = set()
         for fate in fates:
             if why := phantom_words(fate, facts.known, facts.assignments):
                 self._tell_phantom(fate, why, facts, found)
+                if holds_up(fate, facts.known):
+                    strangers.add(fate.worker)
+        for worker in sorted(strangers):
+            store, term = self._leading.store.runs, self._leading.term
+            self._leading.mysql.call(functools.partial(store.lose, worker, term=term, reason=Reason.WORKER_LOST.value))
 
     def look_ahead(self, facts: Facts, found: Findings) -> None:
         """Look for rows of fires that are not due for long, and remove those that can be nobody's.

@@ -38,6 +38,11 @@ def phantom_words(fate: Fate, known: Set[str], assignments: Mapping[TaskId, Assi
     return ""
 
 
+def holds_up(fate: Fate, known: Set[str]) -> bool:
+    """Say whether the row is a run in progress of a worker that there is not: it would keep the next ones from starting."""
+    return bool(fate.worker) and fate.worker not in known and fate.state in (RunState.CLAIMED, RunState.RUNNING)
+
+
 def may_drop(fate: Fate, known: Set[str], leases: Mapping[str, Lease]) -> bool:
     """Say whether a row of a fire that is far ahead may be removed: its worker is a stranger, or knows the time.
 

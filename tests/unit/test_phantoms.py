@@ -69,9 +69,9 @@ def test_row_far_ahead_stays_where_its_workers_clock_is_wrong() -> None:
     assert may_drop(fate("w9"), KNOWN, {})
 
 
-def written(town: Town, job: Job, fire_ms: int, worker: str = "w1") -> RunKey:
+def written(town: Town, job: Job, fire_ms: int, worker: str = "w1", state: RunState = RunState.SUCCEEDED) -> RunKey:
     key = RunKey(TaskId(job.id, 0), fire_ms, 1)
-    town.store.runs.record([Run(key, Trigger.TIMER, RunState.SUCCEEDED, worker, nonce=f"n{key}", claimed_ms=fire_ms)])
+    town.store.runs.record([Run(key, Trigger.TIMER, state, worker, nonce=f"n{key}", claimed_ms=fire_ms)])
     return key
 
 
@@ -102,6 +102,24 @@ def test_row_ahead_of_a_worker_whose_clock_is_wrong_is_told_and_stays() -> None:
 
     assert len(town.store.runs.history(job.id, limit=10)) == 1
     assert town.events("run.phantom") == [f"{job.id}/0"]
+
+
+@pytest.mark.parametrize("state", [RunState.CLAIMED, RunState.RUNNING])
+def test_run_in_progress_of_a_worker_of_no_name_is_told_and_given_up_so_that_the_next_may_start(
+    state: RunState,
+) -> None:
+    town = Town("w1")
+    job = town.create("* * * * *", grace_s=60)
+    live(town, 70)
+    theirs = written(town, job, NOON_MS + 60_000, "nobody", state)
+    live(town, 60)
+    ours = written(town, job, NOON_MS + 120_000, "w1", state)
+    live(town, 120)
+
+    assert town.events("run.phantom") == [f"{job.id}/0"]
+    assert town.store.runs.get(theirs).state is RunState.LOST
+    assert town.store.runs.get(ours).state is state
+    assert theirs not in {run.key for run in town.store.runs.open_runs([theirs.task])}
 
 
 def test_row_of_a_worker_of_no_name_is_told_once_its_fire_is_over() -> None:
