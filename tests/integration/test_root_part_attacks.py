@@ -222,6 +222,13 @@ def test_a_file_that_is_swapped_or_changed_is_not_what_runs(house: House) -> Non
     kept = house.top / "artifacts" / artifact.sha256
     for attempt in (lambda: kept.write_bytes(evil), lambda: kept.unlink(), lambda: path.rename(kept)):
         assert isinstance(as_account(DAEMON, attempt), PermissionError)
+    # Should even root's copy be changed: the daemon can read what became of the run, which it has to tell.
+    kept.chmod(0o755)
+    kept.write_bytes(evil)
+    house.order(request(sealed(spec), "7-0-60000-4"))
+    assert "the artifact has sha256" in house.told(SpawnFailed, "7-0-60000-4").message
+    note = house.top / "runs" / "7-0-60000-4" / "exit.json"
+    assert isinstance(as_account(DAEMON, note.read_bytes), bytes)
     # A root part that has no copy yet sees the other content at once.
     os.unlink(kept)
     house.order(request(sealed(spec), "7-0-60000-3"))

@@ -230,7 +230,7 @@ class Executor:
         event = SpawnFailed(run_id, message, _now_ms(), account)
         # When the disk is full, the note below goes the same way, and is kept in memory.
         with contextlib.suppress(OSError):
-            os.makedirs(folder, 0o711, exist_ok=True)
+            self._launcher.folders.make_bare(run_id)
         self.note(folder, event)
 
     def _on_status(self, run: _Run) -> None:

@@ -135,7 +135,10 @@ class Reporter:
                 self._upload(entry.run.key, whole=False)
 
     def _upload(self, key: RunKey, *, whole: bool) -> None:
-        """Send what the output file has grown by. A file that is gone was sent by an earlier try, or never was."""
+        """Send what the output file has grown by. A file that is gone was sent by an earlier try, or never was.
+
+        One that cannot be read keeps neither this run's state nor those of others from being reported.
+        """
         offset = self._uploaded.get(key, 0)
         try:
             with self._output_file(key).open("rb") as file:
@@ -148,6 +151,11 @@ class Reporter:
                         break
         except FileNotFoundError:
             return
+        except OSError as exc:
+            log.error(
+                "a run's output cannot be read",
+                extra={"event": "output.unreadable", "run": str(key), "error": str(exc)},
+            )
 
     def _prune(self) -> None:
         now_ms = self._clock.now_ms()

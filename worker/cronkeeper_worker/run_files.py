@@ -325,15 +325,20 @@ class Folders:
             spares.pop()
             self._count -= 1
             return folder
-        os.mkdir(folder, 0o711)
-        if self._group >= 0:
-            os.chown(folder, -1, self._group)
-            os.chmod(folder, _SHARED)
+        self.make_bare(run_id)
         work = os.path.join(folder, WORK)
         os.mkdir(work, 0o700)
         os.chown(work, uid, gid)
         os.chmod(work, 0o700)
         return folder
+
+    def make_bare(self, run_id: str) -> None:
+        """Make the folder of a run that has nowhere to work: of one that was never executed, it holds but the end."""
+        folder = os.path.join(self.runs, run_id)
+        os.mkdir(folder, 0o711)
+        if self._group >= 0:
+            os.chown(folder, -1, self._group)
+            os.chmod(folder, _SHARED)
 
     def remove(self, run_id: str) -> bool:
         """Remove an ended run's folder. False when the job left so much in it that a program must do it."""

@@ -1,0 +1,42 @@
+"""What one run's output is like keeps no other run from being told of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from cronkeeper.domain.ids import RunKey, TaskId
+from cronkeeper.domain.run import Run, RunState, Trigger
+from cronkeeper.runtime.metrics import WorkerMetrics
+from cronkeeper.testing.fake_clock import FakeClock
+from cronkeeper.testing.memory_store import MemoryStore
+from cronkeeper_worker.journal import Entry, Journal, Phase
+from cronkeeper_worker.reporter import Reporter
+
+BAD, GOOD = (RunKey(TaskId(number, 0), 60_000, 1) for number in (1, 2))
+
+
+@pytest.mark.parametrize("phase", [Phase.STARTED, Phase.OVER])
+def test_output_that_cannot_be_read_is_told_and_all_runs_are_reported(
+    phase: Phase, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / str(BAD)).mkdir()  # what cannot be read as a file, also by root
+    (tmp_path / str(GOOD)).write_bytes(b"hello\n")
+    clock = FakeClock()
+    store, journal = MemoryStore(clock), Journal(Path(":memory:"))
+    state = RunState.RUNNING if phase is Phase.STARTED else RunState.FAILED
+    runs = [Run(key, Trigger.TIMER, state, "w1", nonce=str(key), output_bytes=6) for key in (BAD, GOOD)]
+    journal.update([Entry(run, phase) for run in runs])
+    reporter = Reporter(
+        journal, store, None, clock, WorkerMetrics(CollectorRegistry()),
+        output_file=lambda key: tmp_path / str(key), acknowledge=lambda _: None, given_up=lambda _: None,
+    )  # fmt: skip
+
+    reporter.step()
+
+    assert [store.runs.get(key).state for key in (BAD, GOOD)] == [state, state]
+    assert store.runs.read_output(GOOD, offset=0, limit=100) == b"hello\n"
+    assert store.runs.read_output(BAD, offset=0, limit=100) == b""
+    assert any(getattr(record, "event", "") == "output.unreadable" for record in caplog.records)
