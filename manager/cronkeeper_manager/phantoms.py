@@ -39,7 +39,7 @@ def phantom_words(fate: Fate, known: Set[str], assignments: Mapping[TaskId, Assi
 
 
 def holds_up(fate: Fate, known: Set[str]) -> bool:
-    """Say whether the row is a run in progress of a worker that there is not: it would keep the next ones from starting."""
+    """Say whether the row is a run in progress of a worker that there is not: it keeps the next from starting."""
     return bool(fate.worker) and fate.worker not in known and fate.state in (RunState.CLAIMED, RunState.RUNNING)
 
 
