@@ -696,9 +696,10 @@ uint64_t search_deep(const Rules *rules, uint32_t slots_log2, uint8_t *is_found,
                     continue;
                 }
                 int price = one.price;
+                /* Both answers of a claim may be lost: a step costs more than one trouble then. */
                 for (int k = 0; k < TROUBLES; k++)
-                    if (t->left[k] != s.left[k])
-                        price = after_price[one.price][k];
+                    for (int spent = t->left[k]; spent < s.left[k]; spent++)
+                        price = after_price[price][k];
                 Packed key = canonical(t);
                 uint64_t at = hash(&key) & (slots - 1);
                 /* No state is all zeros in the lesser part: an empty slot has no mask. */

@@ -8,6 +8,7 @@ two workers within each of BOUNDS is looked at: `python -m pytest tests/soak/tes
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import random
 from dataclasses import replace
@@ -15,8 +16,8 @@ from dataclasses import replace
 import pytest
 
 from tests.soak.protocol_compiled import FLAGS, search_deep, silence_of, steps_after
-from tests.unit.protocol_deep import KINDS, DeepSearch
-from tests.unit.protocol_hole import is_hole
+from tests.unit.protocol_deep import KINDS, DeepSearch, bounded
+from tests.unit.protocol_hole import BOTH_ALONE, DEEPER, HOLE, SECOND_ATTEMPT, SHORTEST, is_hole
 from tests.unit.protocol_model import Rules, State, begin
 from tests.unit.protocol_search import _silence
 from tests.unit.protocol_steps import steps
@@ -37,11 +38,6 @@ BEYOND: dict[tuple[int, ...], list[str]] = {
     (1, 2, 2, 0, 1, 0): ["I2 mysql and zookeeper", "I2 zookeeper"],
     (1, 1, 1, 1, 0, 1): ["I2 mysql and zookeeper"],
 }
-
-
-def bounded(fires: int, *most: int, at_most_once: bool = False) -> Rules:
-    limits = dict(zip(KINDS, most, strict=True))
-    return replace(Rules(fires=fires, troubles=sum(most), at_most_once=at_most_once), **limits)  # type: ignore[arg-type]
 
 
 @functools.cache
@@ -77,6 +73,7 @@ def test_the_compiled_model_is_the_python_model_step_by_step(seed: int) -> None:
         ((1, 1, 1, 0, 1, 0), {}),
         ((2, 1, 1, 0, 0, 0), {}),
         ((1, 1, 1, 0, 1, 1), {"at_most_once": True}),
+        ((1, 0, 1, 0, 2, 1), {}),
         *(((1, 1, 1, 0, 0, 1), {flag: False}) for flag in FLAGS),
     ],
     ids=str,
@@ -103,6 +100,41 @@ def test_the_known_hole_is_the_only_one(bounds: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("bounds", [*BOUNDS, *WIDEST, *BEYOND], ids=str)
 def test_under_at_most_once_there_is_none(bounds: tuple[int, ...]) -> None:
     assert whole(bounded(*bounds, at_most_once=True)) == {}
+
+
+#: With four troubles of one fire: these, or more, let a second attempt be granted by each fence.
+SECOND_ATTEMPTS = [
+    (1, 0, 1, 1, 1), (1, 0, 2, 1, 0), (1, 1, 1, 0, 1), (1, 1, 2, 0, 0),
+    (2, 0, 0, 1, 1), (2, 0, 1, 1, 0), (2, 1, 0, 0, 1), (2, 1, 1, 0, 0),
+]  # fmt: skip
+
+
+def with_troubles(number: int, *, at_most_once: bool = False) -> dict[str, list[tuple[int, ...]]]:
+    """Search all bounds of one fire with so many troubles, at most two of a kind; return where each violation shows."""
+    found: dict[str, list[tuple[int, ...]]] = {}
+    for most in itertools.product(range(3), repeat=len(KINDS)):
+        if sum(most) == number:
+            for kind in search_deep(bounded(1, *most, at_most_once=at_most_once), slots_log2=20)[1]:
+                found.setdefault(kind, []).append(most)
+    return found
+
+
+def test_each_kind_of_the_hole_takes_as_many_troubles_as_its_way_has() -> None:
+    by_troubles = {2: set(SHORTEST)}
+    for kind, way in DEEPER.items():
+        by_troubles.setdefault(sum(way.troubles), set()).add(kind)
+    assert with_troubles(1) == {}
+    assert with_troubles(2).keys() == by_troubles[2]
+    assert with_troubles(3).keys() == by_troubles[2] | by_troubles[3]
+    four = with_troubles(4)
+    assert four.keys() - BOTH_ALONE - {SECOND_ATTEMPT} == HOLE
+    assert {tuple(four[kind]) for kind in BOTH_ALONE} == {((0, 2, 0, 2, 0),)}
+    assert four[SECOND_ATTEMPT] == SECOND_ATTEMPTS
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_under_at_most_once_no_troubles_make_one(number: int) -> None:
+    assert with_troubles(number, at_most_once=True) == {}
 
 
 #: Bounds within which the absence of each rule shows, and as what.
