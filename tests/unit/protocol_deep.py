@@ -16,6 +16,7 @@ import gc
 import itertools
 from collections import defaultdict
 from collections.abc import Hashable, Iterator
+from dataclasses import replace
 from typing import Generic, NamedTuple, TypeVar
 
 from tests.unit.protocol_model import NOBODY, Grant, Row, Rules, State, Worker, begin, looked
@@ -31,6 +32,12 @@ _PART = (1 << _BITS) - 1
 _REMEMBERED = 300_000
 
 T = TypeVar("T", bound=Hashable)
+
+
+def bounded(fires: int, *most: int, at_most_once: bool = False) -> Rules:
+    """Return rules under which so many troubles of each of KINDS may come together."""
+    limits = dict(zip(KINDS, most, strict=True))
+    return replace(Rules(fires=fires, troubles=sum(most), at_most_once=at_most_once), **limits)  # type: ignore[arg-type]
 
 
 class Shared(NamedTuple):

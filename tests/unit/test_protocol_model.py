@@ -7,11 +7,21 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
-from tests.unit.protocol_hole import DEEPER, HOLE, SHORTEST, is_hole
+from tests.unit.protocol_deep import bounded
+from tests.unit.protocol_hole import (
+    BOTH_ALONE,
+    DEEPER,
+    HOLE,
+    SECOND_ATTEMPT,
+    SECOND_ATTEMPT_WAY,
+    SHORTEST,
+    is_hole,
+)
 from tests.unit.protocol_model import Grant, Rules, begin
 from tests.unit.protocol_search import Found, search
 from tests.unit.protocol_steps import steps
@@ -20,6 +30,10 @@ WIDE = int(os.environ.get("CRONKEEPER_EXAMPLES", "0")) >= 1000
 #: One fire with every pair of troubles; two and three fires with every single one.
 SMALL = [Rules(fires=1, troubles=2), Rules(fires=2, troubles=1)]
 LARGE = [Rules(fires=1, troubles=3), Rules(fires=2, troubles=2), Rules(fires=3, troubles=1)] if WIDE else []
+
+
+#: Bounds that are searched in a second or less.
+QUICK = [(0, 0, 1, 2, 0), (0, 0, 2, 1, 0), (0, 2, 0, 1, 0), (0, 2, 0, 2, 0)]
 
 
 @functools.cache
@@ -42,6 +56,37 @@ def test_the_hole_is_just_this() -> None:
     assert explore(Rules(fires=1, troubles=1)).violations == {}
 
 
+def follow(rules: Rules, names: Sequence[str]) -> tuple[str, int]:
+    """Go a way, step by step; return what its last step breaks, and how many troubles are left then."""
+    state, broken = begin(rules), ""
+    for name in names:
+        assert broken == "", "nothing is broken on the way"
+        (step,) = (step for step in steps(state, rules) if step.name == name)
+        state, broken = step.state, step.broken
+    return broken, state.troubles
+
+
+WAYS = [(kind, Rules(fires=1, troubles=2), names) for kind, names in SHORTEST.items()]
+WAYS += [(kind, bounded(1, *way.troubles), way.steps) for kind, way in DEEPER.items()]
+
+
+@pytest.mark.parametrize(("kind", "rules", "names"), WAYS, ids=[kind for kind, _, _ in WAYS])
+def test_each_kind_of_the_hole_has_its_way(kind: str, rules: Rules, names: Sequence[str]) -> None:
+    assert follow(rules, names) == (kind, 0)
+
+
+@pytest.mark.parametrize("kind", [kind for kind, way in DEEPER.items() if WIDE or way.troubles in QUICK])
+def test_no_way_is_shorter(kind: str) -> None:
+    way = DEEPER[kind]
+    assert explore(bounded(1, *way.troubles)).violations[kind] == way.steps
+
+
+def test_a_second_attempt_that_each_fence_grants_is_no_part_of_the_hole() -> None:
+    """Only with four troubles, beyond the bounds: each of the two starts was rightfully granted."""
+    assert follow(bounded(1, *SECOND_ATTEMPT_WAY.troubles), SECOND_ATTEMPT_WAY.steps) == (SECOND_ATTEMPT, 0)
+    assert not is_hole(SECOND_ATTEMPT)
+
+
 def test_no_kind_of_the_hole_has_two_rightful_starts_or_two_by_mysql() -> None:
     beside = {Grant.AUTONOMOUS, Grant.OUTDATED_AUTONOMOUS, Grant.OUTDATED_ZOOKEEPER, Grant.OUTDATED_MYSQL}
     for kind in HOLE:
@@ -52,7 +97,8 @@ def test_no_kind_of_the_hole_has_two_rightful_starts_or_two_by_mysql() -> None:
         # Where both starts were granted in the same way, the kind names that once.
         by_mysql = [grant for grant in grants if grant in (Grant.MYSQL, Grant.OUTDATED_MYSQL)]
         assert len(by_mysql) <= (1 if len(grants) == 2 else 0), kind
-    assert not DEEPER & SHORTEST.keys()
+    assert not DEEPER.keys() & SHORTEST.keys()
+    assert not HOLE & {*BOTH_ALONE, SECOND_ATTEMPT}
 
 
 @pytest.mark.parametrize("kind", [
