@@ -93,6 +93,24 @@ def test_a_fire_whose_two_claimants_both_fall_silent_is_run_again(make: Make) ->
     assert len(town.starts) == 1
 
 
+def test_where_the_other_one_lives_and_ran_it_both_starts_are_told(make: Make) -> None:
+    """Nobody can tell this from the other's death: guarantees.md says why it is not avoided."""
+    town = make(Delivery.AT_LEAST_ONCE)
+    former, present = two_owners(town)
+    key = next_minute(town, [former])
+    present.line.mute = True
+    present.look()
+    assert [(start.key.attempt, start.worker) for start in town.starts] == [(1, "a")]
+    for _ in range(2):
+        works(present)
+    assert [(start.key.attempt, start.worker) for start in town.starts] == [(1, "a"), (2, "b")]
+    former.line.cut = False
+    works(former)
+    (double,) = town.store.events.latest(limit=100, kind="run.double")
+    assert (double.subject, double.detail[:20]) == (str(key), "also started by a: r")
+    assert rows(town, key.fire_ms) == [(1, "b", "lost"), (2, "b", "claimed")]
+
+
 def test_the_daemon_that_was_refused_may_die_before_it_tells(make: Make) -> None:
     town = make(Delivery.AT_LEAST_ONCE)
     former, present = two_owners(town)
