@@ -9,9 +9,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tests.faults.checker import Kind, check
-from tests.faults.checker.history import ClockSample, Event, FaultKind, OpKind, OpResult
+from tests.faults.checker.history import ClockSample, Event, Fault, FaultKind, OpKind, OpResult, Start
 from tests.unit.checker_mutations import MUTATIONS
 from tests.unit.checker_worlds import (
+    BEGIN_S,
     CHANGE_S,
     READ_S,
     JobPlan,
@@ -141,7 +142,60 @@ def test_a_fault_excuses_only_what_it_can_cause() -> None:
     assert kinds(FaultKind.NODE_KILLED, "superseded", misfire="all", grace_s=5) == set()
     assert kinds(FaultKind.LEADER_KILLED, "superseded") == {Kind.MISSED}
     assert kinds(FaultKind.CUT_ALL, "isolated") == {Kind.MISSED}
-    assert kinds(FaultKind.CUT_ALL, "isolated", delivery="at_most_once") == set()
+    assert kinds(FaultKind.CUT_ALL, "isolated", delivery="at_most_once", grace_s=30) == set()
+
+
+def hindered(*faults: Fault, reason: str = "isolated", state: str = "skipped", **fields: object) -> set[Kind]:
+    """Return what is held against the system when a fire of w2 did not run under these faults."""
+    wanted = {"grace_s": 40, "delivery": "at_most_once", "misfire": "all", **fields}
+    world = make_world([JobPlan("job", shards=2, fields=wanted)], FaultKind.NODE_KILLED, 1)
+    start = next(start for start in world.hurt if start.fire_ms == (BEGIN_S + 60) * 1000)
+    history = with_row(without(world.history(), start, row=False), start, state=state, reason=reason, exit_code=None)
+    found = check(replace(history, faults=faults)).violations
+    return {violation.kind for violation in found if violation.key == start_key(start)}
+
+
+def start_key(start: Start) -> tuple[str, int, int]:
+    return start.name, start.shard, start.fire_ms
+
+
+def fault(kind: FaultKind, from_s: float, until_s: float, node: str = "w2") -> Fault:
+    """Return a fault by seconds after the fire; what it did is recovered from 20 s after its end."""
+    return Fault(kind, (node,), BEGIN_S + 60 + from_s, BEGIN_S + 60 + until_s, BEGIN_S + 60 + until_s)
+
+
+def test_a_fire_that_waits_for_mysql_is_skipped_only_if_mysql_was_away_for_all_of_its_grace() -> None:
+    assert hindered(fault(FaultKind.CUT_MYSQL, -2, 21)) == set()
+    assert hindered(fault(FaultKind.CUT_MYSQL, -2, 19)) == {Kind.MISSED}
+    assert hindered(fault(FaultKind.CUT_MYSQL, -2, 19), grace_s=5) == set()
+    assert hindered(fault(FaultKind.CUT_MYSQL, 10, 60)) == {Kind.MISSED}
+    assert hindered(fault(FaultKind.CUT_MYSQL, -2, 21), delivery="at_least_once") == {Kind.MISSED}
+
+
+def test_one_fault_after_another_excuses_what_both_together_kept_from_running() -> None:
+    """Seed 16 of the random schedules: dead when the fire was due, and without MySQL once it was back."""
+    killed, cut = fault(FaultKind.WORKER_KILLED, -5, 7), fault(FaultKind.CUT_MYSQL, 16, 45)
+    assert hindered(killed, cut) == set()
+    assert hindered(killed) == hindered(cut) == {Kind.MISSED}
+    # 27 s after the fire all is well again; what comes 3 s later is too late to be to blame.
+    assert hindered(killed, fault(FaultKind.CUT_MYSQL, 31, 45)) == {Kind.MISSED}
+    assert hindered(killed, fault(FaultKind.CUT_MYSQL, 16, 45, node="w3")) == {Kind.MISSED}
+    # Nobody was ever without MySQL.
+    assert hindered(killed, fault(FaultKind.WORKER_PAUSED, 16, 45)) == {Kind.MISSED}
+    assert hindered(killed, fault(FaultKind.WORKER_PAUSED, 16, 45), reason="late", delivery="at_least_once") == set()
+    assert hindered(killed, reason="superseded", delivery="at_least_once") == {Kind.MISSED}
+    assert hindered(fault(FaultKind.WORKER_KILLED, -5, 30), fault(FaultKind.CUT_MYSQL, 1, 45, "w3")) == {Kind.MISSED}
+    # No fire waits for ZooKeeper, or for another node's MySQL.
+    first = fault(FaultKind.CUT_MYSQL, -2, 5)
+    assert hindered(first, fault(FaultKind.CUT_MYSQL, 20, 45)) == set()
+    assert hindered(first, fault(FaultKind.CUT_ZOOKEEPER, 20, 45)) == {Kind.MISSED}
+    assert hindered(first, fault(FaultKind.CUT_MYSQL, 20, 45, "w3")) == {Kind.MISSED}
+
+
+def test_a_fire_whose_task_left_while_it_waited_need_not_wait_for_its_grace() -> None:
+    assert hindered(fault(FaultKind.CUT_MYSQL, -2, 5), state="lost") == set()
+    assert hindered(fault(FaultKind.WORKER_KILLED, -2, 5), state="lost") == {Kind.MISSED}
+    assert hindered(fault(FaultKind.CUT_MYSQL, -2, 5), state="lost", delivery="at_least_once") == {Kind.MISSED}
 
 
 def test_a_skip_is_excused_by_the_fault_of_the_node_that_decided_it() -> None:

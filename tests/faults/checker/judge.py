@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from tests.faults.checker.facts import Facts, Kind, Run, Violation
 from tests.faults.checker.history import Row
-from tests.faults.checker.policy import Window, cut_off
+from tests.faults.checker.policy import MYSQL, cut_off
 from tests.faults.checker.timeline import Target
 
 #: A newer fire ran in the place of these.
@@ -124,10 +124,37 @@ def _excused(facts: Facts, target: Target, reason: str) -> bool:
             return True
     # By a fast clock a fire is decided long before it is due, and another node may have had the task by then.
     nodes = facts.around(target.key) | {row.worker for row in facts.rows.get(target.key, ()) if row.worker}
+    outlasted = _hindered_until(facts, target, nodes) >= _last_s(target)
+    if reason == "isolated":
+        return target.at_most_once and (outlasted or _given_up(facts, target)) and _had_no_mysql(facts, target, nodes)
     blamed = [window for window in facts.touching(target.due_s, on_time_s, nodes) if reason in window.excuse.reasons]
-    if not blamed or (reason == "isolated" and not target.at_most_once):
-        return False
-    return not _promised(target, reason) or any(_outlasts_grace(window, target) for window in blamed)
+    return bool(blamed) and (outlasted or not _promised(target, reason))
+
+
+def _last_s(target: Target) -> float:
+    """Return when the fire could be started for the last time."""
+    return target.due_s + target.jitter_s + target.grace_s
+
+
+def _hindered_until(facts: Facts, target: Target, nodes: set[str]) -> float:
+    """Return until when faults without a gap, of whatever kind, kept the fire from starting.
+
+    A worker may be dead when the fire is due, and be cut off by the time that it is back.
+    """
+    until_s = target.due_s + target.jitter_s + facts.bounds.on_time_s
+    for window in facts.touching(target.due_s, _last_s(target), nodes):
+        if window.excuse.late and window.start_s <= until_s:
+            until_s = max(until_s, window.end_s + facts.bounds.on_time_s)
+    return until_s - facts.bounds.on_time_s
+
+
+def _had_no_mysql(facts: Facts, target: Target, nodes: set[str]) -> bool:
+    return any(MYSQL in window.excuse.severs for window in facts.touching(target.due_s, _last_s(target), nodes))
+
+
+def _given_up(facts: Facts, target: Target) -> bool:
+    """Say whether its task went to another worker while it waited: nobody waits for the end of its grace then."""
+    return any(row.state == "lost" for row in facts.rows.get(target.key, ()))
 
 
 def _promised(target: Target, reason: str) -> bool:
@@ -135,10 +162,6 @@ def _promised(target: Target, reason: str) -> bool:
     if target.at_most_once or reason in _UNABLE or (reason in _LOST and not target.reruns_lost):
         return False
     return target.spec["misfire"] == "all" or reason not in _SHED
-
-
-def _outlasts_grace(window: Window, target: Target) -> bool:
-    return window.end_s >= target.due_s + target.jitter_s + target.grace_s
 
 
 def _doubles(facts: Facts, target: Target, runs: Sequence[Run]) -> Iterator[Violation]:
