@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
 
 from flask import request
@@ -16,6 +16,8 @@ from cronkeeper_api.routing import Access, Reach
 from cronkeeper_manager.service import Caller, Tokens
 
 _BEARER = re.compile(r"[Bb]earer (ck_[A-Za-z0-9_-]{43})", re.ASCII)
+#: Longer texts are no addresses, and are not kept either.
+_ADDRESS_CHARS = 64
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="cronkeeper"'}
 #: Stands for everybody on public routes.
 NOBODY = Caller("", "nobody", Role.VIEWER, NOWHERE)
@@ -29,8 +31,8 @@ def authorize(tokens: Tokens, identities: Identities | None, access: Access, rea
     """
     if access is Access.PUBLIC:
         return NOBODY
-    headers = request.headers.getlist("Authorization")
-    header = headers[0] if len(headers) == 1 else ""
+    # A server joins headers of one name by commas, and neither form has any.
+    header = request.headers.get("Authorization", "")
     if (match := _BEARER.fullmatch(header)) is not None:
         caller = tokens.authenticate(match[1])
     elif identities is not None and (match := SHAPE.fullmatch(header)) is not None:
@@ -46,7 +48,7 @@ def authorize(tokens: Tokens, identities: Identities | None, access: Access, rea
     return caller
 
 
-def client_address(trusted_proxies: Sequence[str]) -> str:
+def client_address(trusted_proxies: tuple[str, ...]) -> str:
     """Return where the request comes from, for the trail. No right depends on it.
 
     A proxy of ours is believed what it says in X-Forwarded-For; the last address there is the one that it saw itself.
@@ -55,13 +57,21 @@ def client_address(trusted_proxies: Sequence[str]) -> str:
     if not _is_within(peer, trusted_proxies):
         return peer
     told = request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()
+    return _written(told) or peer if len(told) <= _ADDRESS_CHARS else peer
+
+
+# The same few addresses come with all requests.
+@lru_cache(maxsize=1024)
+def _written(told: str) -> str:
+    """Return an address as it is usually written; an empty text for what is none."""
     try:
         return str(ip_address(told))
     except ValueError:
-        return peer
+        return ""
 
 
-def _is_within(address: str, networks: Sequence[str]) -> bool:
+@lru_cache(maxsize=1024)
+def _is_within(address: str, networks: tuple[str, ...]) -> bool:
     try:
         return any(ip_address(address) in ip_network(network) for network in networks)
     except ValueError:
