@@ -123,7 +123,7 @@ def of_requests(place: OneProcess) -> dict[str, Cost]:
 def test_a_request_costs_what_it_did_however_many_jobs_there_are(costs: tuple[Costs, Costs]) -> None:
     few, many = costs
     assert few.requests == many.requests == {
-        "post": Cost(sql=7, zookeeper=1, writes=1),
+        "post": Cost(sql=6, zookeeper=1, writes=1),
         "patch": Cost(sql=10, zookeeper=3, writes=2),
         "get": Cost(sql=2),
         "page": Cost(sql=2),

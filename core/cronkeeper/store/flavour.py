@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Table
@@ -85,9 +87,8 @@ class Flavour:
 
     def insert(self, conn: Connection, table: Table, columns: Sequence[str], rows: Sequence[Row], end: str = "") -> int:
         """Insert all rows with one statement; return the driver's last row id (MySQL: of the first row)."""
-        one = "(" + ", ".join([self.mark] * len(columns)) + ")"
-        text = f"INSERT INTO `{table.name}` ({names(columns)}) VALUES {', '.join([one] * len(rows))} {end}"
-        result = conn.exec_driver_sql(text, tuple(value for row in rows for value in row))
+        text = _insert_text(table.name, tuple(columns), self.mark, len(rows), end)
+        result = conn.exec_driver_sql(text, tuple(chain.from_iterable(rows)))
         return int(result.lastrowid or 0)
 
     def marks(self, count: int) -> str:
@@ -97,6 +98,12 @@ class Flavour:
 
 MYSQL = Flavour(mark="%s", is_mysql=True, now_ms="FLOOR(UNIX_TIMESTAMP(NOW(6)) * 1000)")
 SQLITE = Flavour(mark="?", is_mysql=False, now_ms="CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)")
+
+
+@lru_cache(maxsize=64)
+def _insert_text(table: str, columns: tuple[str, ...], mark: str, rows: int, end: str) -> str:
+    one = "(" + ", ".join([mark] * len(columns)) + ")"
+    return f"INSERT INTO `{table}` ({names(columns)}) VALUES {', '.join([one] * rows)} {end}"
 
 
 def names(columns: Sequence[str]) -> str:

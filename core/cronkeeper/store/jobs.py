@@ -223,9 +223,12 @@ class SqlJobStore:
         flavour, columns = self._db.flavour, job_rows.COLUMNS[1:]
         for rows in chunks([job_rows.placeholder(item.namespace, item.name, mark) for item in new]):
             first = flavour.insert(conn, _jobs, columns, rows)
+            if len(rows) == 1:
+                ids.append(first)
+                continue
             after = ids[-1] if ids else first - 1
-            query = select(_jobs.c.id).where(_jobs.c.id > after, _jobs.c.search == mark).order_by(_jobs.c.id)
-            ids += conn.execute(query).scalars().all()
+            text = f"SELECT `id` FROM `jobs` WHERE `id` > {self._mark} AND `search` = {self._mark} ORDER BY `id`"
+            ids += conn.exec_driver_sql(text, (after, mark)).scalars().all()
         return ids
 
     def _replace(self, conn: Connection, changed: Sequence[tuple[Job, int]]) -> None:
@@ -245,6 +248,8 @@ class SqlJobStore:
 
     def _write(self, conn: Connection, jobs: Sequence[Job]) -> None:
         """Write whole rows, new ones and others."""
+        if not jobs:
+            return
         flavour = self._db.flavour
         end = flavour.replace_old(("id",), job_rows.COLUMNS[1:])
         for rows in chunks([job_rows.to_row(job) for job in jobs]):
