@@ -98,3 +98,65 @@ def test_a_failure_of_the_whole_is_everybody_s_and_the_next_is_served() -> None:
     with pytest.raises(UnavailableError):
         gather.submit(1)
     assert gather.submit(2) == 2
+
+
+def _crowd(gather: Gather[int, int], work: Work) -> None:
+    """Have one item worked on, and then three in one batch."""
+    work.gate.clear()
+    first, _ = _submit_all(gather, [0])
+    assert work.begun.wait(30)
+    others, _ = _submit_all(gather, [1, 2, 3])
+    _wait_for(gather, 3)
+    work.gate.set()
+    for thread in [*first, *others]:
+        thread.join(30)
+
+
+def test_after_a_crowd_a_batch_waits_for_as_many() -> None:
+    work = Work()
+    gather = Gather(work, linger_s=30)
+    _crowd(gather, work)
+    threads: list[threading.Thread] = []
+    for count, item in enumerate((4, 5), 1):
+        threads += _submit_all(gather, [item])[0]
+        _wait_for(gather, count)
+    assert [len(batch) for batch in work.batches] == [1, 3]
+    threads += _submit_all(gather, [6])[0]
+    for thread in threads:
+        thread.join(10)
+    assert [len(batch) for batch in work.batches] == [1, 3, 3]
+
+
+def test_who_does_not_come_is_not_waited_for_twice() -> None:
+    work = Work()
+    gather = Gather(work, linger_s=0.01)
+    _crowd(gather, work)
+    assert [gather.submit(item) for item in (4, 5)] == [8, 10]
+    assert [len(batch) for batch in work.batches] == [1, 3, 1, 1]
+    assert gather._last == 1
+
+
+def test_a_batch_is_followed_up_before_its_callers_hear_and_while_the_next_is_worked_on() -> None:
+    work, told = Work(), list[list[int | Exception]]()
+    following, over = threading.Event(), threading.Event()
+
+    def after(outcomes: Sequence[int | Exception]) -> None:
+        told.append(list(outcomes))
+        following.set()
+        assert over.wait(30)
+
+    gather = Gather(work, after)
+    first, found = _submit_all(gather, [1])
+    assert work.begun.wait(30)
+    second, found_second = _submit_all(gather, [2])
+    _wait_for(gather, 1)
+    work.gate.set()
+    assert following.wait(30)
+    while len(work.batches) < 2:
+        following.wait(0.005)
+    assert found == {}
+    over.set()
+    for thread in [*first, *second]:
+        thread.join(30)
+    assert (found, found_second) == ({1: 2}, {2: 4})
+    assert told == [[2], [4]]

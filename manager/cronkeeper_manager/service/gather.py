@@ -1,7 +1,8 @@
 """Many requests, one transaction: whoever comes while a write is under way goes along in the next one.
 
 A caller that finds nobody at work does the work itself, at once: alone, nobody waits for anybody. When it is done, the
-first of those who came meanwhile does the work for all of them.
+first of those who came meanwhile does the work for all of them. If the last batch was of several, they will soon be
+back: it waits a moment for as many of them, since a batch costs hardly more than one item.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ R = TypeVar("R")
 
 #: One batch stays one transaction of a few milliseconds.
 MAX_BATCH = 100
+#: How long a batch waits for as many items as the last one had: no longer than a write to the disk takes.
+LINGER_S = 0.004
 
 
 @dataclass(slots=True)
@@ -27,19 +30,36 @@ class _Entry(Generic[T, R]):
 
 
 class Gather(Generic[T, R]):
-    """Hands items to `work` in batches. `work` returns an outcome for each item, in order: a result or an error."""
+    """Hands items to `work` in batches. `work` returns an outcome for each item, in order: a result or an error.
 
-    def __init__(self, work: Callable[[Sequence[T]], Sequence[R | Exception]]) -> None:
+    `after` is told the outcomes of each batch before its callers are; the next batch is worked on meanwhile. It must
+    not raise.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[Sequence[T]], Sequence[R | Exception]],
+        after: Callable[[Sequence[R | Exception]], object] = lambda _: None,
+        *,
+        linger_s: float = LINGER_S,
+    ) -> None:
         self._work = work
+        self._after = after
+        self._linger_s = linger_s
         self._lock = threading.Lock()
+        self._arrived = threading.Condition(self._lock)
         self._waiting: list[_Entry[T, R]] = []
         self._busy = False
+        #: How many were in the last batch.
+        self._last = 0
 
     def submit(self, item: T) -> R:
         """Return the item's result, or raise its error. Safe to call from several threads."""
         entry = _Entry[T, R](item)
         with self._lock:
             self._waiting.append(entry)
+            if len(self._waiting) >= self._last:
+                self._arrived.notify()
             waits = self._busy
             self._busy = True
         if waits:
@@ -54,7 +74,10 @@ class Gather(Generic[T, R]):
     def _do_batch(self) -> None:
         """Work for all who wait, ourselves among them, then hand over."""
         with self._lock:
+            if self._last > 1:
+                self._arrived.wait_for(lambda: len(self._waiting) >= self._last, self._linger_s)
             batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
+            self._last = len(batch)
         outcomes: Sequence[R | Exception] = []
         try:
             outcomes = self._work([entry.item for entry in batch])
@@ -66,5 +89,10 @@ class Gather(Generic[T, R]):
             with self._lock:
                 heir = self._waiting[0] if self._waiting else None
                 self._busy = heir is not None
-            for entry in [*batch, *([heir] if heir is not None else [])]:
-                entry.woken.set()
+            if heir is not None:
+                heir.woken.set()
+            try:
+                self._after(outcomes)
+            finally:
+                for entry in batch:
+                    entry.woken.set()

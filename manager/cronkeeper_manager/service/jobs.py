@@ -65,7 +65,7 @@ class Jobs:
         self._clock = clock
         self._namespaces = namespaces
         self._copies = NamedCopies(store)
-        self._creations: Gather[NewJob, Job] = Gather(self._insert)
+        self._creations: Gather[NewJob, Job] = Gather(self._insert, self._tell_new)
 
     def create(self, draft: Draft, caller: Caller, *, request: RequestKey | None = None) -> Job:
         """Save a new job. Raises ValidationFailedError, PermissionDeniedError, TooLargeError, NameTakenError,
@@ -74,7 +74,6 @@ class Jobs:
         The job is saved once its row is committed; whether ZooKeeper could be told makes no difference to the answer.
         """
         job = self._created(draft, caller, request)
-        self._tell([job])
         log.info("a job was created", extra={"event": "job.created", "job": job.id, "by": caller.name})
         return job
 
@@ -277,6 +276,11 @@ class Jobs:
             except (ConflictError, StaleWriteError, QuotaExceededError):
                 pass  # nothing was saved; one of them is to blame, and the others are not
         return [self._insert_one(one) for one in new]
+
+    def _tell_new(self, outcomes: Sequence[Job | Exception]) -> None:
+        """Tell all of a batch in one write, while the next batch is saved."""
+        if created := [job for job in outcomes if isinstance(job, Job)]:
+            self._tell(created)
 
     def _insert_one(self, new: NewJob) -> Job | Exception:
         try:
