@@ -86,6 +86,8 @@ class Processes:
     held: list[Order] = field(default_factory=list)
     stopped: bool = False
     news: list[tuple[str, str]] = field(default_factory=list)
+    #: How those ended that are over, as their folders say.
+    over: dict[str, str] = field(default_factory=dict)
 
     def start(self, orders: Sequence[Order]) -> None:
         self.held += orders
@@ -114,6 +116,7 @@ class Processes:
     def end(self, run_id: str, how: str) -> None:
         if self.live.pop(run_id, None) is not None:
             self.news.append((how, run_id))
+            self.over[run_id] = how
 
 
 class PlainOrders:
@@ -165,7 +168,7 @@ class Worker:
             given_up=self.agent.look_after,
         )  # fmt: skip
         self.engine.install(install_sound(self.journal.tasks(), verifier, Here(self.name, 0)))
-        self.engine.resume(self.journal.open_entries(), lambda key: str(key) in self.processes.known)
+        self._go_on_with(self.journal.open_entries())
 
     def crash(self) -> None:
         """kill -9 of the daemon: what the runner tells meanwhile waits for the next one."""
@@ -192,9 +195,7 @@ class Worker:
             elif kind == "expired":
                 self.engine.on_expired([key])
             else:
-                code = {"ok": 0, "failed": 3}.get(kind)
-                lost, cancelled = kind == "lost", kind == "cancelled"
-                self.engine.on_ended([Ended(run_id, now_ms, code, None, False, cancelled, 0, "", lost=lost)])
+                self.engine.on_ended([self._ended(run_id, kind)])
 
     def look(self, trigger: Trigger = Trigger.TIMER) -> None:
         self.hear()
@@ -233,7 +234,19 @@ class Worker:
             for run in runs
         ]
         self.journal.update(entries, report=False)
-        self.engine.resume(entries, lambda key: str(key) in self.processes.known)
+        self._go_on_with(entries)
+
+    def _go_on_with(self, entries: Sequence[Entry]) -> None:
+        self.engine.resume(entries, lambda key: str(key) in self.processes.known, self._how_it_ended)
+
+    def _how_it_ended(self, key: RunKey) -> Ended | None:
+        how = self.processes.over.get(str(key))
+        return None if how is None else self._ended(str(key), how)
+
+    def _ended(self, run_id: str, how: str) -> Ended:
+        code = {"ok": 0, "failed": 3}.get(how)
+        lost, cancelled = how == "lost", how == "cancelled"
+        return Ended(run_id, self.town.clock.now_ms(), code, None, False, cancelled, 0, "", lost=lost)
 
     def _reborn(self) -> str:
         self.epochs += 1

@@ -89,7 +89,7 @@ def test_a_restart_does_not_find_a_run_of_the_past_too_late(world: World) -> Non
     before = len(world.ordered())
     world.boot()
     world.install_again()
-    world.engine.resume(world.journal.open_entries(), lambda key: False)
+    world.engine.resume(world.journal.open_entries(), lambda key: False, lambda _key: None)
     assert world.ordered()[before:] == [str(key)]
     world.report()
     assert world.states() == ["claimed"]

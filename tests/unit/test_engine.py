@@ -26,7 +26,7 @@ from cronkeeper_worker.engine_parts import Parts, order_expiry_s
 from cronkeeper_worker.engine_thread import EngineThread
 from cronkeeper_worker.fences import Answer, Fence, Fences, Outcome
 from cronkeeper_worker.journal import Journal, Phase, TaskRow
-from cronkeeper_worker.orders import Ended, Expired, Order
+from cronkeeper_worker.orders import Ended, Expired, Order, SpawnFailed
 from cronkeeper_worker.pause_guard import PauseGuard
 from cronkeeper_worker.tasks import Here, Installed, install, never_before
 
@@ -258,7 +258,7 @@ def test_a_daemon_that_dies_at_any_point_loses_and_doubles_nothing(world: World,
     world.runner.orders.clear()
     world.boot()
     world.install_again()
-    world.engine.resume(world.journal.open_entries(), lambda key: str(key) in known)
+    world.engine.resume(world.journal.open_entries(), lambda key: str(key) in known, lambda _key: None)
     world.engine.look(Trigger.TIMER)
     expected = f"17-0-{world.clock.now_ms() // MINUTE * MINUTE}-1"
     assert known | set(world.ordered()) == {expected}
@@ -275,7 +275,7 @@ def test_a_daemon_that_was_given_up_while_it_was_away_does_not_start_what_it_had
     world.store.runs.lose("w1", term=world.store.terms.take("m1"), reason="worker_lost")
     world.boot()
     world.install_again()
-    world.engine.resume(world.journal.open_entries(), lambda key: False)
+    world.engine.resume(world.journal.open_entries(), lambda key: False, lambda _key: None)
     assert world.ordered() == []
     assert world.states() == ["lost"]
 
@@ -434,7 +434,7 @@ def test_a_retry_of_a_job_that_was_paused_while_the_daemon_was_down_is_skipped(w
     world.end(world.ordered()[0], 3)
     world.boot()
     world.give(job, generation=2, state=JobState.PAUSED)
-    world.engine.resume(world.journal.open_entries(), lambda key: False)
+    world.engine.resume(world.journal.open_entries(), lambda key: False, lambda _key: None)
     world.pass_minutes(30)
     assert len(world.ordered()) == 1
     assert world.journal.open_entries() == []
@@ -636,12 +636,13 @@ def test_an_order_that_came_too_late_for_a_task_that_has_left_is_told_as_failed(
     assert (run.state, run.reason) == (RunState.FAILED, Reason.SPAWN_FAILED)
 
 
-def crash(world: World, *, started: Sequence[str] = ()) -> None:
-    """Kill the daemon and start it again; `started` are the runs whose folders the runner has."""
+def crash(world: World, *, started: Sequence[str] = (), ended: Sequence[Ended | SpawnFailed] = ()) -> None:
+    """Kill the daemon and start it again; `started` are the runs that have folders, `ended` what those say."""
+    ends = {end.run_id: end for end in ended}
     world.journal.close()
     world.boot()
     world.install_again()
-    world.engine.resume(world.journal.open_entries(), lambda key: str(key) in started)
+    world.engine.resume(world.journal.open_entries(), lambda key: str(key) in started, lambda key: ends.get(str(key)))
 
 
 def test_a_claim_that_was_not_acted_on_before_the_task_left_and_the_daemon_died_is_told_as_lost(world: World) -> None:
@@ -656,6 +657,35 @@ def test_a_claim_that_was_not_acted_on_before_the_task_left_and_the_daemon_died_
     (run,) = world.store.runs.lost_runs([TASK], since_ms=0)
     assert (run.state, run.reason, run.worker) == (RunState.LOST, Reason.RUNNER_LOST, "w1")
     assert (world.journal.open_entries(), world.ordered()) == ([], [])
+
+
+@pytest.mark.parametrize("misfire", [Misfire.ALL, Misfire.LATEST])
+def test_a_run_that_ended_while_no_daemon_was_here_is_no_overlap(world: World, misfire: Misfire) -> None:
+    """T01: a daemon was killed in a run and back a second later; the next fire seemed to meet the run that was over."""
+    world.give(spec(misfire=misfire))
+    world.pass_minutes(1)
+    (first,) = world.ordered()
+    world.begin(first)
+    world.clock.advance_ms(MINUTE)
+    ended = Ended(first, world.clock.now_ms() - 30_000, 0, None, False, False, 0, "")
+    crash(world, started=[first], ended=[ended])
+    world.engine.look(Trigger.TIMER)
+    assert len(world.ordered()) == 2
+    assert world.state(first) is RunState.SUCCEEDED
+    # The runner tells it all the same, once it is reached.
+    world.engine.on_ended([ended])
+    assert world.engine.running() == 1
+
+
+def test_a_run_that_could_not_begin_while_no_daemon_was_here_is_no_overlap(world: World) -> None:
+    world.give(spec())
+    world.pass_minutes(1)
+    (first,) = world.ordered()
+    world.clock.advance_ms(MINUTE)
+    crash(world, started=[first], ended=[SpawnFailed(first, "no such file", 0)])
+    world.engine.look(Trigger.TIMER)
+    assert len(world.ordered()) == 2
+    assert world.state(first) is RunState.FAILED
 
 
 def test_after_a_crash_what_waits_does_not_start_beside_what_had_its_turn(world: World) -> None:
@@ -848,7 +878,7 @@ def test_late_news_of_an_earlier_order_takes_nothing_from_the_run_that_a_later_o
     assert world.engine.running() == 1
     world.boot()
     world.install_again()
-    world.engine.resume(world.journal.open_entries(), lambda _key: True)
+    world.engine.resume(world.journal.open_entries(), lambda _key: True, lambda _key: None)
     world.clock.advance_ms(60_000)
     world.engine.on_expired([key])
     assert (world.engine.running(), len(world.ordered())) == (1, 1)

@@ -57,7 +57,7 @@ def start_node(world: World, *, after_min: float = 1) -> str:
     world.journal.close()
     world.boot()
     world.install_again()
-    world.engine.resume(world.journal.open_entries(), lambda key: False)
+    world.engine.resume(world.journal.open_entries(), lambda key: False, lambda _key: None)
     world.engine.look(Trigger.TIMER)
     return str(RunKey(own(world), started_ms, 1))
 
@@ -66,7 +66,7 @@ def restart_daemon(world: World) -> None:
     world.journal.close()
     world.boot()
     world.install_again()
-    world.engine.resume(world.journal.open_entries(), lambda key: str(key) in world.ordered())
+    world.engine.resume(world.journal.open_entries(), lambda key: str(key) in world.ordered(), lambda _key: None)
     world.engine.look(Trigger.TIMER)
 
 

@@ -43,7 +43,7 @@ from cronkeeper_worker.leaving import HAND_OVER_S, hand_over
 from cronkeeper_worker.node_crontab import NodeCrontab
 from cronkeeper_worker.node_stores import Stores, open_stores
 from cronkeeper_worker.order_maker import NodeOrders
-from cronkeeper_worker.orders import Ended, RunnerEvent, RunnerLost, SpawnFailed
+from cronkeeper_worker.orders import RunnerEvent, RunnerLost
 from cronkeeper_worker.pause_guard import PauseGuard
 from cronkeeper_worker.reporter import Reporter, poison_proof
 from cronkeeper_worker.runner_client import RunnerClient
@@ -177,7 +177,7 @@ class Daemon:
         # ZooKeeper first: while MySQL is away it is the only fence for what was decided and is claimed now.
         with _zookeeper_may_be_away():
             self._stores.coordinator.start(CONNECT_WAIT_S)
-        self._engine.resume(self._journal.open_entries(), lambda key: os.path.isdir(self._run_folder(key)))
+        self._go_on_with(self._journal.open_entries())
         if self._stores.coordinator.connected:
             with _zookeeper_may_be_away():
                 self._drop_moved()
@@ -361,14 +361,17 @@ class Daemon:
 
         def adopt() -> None:
             self._journal.update(entries, report=False)
-            # Ends that the runner told before now were nobody's: read them from where it keeps them.
-            ends = [(run.key, run_files.read_exit(self._run_folder(run.key))) for run in runs]
-            self._engine.resume(entries, lambda key: os.path.isdir(self._run_folder(key)))
-            self._engine.on_ended([end for _, end in ends if isinstance(end, Ended)])
-            for failed in (end for _, end in ends if isinstance(end, SpawnFailed)):
-                self._engine.on_spawn_failed(failed)
+            self._go_on_with(entries)
 
         self._thread.ask(adopt)
+
+    def _go_on_with(self, entries: Sequence[Entry]) -> None:
+        """Take these up. Ends that the runner told while nobody listened are read from where it keeps them."""
+        self._engine.resume(
+            entries,
+            lambda key: os.path.isdir(self._run_folder(key)),
+            lambda key: run_files.read_exit(self._run_folder(key)),
+        )
 
     def _on_look(self, number: int) -> None:
         self._metrics.looks.inc()

@@ -196,21 +196,30 @@ class Engine:
             pairs.append((entry, ended_run(entry.run, one, reason)))
         self._end(pairs)
 
-    def resume(self, entries: Sequence[Entry], has_folder: Callable[[RunKey], bool]) -> None:
+    def resume(
+        self,
+        entries: Sequence[Entry],
+        has_folder: Callable[[RunKey], bool],
+        how_it_ended: Callable[[RunKey], Ended | SpawnFailed | None],
+    ) -> None:
         """Take over the journal's open entries at start. `has_folder` says whether the runner knows anything of a run.
 
-        What was started is believed to run until the runner tells otherwise. What was decided, or claimed without a
+        What was started is believed to run until the runner tells otherwise, unless `how_it_ended` knows already: the
+        next fire would be skipped for an overlap with a run that is over. What was decided, or claimed without a
         process, is claimed (again: by the same nonce, so that a claim which was given up meanwhile is not acted on).
         """
         claimed: list[Entry] = []
         lost: list[Ended] = []
+        over: list[Ended | SpawnFailed] = []
         for entry in entries:
             key = entry.run.key
             item = self._board.tasks.get(key.task)
             known = has_folder(key)
             if entry.phase is Phase.STARTED or known:
                 self._board.keep(begun(entry, self._parts.clock.now_ms()))
-                if not known:
+                if known and (end := how_it_ended(key)) is not None:
+                    over.append(end)
+                elif not known:
                     lost.append(Ended(str(key), self._parts.clock.now_ms(), None, None, False, False, 0, "", lost=True))
             elif item is None and entry.phase is Phase.WAITING:
                 self._starter.give_up([entry])
@@ -225,7 +234,9 @@ class Engine:
         self._starter.skip_paused(self._board.tasks.values())
         # Before anything that waits: these had their turn already.
         self._starter.launch_again(claimed)
-        self.on_ended(lost)
+        self.on_ended([*lost, *(end for end in over if isinstance(end, Ended))])
+        for failed in (end for end in over if isinstance(end, SpawnFailed)):
+            self.on_spawn_failed(failed)
 
     # -- inside
     def _decide_due(self, due: Sequence[Installed], now_ms: int, trigger: Trigger) -> list[Entry]:

@@ -65,7 +65,9 @@ class StandIn:
         self._engine.install(install_sound(self._journal.tasks(), verifier, here))
         self._runner.ensure()
         self._engine.resume(
-            self._journal.open_entries(), lambda key: os.path.isdir(run_files.run_folder(self._top, str(key)))
+            self._journal.open_entries(),
+            lambda key: os.path.isdir(run_files.run_folder(self._top, str(key))),
+            lambda key: run_files.read_exit(run_files.run_folder(self._top, str(key))),
         )
         self._pump(0.2)
         self._engine.look(Trigger.CRON)
