@@ -47,6 +47,7 @@ def examine(config_file: Path | None, sets: tuple[str, ...], environ: Mapping[st
     """Look at everything, in the order in which it is needed. Never raises: a fault is a finding."""
     from cronkeeper.runtime.config import StoreConfig
     from cronkeeper_cli.services import load_config
+    from cronkeeper_worker import control_groups
 
     machine = [cron_finding(_running_programs()), clock_finding(*_kernel_clock())]
     keys = tuple(text for text in sets if text.startswith("secrets_key_files="))
@@ -71,6 +72,7 @@ def examine(config_file: Path | None, sets: tuple[str, ...], environ: Mapping[st
     found.append(secrets_finding(config_file, keys, environ))
     if os.geteuid() == 0:
         found.append(accounts_finding(config_file, environ))
+        found.append(groups_finding(control_groups.missing()))
     return [*found, *machine]
 
 
@@ -192,6 +194,14 @@ def accounts_finding(config_file: Path | None, environ: Mapping[str, str]) -> Fi
     except CommandError as exc:
         return Finding("accounts", exc.message, mend="a worker does not start here as root before that is mended")
     return Finding("accounts", f"a worker's daemon is {config.daemon_account}, and jobs are {config.node_account}")
+
+
+def groups_finding(missing: str) -> Finding:
+    """Judge whether a worker could give each run a control group, by what is in the way."""
+    if missing:
+        mend = "what leaves a run's session on purpose then outlives a cancel; mount cgroup v2 for writing"
+        return Finding("groups", f"runs get no control groups: {missing}", mend=mend)
+    return Finding("groups", "each run can have a control group")
 
 
 def _running_programs() -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""Finds and ends the processes of a test run that outlived it.
+"""Finds and ends the processes of a test run that outlived it, and removes the control groups of dead runners.
 
 `tests/run` exports `CRONKEEPER_TEST_RUN=<id>`, which every process started by a test inherits; so the id in a process's
 first environment tells where it comes from, however often it forked or moved to a session of its own.
@@ -6,12 +6,15 @@ first environment tells where it comes from, however often it forked or moved to
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from cronkeeper_worker import control_groups
 
 RUN_VARIABLE = "CRONKEEPER_TEST_RUN"
 _SETTLE_S = 3.0
@@ -60,6 +63,8 @@ def main() -> int:
     for leftover in left:
         print(f"left behind by the tests: pid {leftover.pid}: {leftover.command}")
     end(left)
+    with contextlib.suppress(OSError):  # a machine without any
+        control_groups.tidy()
     return 1 if left else 0
 
 

@@ -14,12 +14,13 @@ import pytest
 from cronkeeper.domain.job import JobSpec, JobType, Limits
 from cronkeeper.errors import ConfigError
 from cronkeeper.runtime.config import load
-from cronkeeper_worker import node_files, root_part, root_rules, root_start, run_files
+from cronkeeper_worker import control_groups, node_files, root_part, root_rules, root_start, run_files
 from cronkeeper_worker.config import WorkerConfig
 from cronkeeper_worker.crontab_form import HEADER, NO_TASKS
 from cronkeeper_worker.orders import SpawnFailed, Started
 from tests.harness.accounts import DAEMON, as_account
 from tests.harness.folders import make_folder, remove_folder
+from tests.harness.processes import alive
 from tests.harness.root_part import (
     FOREIGN,
     PLAIN,
@@ -110,6 +111,21 @@ def test_a_root_part_that_is_killed_is_there_again_at_once_and_knows_its_runs(ho
     assert (hello["signed"], [event["pid"] for event in running["events"]]) == (True, [pid])
 
 
+@pytest.mark.skipif(bool(control_groups.missing()), reason="takes a cgroup v2 that can be written")
+def test_a_run_of_another_account_ends_with_all_that_left_its_session(house: House) -> None:
+    text = "(setsid sh -c 'trap : TERM; echo $$ >stray; while :; do sleep 1; done' >/dev/null 2>&1 &) & sleep 600"
+    house.order(request(sealed(JobSpec(text, "* * * * *", JobType.COMMAND, run_as="daemon"))))
+    place = house.top / "runs" / "7-0-60000-1" / "work" / "stray"
+    stray = int(until(lambda: place.exists() and place.read_text()))
+    assert isinstance(as_account(DAEMON, lambda: os.kill(stray, signal.SIGKILL)), PermissionError)
+    killed = house.pid()
+    os.kill(killed, signal.SIGKILL)
+    until(lambda: runners(house.top) not in ([], [killed]))
+    house.client.ensure()
+    house.client.cancel("7-0-60000-1")
+    until(lambda: not alive(stray))
+
+
 def test_it_goes_by_the_rules_of_the_last_start(house: House) -> None:
     assert "not allowed" in house.refused(request(sealed(dataclasses.replace(PLAIN, run_as="games"))))
     house.lay_out(node_accounts=("games",))
@@ -154,6 +170,7 @@ def test_what_a_daemon_of_before_has_left_becomes_the_daemons_and_nothing_is_los
         assert as_account(DAEMON, lambda: [(own / name).read_text() for name in names]) == list(names)
         assert {path.owner() for path in own.rglob("*")} == {DAEMON}
         kept = {"artifacts", "bin", "daemon", "generations", "root.json", "runner.lock", "runner.log", "runner.sock"}
+        kept |= set() if control_groups.missing() else {control_groups.NOTE}
         assert {path.name for path in top.iterdir()} == kept | {"runs", "spare"}
         assert {path.owner() for path in top.iterdir()} == {"root", DAEMON}
         assert as_account(DAEMON, lambda: (run / "output").read_text()) == "printed"

@@ -168,5 +168,7 @@ def test_the_doctor_says_one_line_each(finding: doctor.Finding, line: str) -> No
 
 def test_the_doctor_judges() -> None:
     assert doctor.cron_finding(frozenset({"bash"})).mend
+    assert doctor.groups_finding("no cgroup v2 is mounted here").mend
+    assert not doctor.groups_finding("").mend
     assert doctor.clock_finding(False, 0.0).mend
     assert doctor.clock_finding(True, 5.0).mend

@@ -75,13 +75,23 @@ class Executor:
 
     `flush_exits`: whether the note of a run's end is forced to the disk before the event comes out. Set it while nobody
     listens who writes the event down at once. `group` may read the notes and outputs of runs; `processes` bounds those
-    of each account (0: half of what the kernel has).
+    of each account (0: half of what the kernel has). `log` takes a sentence for whoever looks after the node.
     """
 
-    def __init__(self, state_dir: str, *, flush_exits: bool = True, group: int = -1, processes: int = 0) -> None:
+    def __init__(
+        self,
+        state_dir: str,
+        *,
+        flush_exits: bool = True,
+        group: int = -1,
+        processes: int = 0,
+        log: Callable[[str], None] = lambda _text: None,
+    ) -> None:
         self.state_dir = state_dir
         self.flush_exits = flush_exits
-        self._launcher = launch.Launcher(state_dir, group=group, processes=processes)
+        self._launcher = launch.Launcher(state_dir, group=group, processes=processes, log=log)
+        #: What the kernel knows of each run, however far its processes go.
+        self.groups = self._launcher.groups
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[], None]] = {}
         self._queue: deque[Order] = deque()
@@ -90,7 +100,7 @@ class Executor:
         self._events: list[RunEvent] = []
         #: Notes that could not be written (the disk is full), until they are acknowledged.
         self.unwritten: dict[str, RunEvent] = {}
-        self._remains = Remains(self.timers)
+        self.remains = Remains(self.timers, self.groups)
 
     # ------------------------------------------------------------------------------------------------------- orders
 
@@ -104,7 +114,7 @@ class Executor:
         self._queue.append(order)
 
     def cancel(self, run_id: str) -> None:
-        """End a run: SIGTERM to its group, SIGKILL after the order's `kill_after_s`. Unknown runs are ignored."""
+        """End a run: SIGTERM to all of it, SIGKILL after the order's `kill_after_s`. Unknown runs are ignored."""
         for order in self._queue:
             if order.run_id == run_id:
                 self._queue.remove(order)
@@ -126,13 +136,13 @@ class Executor:
     @property
     def idle(self) -> bool:
         """Nothing is queued, running or being cleared away."""
-        return not (self._queue or self._runs or self._remains.busy)
+        return not (self._queue or self._runs or self.remains.busy)
 
     def forget(self, run_id: str) -> None:
         """Remove an ended run's folder with all it holds. Safe to repeat."""
         self.unwritten.pop(run_id, None)
         if is_run_id(run_id) and run_id not in self._runs and not self._launcher.folders.remove(run_id):
-            self._remains.reap(launch.remove_tree(run_files.run_folder(self.state_dir, run_id)))
+            self.remains.reap(launch.remove_tree(run_files.run_folder(self.state_dir, run_id)))
 
     # --------------------------------------------------------------------------------------------------------- loop
 
@@ -166,7 +176,7 @@ class Executor:
 
     def reap(self, pid: int) -> None:
         """Collect a child of ours that ends soon."""
-        self._remains.reap(pid)
+        self.remains.reap(pid)
 
     def tell(self, event: RunEvent) -> None:
         """Have the next `poll` return this event: for who finds out about runs that are not ours (see orphans)."""
@@ -240,6 +250,7 @@ class Executor:
         run.status = -1
         if reason:
             os.waitpid(run.pid, 0)
+            self.groups.remove(run.run_id)
             self._close_run(run)
             del self._runs[run.run_id]
             self._fail(run.run_id, run.folder, reason.decode(errors="replace"))
@@ -282,7 +293,7 @@ class Executor:
         self.unwatch(run.pidfd)
         os.close(run.pidfd)
         run.pidfd = -1
-        self._remains.clear_group(run.pid, run.kill_after_s)
+        self.remains.clear(run.run_id, run.pid, run.kill_after_s, all_of_it=run.timed_out or run.cancelled)
         if run.output.fd < 0:
             self._finish(run)
         else:
@@ -326,9 +337,14 @@ class Executor:
     def _terminate(self, run: _Run) -> None:
         signal_group(run.pid, signal.SIGTERM)
         signal_group(run.pid, signal.SIGCONT)  # a stopped process would sleep on it
-
+        self.groups.signal(run.run_id, signal.SIGTERM, but=run.pid)
         self.timers.cancel(run.timer)
-        run.timer = self.timers.after(run.kill_after_s, lambda: signal_group(run.pid, signal.SIGKILL))
+        run.timer = self.timers.after(run.kill_after_s, lambda: self._kill(run))
+
+    def _kill(self, run: _Run) -> None:
+        run.kill_after_s = 0.0
+        signal_group(run.pid, signal.SIGKILL)
+        self.groups.kill(run.run_id)
 
     def _close_output(self, run: _Run) -> None:
         self.unwatch(run.output.fd)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from cronkeeper_worker import run_files
 from cronkeeper_worker.accounts import Account, Accounts
+from cronkeeper_worker.control_groups import ControlGroups
 from cronkeeper_worker.orders import Order
 from cronkeeper_worker.verified import Verifier, sha256_hex
 
@@ -55,7 +56,9 @@ class _Job(NamedTuple):
 class Launcher:
     """Carries out orders under one state folder."""
 
-    def __init__(self, state_dir: str, *, group: int = -1, processes: int = 0) -> None:
+    def __init__(
+        self, state_dir: str, *, group: int = -1, processes: int = 0, log: Callable[[str], None] = lambda _text: None
+    ) -> None:
         self.folders = run_files.Folders(state_dir, group=group)
         self._accounts = Accounts()
         self._verifier = Verifier()
@@ -66,17 +69,20 @@ class Launcher:
         resource.setrlimit(resource.RLIMIT_NOFILE, (self._nofile[1], self._nofile[1]))
         resource.setrlimit(resource.RLIMIT_CORE, (0, self._core[1]))
         self._no_new_privs: Callable[[], None] | None = None
+        self._processes = processes or _half_of_all_processes()
         if os.geteuid() == 0:
-            _limit_processes(processes or _half_of_all_processes())
+            _limit_processes(self._processes)
         else:
             # All our runs are of this account, and get it from us.
             _load_no_new_privs()()
         self._shielded = _oom_score_adj() < 0
         self._has_setpriv = os.access(_SETPRIV, os.X_OK)
         _keep_to_ourselves()
+        self.groups = ControlGroups(state_dir, run_files.boot_id(), log)
 
     def close(self) -> None:
         """Give back what belongs to the process. Runs go on."""
+        self.groups.close()
         os.close(self._null)
         os.close(self._here)
         resource.setrlimit(resource.RLIMIT_NOFILE, self._nofile)
@@ -106,9 +112,12 @@ class Launcher:
                 secrets = run_files.deliver(folder, order.secrets, account.uid, account.gid)
                 environment = {**account.environment(), **order.env, **secrets}
                 job = _Job(order, account, environment, start, folder, program, output_end)
-                return self._spawn(job, output) if self._is_plain(order, account) else self._fork(job, output)
+                launched = self._spawn(job, output) if self._is_plain(order, account) else self._fork(job, output)
+                self.groups.limit(order.run_id, self._processes)
+                return launched
             except BaseException:
                 os.close(output)
+                self.groups.remove(order.run_id)
                 raise
         finally:
             for fd in opened:
@@ -136,19 +145,20 @@ class Launcher:
             resource.setrlimit(resource.RLIMIT_NOFILE, self._nofile)
             try:
                 # Comes back when the program is executed: its parent sleeps meanwhile.
-                pid = os.posix_spawn(
-                    argv[0],
-                    argv,
-                    job.environment,
-                    file_actions=[
-                        (os.POSIX_SPAWN_DUP2, self._null, 0),
-                        (os.POSIX_SPAWN_DUP2, job.output_fd, 1),
-                        (os.POSIX_SPAWN_DUP2, job.output_fd, 2),
-                    ],
-                    setsid=True,
-                    setsigmask=(),
-                    setsigdef=_DEFAULT_SIGNALS,
-                )
+                with self.groups.around(job.order.run_id):
+                    pid = os.posix_spawn(
+                        argv[0],
+                        argv,
+                        job.environment,
+                        file_actions=[
+                            (os.POSIX_SPAWN_DUP2, self._null, 0),
+                            (os.POSIX_SPAWN_DUP2, job.output_fd, 1),
+                            (os.POSIX_SPAWN_DUP2, job.output_fd, 2),
+                        ],
+                        setsid=True,
+                        setsigmask=(),
+                        setsigdef=_DEFAULT_SIGNALS,
+                    )
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (self._nofile[1], self._nofile[1]))
                 os.umask(umask)
@@ -163,9 +173,10 @@ class Launcher:
             self._no_new_privs = _load_no_new_privs()
         status, status_end = os.pipe2(os.O_CLOEXEC)
         try:
-            pid = os.fork()
-            if pid == 0:
-                self._become(job, status_end)
+            with self.groups.around(job.order.run_id):
+                pid = os.fork()
+                if pid == 0:
+                    self._become(job, status_end)
             return Launched(pid, _pidfd(pid), output, status)
         except BaseException:
             os.close(status)

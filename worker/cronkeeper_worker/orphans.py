@@ -71,6 +71,18 @@ class Orphans:
                 self._adopt(run_id)
         return ended
 
+    def finish_off(self, ended: list[RunEvent]) -> None:
+        """End what is left of runs that were cancelled or timed out, and whose parent died before all of it was over.
+
+        For a start, when no grace of our own can be under way.
+        """
+        for run_id in self._executor.groups.condemned():
+            self._executor.remains.clear(run_id, 0, 0.0, all_of_it=True)
+        for event in ended:
+            if isinstance(event, Ended) and (event.cancelled or event.timed_out):
+                start = run_files.read_start(os.path.join(self._runs, event.run_id))
+                self._executor.remains.clear(event.run_id, 0, start.kill_after_s if start else 0.0, all_of_it=True)
+
     def cancel(self, run_id: str) -> None:
         """End the run of somebody else: SIGTERM, and SIGKILL after its grace. Unknown runs are ignored."""
         orphan = self._orphans.get(run_id)
@@ -149,6 +161,10 @@ class Orphans:
             self._executor.timers.after(_LOOK_S, lambda: self._await_answer(orphan, ended_ms, until))
             return
         del self._orphans[orphan.run_id]
+        by_order = orphan.cancelled or orphan.timed_out
+        if isinstance(event, Ended):
+            by_order = by_order or event.cancelled or event.timed_out
+        self._executor.remains.clear(orphan.run_id, 0, orphan.start.kill_after_s, all_of_it=by_order)
         if event is not None:
             self._executor.tell(event)
         elif os.path.isdir(orphan.folder):
@@ -168,7 +184,12 @@ class Orphans:
 
     def _terminate(self, orphan: _Orphan) -> None:
         self._signal(orphan, signal.SIGTERM)
-        self._executor.timers.after(orphan.start.kill_after_s, lambda: self._signal(orphan, signal.SIGKILL))
+        self._executor.groups.signal(orphan.run_id, signal.SIGTERM, but=orphan.start.pid)
+        self._executor.timers.after(orphan.start.kill_after_s, lambda: self._kill(orphan))
+
+    def _kill(self, orphan: _Orphan) -> None:
+        self._signal(orphan, signal.SIGKILL)
+        self._executor.groups.kill(orphan.run_id)
 
     def _signal(self, orphan: _Orphan, number: signal.Signals) -> None:
         if orphan.pidfd >= 0 and run_files.is_alive(orphan.start):

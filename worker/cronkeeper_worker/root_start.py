@@ -17,7 +17,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from cronkeeper.errors import ConfigError, UnavailableError
-from cronkeeper_worker import node_files, root_part, root_rules, runner_main, warrants
+from cronkeeper_worker import control_groups, node_files, root_part, root_rules, runner_main, warrants
 from cronkeeper_worker.config import WorkerConfig
 from cronkeeper_worker.fire_listener import install_fire
 from cronkeeper_worker.root_artifacts import FOLDER as ARTIFACTS
@@ -27,7 +27,7 @@ from cronkeeper_worker.runner_client import RunnerClient
 #: daemon's.
 _ROOTS = frozenset(
     {"runs", "spare", "bin", root_rules.FILE, warrants.GENERATIONS, root_rules.DAEMON_FOLDER}
-    | {runner_main.SOCKET, runner_main.LOCK, runner_main.LOG}
+    | {runner_main.SOCKET, runner_main.LOCK, runner_main.LOG, control_groups.NOTE}
 )
 _STAGING = ".daemon.new"
 _KEYS = "secrets-key-{}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import queue
 import socket
@@ -34,6 +35,8 @@ _LOOK_S = 0.02
 _PLACED_WITHIN_S = 30.0
 _PIECE_BYTES = 1 << 20
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 
 class RunnerClient:
@@ -69,6 +72,8 @@ class RunnerClient:
         self._placing = threading.Lock()
         self._placed: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._number = 0
+        #: Why runs have no control groups there, as far as it was told.
+        self._told = ""
 
     @property
     def is_connected(self) -> bool:
@@ -186,7 +191,9 @@ class RunnerClient:
                 raise OSError(f"it speaks protocol {hello['protocol']}")
             if peer_uid(connection) != (0 if self.signed else os.geteuid()):
                 raise OSError("somebody else answers in the place of our runner")
-            running = [event_from(data) for data in lines.next()["events"]]
+            message = lines.next()
+            running = [event_from(data) for data in message["events"]]
+            self._tell(str(message.get("no_control_groups", "")))
             connection.settimeout(_SEND_TIMEOUT_S)
         except BaseException:
             connection.close()
@@ -200,6 +207,14 @@ class RunnerClient:
             target=self._read, args=(connection, lines, running), name="runner-client", daemon=True
         )
         self._reader.start()
+
+    def _tell(self, reason: str) -> None:
+        """Say it once: that which leaves a run's session on purpose then outlives the run, whatever ends it."""
+        if reason and reason != self._told:
+            log.warning(
+                "runs have no control groups on this node", extra={"event": "runner.no_groups", "error": reason}
+            )
+        self._told = reason
 
     def _read(self, connection: socket.socket, lines: _Lines, running: Sequence[RunnerEvent]) -> None:
         reason = "it hung up"

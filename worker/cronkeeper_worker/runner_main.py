@@ -79,7 +79,7 @@ class Runner:
         self._rules = rules
         self._warrants = Warrants(state_dir, rules) if rules is not None else None
         group, processes = (-1, 0) if rules is None else (rules.gid, rules.processes)
-        self._executor = Executor(state_dir, group=group, processes=processes)
+        self._executor = Executor(state_dir, group=group, processes=processes, log=_log)
         self._placing = Placing(self._executor)
         self._orphans = Orphans(self._executor)
         self._clients: dict[int, _Client] = {}
@@ -92,7 +92,7 @@ class Runner:
     def run(self) -> None:
         """Serve until there is nothing more to do."""
         self._listen()
-        self._orphans.scan()
+        self._orphans.finish_off(self._orphans.scan())
         gc.collect()
         gc.freeze()  # the collector would touch, and so copy, every page after each fork
         while not self._done():
@@ -106,6 +106,7 @@ class Runner:
                 self._give_up_name()
             # While somebody listens, the event reaches a journal in no time; otherwise our note is all there is.
             self._executor.flush_exits = not self._clients
+        self._executor.groups.close()
 
     def _done(self) -> bool:
         if not (self._executor.idle and self._orphans.idle):
@@ -230,7 +231,14 @@ class Runner:
         self._read_rules()
         ended = [*self._orphans.scan(), *self._executor.unwritten.values()]
         running: list[RunEvent] = [*self._executor.running(), *self._orphans.running()]
-        self._send(client, {"op": "running", "events": [event_to_json(event) for event in running]})
+        self._send(
+            client,
+            {
+                "op": "running",
+                "events": [event_to_json(event) for event in running],
+                "no_control_groups": self._executor.groups.reason,
+            },
+        )
         self._send(client, {"op": "events", "events": [event_to_json(event) for event in ended]})
         client.greeted = True
 
