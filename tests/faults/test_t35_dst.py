@@ -88,7 +88,7 @@ def read(fires: Path) -> list[tuple[int, float]]:
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_cron_at_sixty_times_speed_does_what_we_say(change: str, tmp_path: Path) -> None:
+def test_t35_cron_at_sixty_times_speed_does_what_we_say(change: str, tmp_path: Path) -> None:
     start, last, expressions = CHANGES[change]
     start_s, last_s = parse_minute(start), parse_minute(last)
     attempts = (fires_at_speed(tmp_path / str(number), expressions, start_s, last_s) for number in range(ATTEMPTS))

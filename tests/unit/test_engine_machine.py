@@ -314,4 +314,4 @@ EngineMachine.TestCase.settings = settings(
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
-TestEngineMachine = EngineMachine.TestCase
+TestT57FireMachine = EngineMachine.TestCase

@@ -44,7 +44,7 @@ def explore(rules: Rules) -> Found:
 
 
 @pytest.mark.parametrize("rules", SMALL + LARGE, ids=lambda rules: f"{rules.fires}-fires-{rules.troubles}-troubles")
-def test_at_least_once_has_the_known_hole_and_no_other(rules: Rules) -> None:
+def test_t59_at_least_once_has_the_known_hole_and_no_other(rules: Rules) -> None:
     found = explore(rules)
     assert [kind for kind in found.violations if not is_hole(kind)] == [], found.words()
 
@@ -111,7 +111,7 @@ def test_everything_else_is_a_fault(kind: str) -> None:
 
 
 @pytest.mark.parametrize("rules", SMALL + LARGE, ids=lambda rules: f"{rules.fires}-fires-{rules.troubles}-troubles")
-def test_at_most_once_has_no_hole(rules: Rules) -> None:
+def test_t59_at_most_once_has_no_hole(rules: Rules) -> None:
     found = explore(replace(rules, at_most_once=True))
     assert found.violations == {}, found.words()
 

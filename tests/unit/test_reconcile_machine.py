@@ -125,7 +125,7 @@ def spoil(town: SignedTown, assigned: set[tuple[str, TaskId]], owned: set[tuple[
     bodies=st.sets(st.sampled_from(TASKS)),
     ready=st.booleans(),
 )
-def test_whatever_was_left_converges_in_three_passes_and_stays(
+def test_t58_whatever_was_left_converges_in_three_passes_and_stays(
     jobs: set[int],
     assigned: set[tuple[str, TaskId]],
     owned: set[tuple[str, TaskId]],

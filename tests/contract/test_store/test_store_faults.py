@@ -109,7 +109,7 @@ def test_a_server_that_says_nothing_more_is_not_waited_for_for_long(store: Store
 # -- jobs
 
 
-def test_a_job_whose_commit_was_not_confirmed_is_found_to_be_saved(
+def test_t32_a_job_whose_commit_was_not_confirmed_is_found_to_be_saved(
     store: Store, truth: Store, proxy: LossyProxy
 ) -> None:
     """T32: it is read back, and answered as if nothing had happened."""
@@ -119,7 +119,7 @@ def test_a_job_whose_commit_was_not_confirmed_is_found_to_be_saved(
     assert truth.jobs.page(JobQuery()) == [job]
 
 
-def test_a_job_whose_commit_never_arrived_is_found_not_to_be_saved(
+def test_t32_a_job_whose_commit_never_arrived_is_found_not_to_be_saved(
     store: Store, truth: Store, proxy: LossyProxy
 ) -> None:
     """T32: it is read back, and safe to repeat."""
@@ -130,7 +130,9 @@ def test_a_job_whose_commit_never_arrived_is_found_not_to_be_saved(
     assert store.jobs.create(new_job("a")) == truth.jobs.find("default", ["a"])["a"]
 
 
-def test_when_nobody_can_tell_whether_a_job_was_saved_we_say_so(store: Store, truth: Store, proxy: LossyProxy) -> None:
+def test_t32_when_nobody_can_tell_whether_a_job_was_saved_we_say_so(
+    store: Store, truth: Store, proxy: LossyProxy
+) -> None:
     """T32: neither the COMMIT nor the reading back was answered."""
     proxy.lose(Lose.ANSWER, COMMIT)
     proxy.lose(Lose.QUESTION, "FOR UPDATE", count=9)
