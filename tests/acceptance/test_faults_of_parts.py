@@ -56,6 +56,11 @@ def test_killing_the_leader_and_a_worker_moves_the_jobs_and_they_fire_on(
     zone = {"w1": "a", "w2": "b", "w3": "c"}[owner]
     cluster.add_worker(owner, {"zone": zone})
     cluster.wait(lambda: len(cluster.workers_up()) == 3, "all workers are back", 60)
+    # What went to others meanwhile was found out before anything was fired.
+    log = cluster.workers[owner].log_text()
+    back = log[log.rindex("--- ") :]
+    assert 0 < back.index('"tasks.moved"') < back.index('"worker.ready"')
+    assert f" {job_id}/0" not in cluster.crontab(owner)
 
 
 def test_a_clean_stop_waits_for_its_runs_and_lets_nothing_run_twice(cluster: Cluster, ticking: dict[str, Any]) -> None:

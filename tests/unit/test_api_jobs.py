@@ -86,6 +86,17 @@ def test_at_most_once_holds_a_lost_run_without_being_told(world: World) -> None:
     assert world.post_job(delivery="at_most_once")["on_worker_loss"] == "hold"
 
 
+def test_at_most_once_is_not_run_again_though_somebody_asks_for_it(world: World) -> None:
+    answer = world.call("POST", "/jobs", json={**JOB, "delivery": "at_most_once", "on_worker_loss": "rerun"})
+    assert (answer.status_code, fields_of(answer)) == (422, {"on_worker_loss"})
+    world.post_job()
+    # Nor by a change of the delivery alone.
+    answer = world.call("PATCH", "/jobs/1", json={"delivery": "at_most_once"})
+    assert (answer.status_code, fields_of(answer)) == (422, {"on_worker_loss"})
+    changed = world.call("PATCH", "/jobs/1", json={"delivery": "at_most_once", "on_worker_loss": "hold"})
+    assert changed.get_json()["delivery"] == "at_most_once"
+
+
 def test_a_selector_may_be_an_object_of_equalities(world: World) -> None:
     assert world.post_job(selector={"zone": "eu", "disk": "ssd"})["selector"] == "disk=ssd,zone=eu"
 

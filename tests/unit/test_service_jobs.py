@@ -73,7 +73,7 @@ def test_a_race_that_cannot_be_won_is_given_up(world: World) -> None:
         world.services.jobs.change(1, _described, ME)
 
 
-def test_a_clock_that_was_set_back_does_not_let_a_job_fire_backwards(world: World) -> None:
+def test_a_job_does_not_fire_backwards_though_the_clock_was_set_back(world: World) -> None:
     world.clock.set_ms(NOON_MS - 3_600_000)
     job = world.services.jobs.change(1, _described, ME)
     assert job.effective_from_ms == NOON_MS
