@@ -169,7 +169,7 @@ def settings(zookeeper: Any, database_url: str, folder: Path) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(sys.path),
         "CRONKEEPER_DATABASE_URL": database_url,
         "CRONKEEPER_ZOOKEEPER": f"{zookeeper.hosts}/bench",
-        "CRONKEEPER_ZOOKEEPER_AUTH": f"bench:{secrets.token_hex(8)}",
+        "CRONKEEPER_ZOOKEEPER_AUTH": f"bench:{secrets.token_hex(16)}",
         "CRONKEEPER_BLOB_URL": f"file://{folder}/blobs",
         "CRONKEEPER_SIGNING_KEY_FILE": str(folder / "signing"),
         "CRONKEEPER_SECRETS_KEY_FILES": str(folder / "secrets"),

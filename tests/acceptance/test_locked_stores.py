@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -15,6 +16,8 @@ from tests.harness.ports import free_port
 
 #: A start is two seconds of processor time, of which a busy machine makes a minute.
 _PATIENCE_S = 150
+#: A password like any other, but not the one.
+WRONG = secrets.token_hex(16)
 JOB = {"executable": "echo locked", "schedule": "@every 2s", "type": "command"}
 
 
@@ -65,9 +68,27 @@ def _started(part: str, env: Mapping[str, str]) -> subprocess.CompletedProcess[s
 
 @pytest.mark.parametrize("part", ["api", "manager", "worker"])
 def test_no_part_starts_with_a_wrong_password_for_zookeeper(cluster: Cluster, tmp_path: Path, part: str) -> None:
-    done = _started(part, _env(cluster, part, tmp_path, CRONKEEPER_ZOOKEEPER_AUTH="cronkeeper:wrong"))
+    done = _started(part, _env(cluster, part, tmp_path, CRONKEEPER_ZOOKEEPER_AUTH=f"cronkeeper:{WRONG}"))
     assert done.returncode == 2, done.stderr
     assert "ZooKeeper refuses us access" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("part", ["api", "manager", "worker"])
+def test_no_part_starts_with_passwords_that_all_the_world_knows(cluster: Cluster, tmp_path: Path, part: str) -> None:
+    """Though the stores might take them: none of them is asked."""
+    env = _env(
+        cluster,
+        part,
+        tmp_path,
+        CRONKEEPER_ZOOKEEPER_AUTH="cronkeeper:cronkeeper",
+        CRONKEEPER_S3_SECRET_KEY="minioadmin",
+    )
+    done = _started(part, env)
+    assert done.returncode == 2, done.stderr
+    for setting in ("zookeeper_auth", "s3_secret_key"):
+        assert f"{setting}: a password " in done.stderr
+    assert "database_url" not in done.stderr
+    assert "minioadmin" not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("part", ["api", "manager", "worker"])
@@ -80,7 +101,7 @@ def test_no_part_starts_with_the_account_of_another(cluster: Cluster, tmp_path: 
 
 @pytest.mark.parametrize("part", ["api", "worker"])
 def test_no_part_starts_with_wrong_keys_for_the_object_store(cluster: Cluster, tmp_path: Path, part: str) -> None:
-    done = _started(part, _env(cluster, part, tmp_path, CRONKEEPER_S3_SECRET_KEY="wrong"))
+    done = _started(part, _env(cluster, part, tmp_path, CRONKEEPER_S3_SECRET_KEY=WRONG))
     assert done.returncode == 2, done.stderr
     assert "object store: canary: the server says 403" in done.stdout + done.stderr
 
@@ -92,8 +113,8 @@ def test_the_doctor_finds_what_is_refused(cluster: Cluster, tmp_path: Path) -> N
     wrong = {
         **env,
         "CRONKEEPER_DATABASE_URL": env["CRONKEEPER_DATABASE_URL"].replace("_api:", "_nobody:"),
-        "CRONKEEPER_ZOOKEEPER_AUTH": "cronkeeper:wrong",
-        "CRONKEEPER_S3_SECRET_KEY": "wrong",
+        "CRONKEEPER_ZOOKEEPER_AUTH": f"cronkeeper:{WRONG}",
+        "CRONKEEPER_S3_SECRET_KEY": WRONG,
     }
     found = _doctor(wrong)
     for what in ("database", "zookeeper", "object store"):

@@ -28,6 +28,10 @@ _ROOT = Path(__file__).resolve().parents[2]
 _SOURCES = os.pathsep.join(str(_ROOT / name) for name in ("core", "api", "manager"))
 
 
+#: One for all servers of a session: several may share a chroot.
+_ZOOKEEPER_AUTH = f"cronkeeper:{secrets.token_hex(16)}"
+
+
 @dataclass(frozen=True)
 class Reply:
     """An HTTP answer. Header names are in lower case."""
@@ -66,7 +70,7 @@ class ApiServers:
             "PYTHONPATH": _SOURCES,
             "CRONKEEPER_DATABASE_URL": database_url,
             "CRONKEEPER_ZOOKEEPER": zookeeper,
-            "CRONKEEPER_ZOOKEEPER_AUTH": "cronkeeper:test",
+            "CRONKEEPER_ZOOKEEPER_AUTH": _ZOOKEEPER_AUTH,
             "CRONKEEPER_BLOB_URL": f"file://{self.folder}/blobs",
             "CRONKEEPER_SIGNING_KEY_FILE": str(key),
             "CRONKEEPER_LOG_FORMAT": "json",

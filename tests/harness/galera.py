@@ -24,7 +24,7 @@ class Galera:
     """
 
     def __init__(self, places: Sequence[Host] = (LOOPBACK,) * 3) -> None:
-        password = secrets.token_hex(8)
+        password = secrets.token_hex(16)
         group_ports = [free_port() for _ in range(3)]
         self.members = [
             MariaDB(

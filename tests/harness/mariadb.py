@@ -100,7 +100,7 @@ class MariaDB(Database):
         self.host = host
         self.port = free_port()
         self.user = "cronkeeper"
-        self.password = password or secrets.token_hex(8)
+        self.password = password or secrets.token_hex(16)
         self._makes_account = makes_account
         self.process = Process(
             name,

@@ -117,7 +117,7 @@ def serve(tmp_path: Path) -> Iterator[Api]:
     key_file.write_text(secrets.token_hex(32))
     key_file.chmod(0o600)
     objects = f"file://{tmp_path / 'objects'}"
-    flags = {"database_url": url, "zookeeper": "x/y", "blob_url": objects, "signing_key_file": key_file}
+    flags = {"database_url": url, "zookeeper": "127.0.0.1:1/y", "blob_url": objects, "signing_key_file": key_file}
     config = load(ApiConfig, file=None, environ={}, flags=flags)
     ensemble, clock, store = MemoryEnsemble(), SystemClock(), open_store(url)
     coordinator = MemoryCoordinator(ensemble, "api")

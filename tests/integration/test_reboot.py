@@ -38,7 +38,7 @@ class Machine:
     def __init__(self, folder: Path) -> None:
         self.folder, self.state_dir, self.done = folder, folder / "state", folder / "done"
         settings: dict[str, Any] = {
-            "database_url": f"mysql+pymysql://x:x@{NOWHERE}/x",
+            "database_url": f"mysql+pymysql://x:9f3c1b7d20e85a64@{NOWHERE}/x",
             "zookeeper": f"{NOWHERE}/x",
             "blob_url": f"file://{folder}/blobs",
             "state_dir": self.state_dir,

@@ -21,6 +21,7 @@ from cronkeeper.coord import paths
 from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.placement import MoveReason
 from cronkeeper.domain.run import Reason
+from cronkeeper.runtime.passwords import database_weakness, weakness, zookeeper_weakness
 from cronkeeper.store.schema import metadata
 from cronkeeper_api.config import ApiConfig
 from cronkeeper_cli.main import cli
@@ -244,6 +245,18 @@ def test_no_document_holds_a_key_that_could_be_copied(path: Path) -> None:
     text = path.read_text()
     assert re.findall(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])", text) == []
     assert re.findall(r"ck_[A-Za-z0-9_-]{43}", text) == []
+
+
+@pytest.mark.parametrize("path", [*DOCUMENTS, ROOT / "cli" / "cronkeeper_cli" / "services.py"], ids=name_of)
+def test_no_password_of_an_example_starts_anything(path: Path) -> None:
+    """Whoever copies an example is told so, by the judge of passwords."""
+    text = path.read_text()
+    urls = [url for url in re.findall(r"mysql\+pymysql://[^\s\"'`]+", text) if ":" in url.partition("://")[2]]
+    digests = re.findall(r"zookeeper_auth = \"([^\"]+)\"", text)
+    keys = re.findall(r"s3_secret_key = \"([^\"]+)\"", text)
+    assert [url for url in urls if not database_weakness(url)] == []
+    assert [digest for digest in digests if not zookeeper_weakness(digest, "zk:2181")] == []
+    assert [key for key in keys if not weakness(key)] == []
 
 
 def commands_in(text: str) -> Iterator[str]:

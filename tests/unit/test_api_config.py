@@ -77,6 +77,8 @@ def test_all_faults_come_out_at_once(tmp_path: Path) -> None:
 
 def test_secrets_are_not_shown(tmp_path: Path) -> None:
     config = _load(
-        signing_key_file=_key(tmp_path, secrets.token_hex(32)), zookeeper_auth="user:hunter2", s3_secret_key="hunter3"
+        signing_key_file=_key(tmp_path, secrets.token_hex(32)),
+        zookeeper_auth="user:hunter2-9f3c1b7d",
+        s3_secret_key="hunter3-64a58e02",
     )
     assert "hunter" not in repr(config)

@@ -10,8 +10,9 @@ from cronkeeper_manager.config import ManagerConfig
 from cronkeeper_manager.liveness import LivenessSettings
 
 _STORES = {
-    "CRONKEEPER_DATABASE_URL": "mysql+pymysql://cronkeeper:secret-word@db/cronkeeper",
+    "CRONKEEPER_DATABASE_URL": "mysql+pymysql://cronkeeper:9f3c1b7d20e85a64@db/cronkeeper",
     "CRONKEEPER_ZOOKEEPER": "zk:2181/cronkeeper",
+    "CRONKEEPER_ZOOKEEPER_AUTH": "cronkeeper:64a58e02d7b1c3f9",
     "CRONKEEPER_BLOB_URL": "s3://bucket",
 }
 
@@ -21,7 +22,7 @@ def test_defaults_are_those_of_the_design() -> None:
 
     assert config.liveness == LivenessSettings()
     assert config.runs_keep_days == 90
-    assert "secret-word" not in repr(config)
+    assert "9f3c1b7d20e85a64" not in repr(config)
 
 
 @pytest.mark.parametrize(

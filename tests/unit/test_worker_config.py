@@ -9,8 +9,9 @@ from cronkeeper.runtime.config import load
 from cronkeeper_worker.config import WorkerConfig
 
 _STORES = {
-    "CRONKEEPER_DATABASE_URL": "mysql+pymysql://cronkeeper:secret-word@db/cronkeeper",
+    "CRONKEEPER_DATABASE_URL": "mysql+pymysql://cronkeeper:9f3c1b7d20e85a64@db/cronkeeper",
     "CRONKEEPER_ZOOKEEPER": "zk:2181/cronkeeper",
+    "CRONKEEPER_ZOOKEEPER_AUTH": "cronkeeper:64a58e02d7b1c3f9",
     "CRONKEEPER_BLOB_URL": "s3://bucket",
     "CRONKEEPER_VERIFY_KEYS": "ab" * 32,
 }
@@ -20,7 +21,7 @@ def test_defaults_need_nothing_but_the_stores_and_a_key() -> None:
     config = load(WorkerConfig, file=None, environ=_STORES, flags={})
 
     assert (config.lease_every_s, config.on_stop, config.cron) == (2.0, "leave", "auto")
-    assert "secret-word" not in repr(config)
+    assert "9f3c1b7d20e85a64" not in repr(config)
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def load_settings(state_dir: Path, name: str = AWAY) -> WorkerConfig:
         raise ConfigError(f"no worker has been started with state directory {state_dir}") from exc
     if not isinstance(data, dict):
         raise ConfigError(f"{state_dir / name} is damaged; start the worker once")
-    return load(WorkerConfig, file=None, environ={}, flags=data)
+    return load(WorkerConfig, file=None, environ={}, flags=data, judge=False)
 
 
 class NodeLock:

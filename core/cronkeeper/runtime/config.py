@@ -7,6 +7,7 @@ A setting `session_timeout_s` is the TOML key `session_timeout_s` and the enviro
 from __future__ import annotations
 
 import dataclasses
+import stat
 import tomllib
 import types
 import typing
@@ -56,6 +57,10 @@ class Config:
             faults.append(f"log_level: {self.log_level!r} is not DEBUG, INFO, WARNING or ERROR")
         return faults
 
+    def weak_passwords(self) -> list[str]:
+        """Return sentences that name the keys whose passwords are none. Subclasses extend the list."""
+        return []
+
 
 @dataclass(frozen=True, kw_only=True)
 class DatabaseConfig(Config):
@@ -79,6 +84,11 @@ class DatabaseConfig(Config):
         elif tls and "ssl_" in self.database_url.partition("?")[2]:
             faults.append("database_tls_ca: database_url names certificates, too; take them out there")
         return faults
+
+    def weak_passwords(self) -> list[str]:
+        from cronkeeper.runtime import passwords
+
+        return [*super().weak_passwords(), *_weak("database_url", passwords.database_weakness(self.database_url))]
 
     @property
     def database(self) -> str:
@@ -121,10 +131,25 @@ class StoreConfig(DatabaseConfig):
             faults.append("s3_endpoint: with s3_tls_ca it must be an https:// URL")
         return faults
 
+    def weak_passwords(self) -> list[str]:
+        from cronkeeper.runtime import passwords
+
+        faults = super().weak_passwords()
+        faults += _weak("zookeeper_auth", passwords.zookeeper_weakness(self.zookeeper_auth, self.zookeeper))
+        if self.s3_secret_key:
+            faults += _weak("s3_secret_key", passwords.weakness(self.s3_secret_key, (self.s3_access_key,)))
+        return faults
+
     @property
     def zookeeper_tls(self) -> Tls:
         """The certificates for ZooKeeper; false without any."""
         return _tls("zookeeper_tls", self.zookeeper_tls_ca, self.zookeeper_tls_cert, self.zookeeper_tls_key)
+
+
+def _weak(setting_name: str, weakness: str) -> list[str]:
+    from cronkeeper.runtime.passwords import MAKE
+
+    return [f"{setting_name}: {weakness}; {MAKE}"] if weakness else []
 
 
 def _tls(setting_name: str, ca: str, cert: str = "", key: str = "") -> Tls:
@@ -165,10 +190,13 @@ def is_public_key(text: str) -> bool:
         return False
 
 
-def load(cls: type[C], *, file: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any]) -> C:
+def load(
+    cls: type[C], *, file: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any], judge: bool = True
+) -> C:
     """Return the configuration: file < environment < flags (a flag of None is not given).
 
-    Raises ConfigError that names every bad key.
+    Without `judge` passwords are taken as they are: those that a service has started with. Raises ConfigError that
+    names every bad key.
     """
     fields = {f.name: f for f in dataclasses.fields(cls)}
     hints = typing.get_type_hints(cls)
@@ -178,6 +206,7 @@ def load(cls: type[C], *, file: Path | None, environ: Mapping[str, str], flags: 
         found = _read_file(file)
         faults += [f"{key}: no such setting (in {file})" for key in found if key not in Config._known | set(fields)]
         raw |= {key: value for key, value in found.items() if key in fields}
+        faults += _open_to_others(file, [key for key in raw if fields[key].metadata.get("secret")], raw)
     raw |= {key: environ[PREFIX + key.upper()] for key in fields if PREFIX + key.upper() in environ}
     raw |= {key: value for key, value in flags.items() if value is not None}
     values: dict[str, Any] = {}
@@ -187,10 +216,21 @@ def load(cls: type[C], *, file: Path | None, environ: Mapping[str, str], flags: 
         except ValueError as exc:
             faults.append(f"{key}: {exc}")
     config = cls(**values)
-    faults += [fault for fault in config.check() if fault.split(":")[0] not in {f.split(":")[0] for f in faults}]
+    judged = config.check() + (config.weak_passwords() if judge else [])
+    faults += [fault for fault in judged if fault.split(":")[0] not in {f.split(":")[0] for f in faults}]
     if faults:
         raise ConfigError("the configuration does not add up:\n  " + "\n  ".join(faults))
     return config
+
+
+def _open_to_others(file: Path, secret: list[str], raw: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for a file that holds passwords and can be read by more than its owner."""
+    from cronkeeper.runtime.passwords import holds_password
+
+    keys = sorted(key for key in secret if holds_password(key, str(raw[key])))
+    if not keys or not file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        return []
+    return [f"{file}: holds {', '.join(keys)} and can be read by others; chmod 600 it, and change them"]
 
 
 def _read_file(file: Path) -> dict[str, Any]:

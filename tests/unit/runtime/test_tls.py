@@ -12,7 +12,12 @@ from cronkeeper.errors import ConfigError
 from cronkeeper.runtime.config import DatabaseConfig, StoreConfig, load
 from tests.harness.certificates import Authority
 
-STORES = {"database_url": "mysql+pymysql://u:p@db/x", "zookeeper": "zk:2281/c", "blob_url": "s3://x"}
+STORES = {
+    "database_url": "mysql+pymysql://u:9f3c1b7d20e85a64@db/x",
+    "zookeeper": "zk:2281/c",
+    "zookeeper_auth": "u:64a58e02d7b1c3f9",
+    "blob_url": "s3://x",
+}
 
 
 def _load(**flags: Any) -> StoreConfig:
