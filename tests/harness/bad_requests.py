@@ -186,6 +186,7 @@ _FILES = [
     _job("BASE64 that means another", "executable", type="script", executable="YR==", filename="a.sh"),
     _job("a script without a name", "filename", type="script", executable=SCRIPT),
     _job("a script whose name climbs", "filename", type="script", executable=SCRIPT, filename="../a.sh"),
+    _job("a script named as an option", "filename", type="script", executable=SCRIPT, filename="-rf"),
     _job("a script named by dots", "filename", type="script", executable=SCRIPT, filename=".."),
     _job("a command with a file's name", "filename", filename="a.sh"),
     _job(

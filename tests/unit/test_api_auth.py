@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Iterator
 
 import pytest
@@ -191,6 +193,9 @@ def test_a_token_lives_until_it_is_revoked() -> None:
     made = world.call("POST", "/tokens", role=Role.ADMIN, json={"name": "ci", "role": "operator"})
     assert made.status_code == 201
     secret = made.get_json()["token"]
+    kept = repr(world.store.tokens.all())
+    assert secret not in kept and hashlib.sha256(secret.encode()).hexdigest() in kept
+    assert len(base64.urlsafe_b64decode(secret.removeprefix("ck_") + "=")) == 32
     headers = {"Authorization": f"Bearer {secret}"}
     assert world.call("POST", "/jobs", role=None, headers=headers, json=JOB).status_code == 201
     listed = world.call("GET", "/tokens", role=Role.ADMIN)

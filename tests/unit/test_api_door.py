@@ -64,10 +64,11 @@ def test_the_request_s_id_is_everywhere(world: World) -> None:
 
 
 def test_every_answer_is_safe_in_a_browser(world: World) -> None:
-    for path in ("/jobs", "/docs", "/openapi.json", "/nowhere"):
-        answer = world.call("GET", path)
-        assert answer.headers["X-Content-Type-Options"] == "nosniff"
-        assert "default-src" in answer.headers["Content-Security-Policy"]
+    for path in ("/jobs", "/docs", "/openapi.json", "/nowhere", "/runs/1-0-1-1/log", "/metrics", "/healthz", "/audit"):
+        for role in (Role.ADMIN, None):
+            answer = world.call("GET", path, role=role)
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+            assert "default-src" in answer.headers["Content-Security-Policy"]
 
 
 @pytest.mark.parametrize("path", ["/", "/job", "/jobs//1", "//jobs", "/jobs/1/nothing", "/static/x", "/jobs/%2e%2e"])

@@ -24,7 +24,7 @@ HOSTILE = [
 _NAMES = st.one_of(st.sampled_from(HOSTILE), st.text(st.characters(exclude_categories=()), max_size=30))
 
 
-_KEY = re.compile(r"artifacts/[0-9a-f]{64}/[A-Za-z0-9_][A-Za-z0-9_.-]*", re.ASCII)
+_KEY = re.compile(r"artifacts/[0-9a-f]{64}/(?!\.\.?$)[A-Za-z0-9._][A-Za-z0-9._-]*", re.ASCII)
 
 
 def requests(name: str) -> list[tuple[str, str, dict[str, Any]]]:
@@ -80,6 +80,8 @@ def plain() -> Iterator[set[str]]:
 @given(_NAMES)
 @example("../")
 @example("zookeeper")
+@example("-rf")
+@example(".hidden")
 @example("a ")
 @example("x" * 300)
 def test_no_name_of_a_user_names_a_znode_an_object_or_a_label(plain: set[str], name: str) -> None:

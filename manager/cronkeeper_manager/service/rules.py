@@ -32,7 +32,8 @@ MAX_LABELS = 64
 MAX_SPEC_BYTES = 100_000
 
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,126}[A-Za-z0-9])?", re.ASCII)
-FILENAME = re.compile(r"(?!\.\.?$)[A-Za-z0-9._-]{1,128}", re.ASCII)
+#: No option of any program: whoever says `rm *` in a folder of such files removes files.
+FILENAME = re.compile(r"(?!\.\.?$)[A-Za-z0-9._][A-Za-z0-9._-]{0,127}", re.ASCII)
 ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]{0,30}", re.ASCII)
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
 RESERVED_ENV = "CRONKEEPER_"
@@ -269,7 +270,7 @@ def _filename(value: Any, kind: Any) -> list[FieldError]:
         return []
     if kind == JobType.COMMAND:
         return [FieldError("filename", "a command has no file", "leave it out, or make the type script or binary")]
-    return _match("filename", value, FILENAME, "1 to 128 letters, digits, '.', '_' or '-'")
+    return _match("filename", value, FILENAME, "1 to 128 letters, digits, '.', '_' or '-', and no '-' first")
 
 
 def _run_as(value: Any, allowed: tuple[str, ...]) -> list[FieldError]:
