@@ -52,7 +52,7 @@ def _env(cluster: Cluster, part: str, folder: Path, **changes: str) -> dict[str,
         "CRONKEEPER_BIND": f"127.0.0.1:{free_port()}",
         "CRONKEEPER_STATE_DIR": str(folder / "state"),
         "CRONKEEPER_CRON_DIR": str(folder),
-        "CRONKEEPER_WORKER_ID": "refused",
+        "CRONKEEPER_WORKER_ID": "x-refused",
         "CRONKEEPER_MANAGER_ID": "refused",
         # The daemon of a developer's machine may not reach our Python as anybody else.
         "CRONKEEPER_DAEMON_ACCOUNT": "root",

@@ -243,18 +243,18 @@ def a_flood_of_runs_that_nobody_asked_for(us: Intruder, job: Job) -> Sign:
 def a_worker_that_is_none_with_a_huge_capacity(us: Intruder, job: Job) -> Sign:
     """It has a session, and MySQL has never heard of it: it is given nothing."""
     info = {
-        "v": 1, "id": "ghost", "host": "ghost", "labels": {"zone": "a"}, "capacity": 10**9, "version": "9",
+        "v": 1, "id": "x-ghost", "host": "x-ghost", "labels": {"zone": "a"}, "capacity": 10**9, "version": "9",
         "epoch": "e", "pid": 1, "started_ms": 1,
     }  # fmt: skip
-    us.put("/workers/ghost", json.dumps(info).encode(), ephemeral=True)
+    us.put("/workers/x-ghost", json.dumps(info).encode(), ephemeral=True)
     later = [us.ground.cluster.post_job(executable="true", type="command", schedule="@yearly") for _ in range(4)]
 
     def elsewhere() -> bool:
         owners = [us.ground.cluster.owner(one["id"]) for one in later]
-        assert "ghost" not in owners
+        assert "x-ghost" not in owners
         return all(owners)
 
-    return Sign(told=lambda: us.ground.event_says("worker.half_seen", "ghost"), healed=elsewhere)
+    return Sign(told=lambda: us.ground.event_says("worker.half_seen", "x-ghost"), healed=elsewhere)
 
 
 @attack()
