@@ -87,6 +87,25 @@ def test_a_key_id_does_not_vouch_for_a_signature() -> None:
         VERIFIER.open(dumps(forged), job_id=17)
 
 
+def test_only_the_very_bytes_that_were_verified_are_not_verified_again() -> None:
+    verifier, raw = Verifier([SIGNER.public_bytes]), SIGNER.seal(TASK)
+    verifier.open(raw, job_id=TASK.job_id)
+    verifier._keys.clear()
+    assert verifier.open(raw, job_id=TASK.job_id) == TASK
+    with pytest.raises(SignatureError, match="belongs to"):
+        verifier.open(raw, job_id=TASK.job_id + 1)
+    for other in (raw + b" ", SIGNER.seal(replace(TASK, generation=TASK.generation + 1))):
+        with pytest.raises(SignatureError, match="unknown key"):
+            verifier.open(other, job_id=TASK.job_id)
+
+
+def test_what_was_refused_is_refused_again() -> None:
+    verifier, forged = Verifier([SIGNER.public_bytes]), Signer.from_seed(b"x" * 32).seal(TASK)
+    for _ in range(2):
+        with pytest.raises(SignatureError):
+            verifier.open(forged, job_id=TASK.job_id)
+
+
 def test_keys_rotate_without_a_gap() -> None:
     newer = Signer.from_seed(b"n" * 32)
     both = Verifier([SIGNER.public_bytes, newer.public_bytes])
