@@ -6,6 +6,7 @@ Nothing heavy is imported here: the process that supervises the others stays sma
 
 from __future__ import annotations
 
+import gc
 import logging
 import mmap
 import os
@@ -141,7 +142,10 @@ class _Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no ty
         except ConfigError as exc:
             self._drain.refuse(exc)
             raise
-        return create_app(self._services)
+        app = create_app(self._services)
+        # What is here now stays: the collector need not go through it again, which takes 50 ms each time.
+        gc.freeze()
+        return app
 
     def _settings(self) -> dict[str, Any]:
         config = self._config
