@@ -14,7 +14,7 @@ import cronkeeper_manager.service.jobs
 from cronkeeper.ports import NamespacePolicy, Role
 from cronkeeper.runtime.config import load
 from cronkeeper.wire.codec import dumps
-from cronkeeper.wire.task import Signer, _body
+from cronkeeper.wire.task import Signer, body_text
 from cronkeeper.wire.trail import Actor, Entry
 from cronkeeper_api.config import ApiConfig
 from cronkeeper_api.main import run
@@ -27,7 +27,7 @@ ALLOWED = NamespacePolicy("default")
 
 
 def unsigned(self: Signer, task: Any) -> bytes:
-    return dumps({"v": 1, "key": self.key_id, "sig": "", "body": dumps(_body(task)).decode()})
+    return dumps({"v": 1, "key": self.key_id, "sig": "", "body": body_text(task)})
 
 
 def nothing(*_: Any, **__: Any) -> None:
@@ -41,7 +41,7 @@ def take_out() -> None:
         (cronkeeper_api.app, "client_address", lambda *_: ""),
         (Signer, "seal", unsigned),
         (cronkeeper.store.jobs, "add_trail", nothing),
-        (cronkeeper_manager.service.jobs, "job_note", lambda *_, **__: NOTHING),
+        (cronkeeper_manager.service.jobs, "creation", lambda *_, **__: lambda _: NOTHING),
         (cronkeeper.store.jobs, "check_copies", nothing),
         (Namespaces, "policy", lambda *_: ALLOWED),
         (Namespaces, "weighing", nothing),

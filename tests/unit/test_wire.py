@@ -20,6 +20,7 @@ from cronkeeper.domain.schedule import Dst, Fold, Gap
 from cronkeeper.errors import SignatureError, WireFormatError
 from cronkeeper.wire import znodes
 from cronkeeper.wire.codec import MAX_BYTES, dumps, loads
+from cronkeeper.wire.spec_text import spec_text
 from cronkeeper.wire.task import Signer, Task, Verifier
 
 SIGNER = Signer.from_seed(bytes(range(32)))
@@ -67,6 +68,19 @@ def test_a_signed_task_opens() -> None:
 
 def test_sealing_twice_gives_equal_bytes() -> None:
     assert SIGNER.seal(TASK) == ENVELOPE
+
+
+def test_what_is_signed_is_canonical_json() -> None:
+    body = json.loads(SIGNER.seal(TASK))["body"]
+    assert body.encode() == dumps(json.loads(body))
+    assert json.loads(body)["spec"] == spec_to_dict(SPEC)
+
+
+def test_a_spec_that_differs_has_a_text_of_its_own() -> None:
+    for number in range(2000):
+        spec = SPEC.evolve(description=f"number {number}")
+        assert spec_text(spec) == dumps(spec_to_dict(spec)).decode() == spec_text(spec)
+    assert spec_text(SPEC) == dumps(spec_to_dict(SPEC)).decode()
 
 
 def test_an_envelope_of_another_job_is_refused() -> None:

@@ -6,14 +6,14 @@ import json
 from typing import Any
 
 from cronkeeper.domain.ids import RunKey, TaskId
-from cronkeeper.domain.job import Job, JobSpec, JobState, LastRun, spec_from_dict, spec_to_dict
+from cronkeeper.domain.job import Job, JobSpec, JobState, LastRun, spec_from_dict
 from cronkeeper.domain.run import RunState
 from cronkeeper.domain.secret_env import secrets_from_dict
 from cronkeeper.errors import WireFormatError
 from cronkeeper.ports import JobVersion, PlanRow, SignedRow
 from cronkeeper.store.flavour import Row
-from cronkeeper.wire.codec import dumps
 from cronkeeper.wire.sealed import keys_of
+from cronkeeper.wire.spec_text import spec_text
 
 #: All columns of the table, in the order of `to_row`.
 COLUMNS = (
@@ -102,7 +102,7 @@ def to_row(job: Job) -> Row:
         job.created_ms,
         job.updated_ms,
         searchable(spec),
-        dumps(spec_to_dict(spec)).decode(),
+        spec_text(spec),
         job.envelope,
         int(spec.watched),
         job.state_reason,

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from cronkeeper.domain.job import JobSpec, JobState, spec_from_dict, spec_to_dict
+from cronkeeper.domain.job import JobSpec, JobState, spec_from_dict
 from cronkeeper.errors import SignatureError, WireFormatError
 from cronkeeper.wire.codec import dumps, loads
 from cronkeeper.wire.envelope import CONTEXT, VERSION, ForgedError, key_id_of, ring, verify
+from cronkeeper.wire.spec_text import spec_text
 
 #: So many digests take 6.4 MB.
 _REMEMBERED = 65_536
@@ -52,7 +52,7 @@ class Signer:
 
     def seal(self, task: Task) -> bytes:
         """Return the task's envelope."""
-        return self._sealed(dumps(_body(task)).decode())
+        return self._sealed(body_text(task))
 
     def reseal(self, raw: bytes, *, job_id: int, verifier: Verifier) -> bytes:
         """Return an envelope of the very same content, byte for byte, signed by this key.
@@ -125,15 +125,12 @@ def signer_of(raw: bytes) -> str:
     return key_id
 
 
-def _body(task: Task) -> Mapping[str, Any]:
-    return {
-        "v": VERSION,
-        "job_id": task.job_id,
-        "generation": task.generation,
-        "state": task.state.value,
-        "effective_from_ms": task.effective_from_ms,
-        "spec": spec_to_dict(task.spec),
-    }
+def body_text(task: Task) -> str:
+    """Return what is signed: canonical JSON, put together around the text of the spec."""
+    return (
+        f'{{"effective_from_ms":{task.effective_from_ms:d},"generation":{task.generation:d},"job_id":{task.job_id:d},'
+        f'"spec":{spec_text(task.spec)},"state":"{task.state.value}","v":{VERSION:d}}}'
+    )
 
 
 def _task(data: dict[str, Any]) -> Task:

@@ -20,8 +20,8 @@ from cronkeeper.errors import (
 )
 from cronkeeper.ports import JobQuery, NewJob, RequestKey, Store
 from cronkeeper.runtime.clock import Clock
+from cronkeeper.wire.spec_text import spec_text
 from cronkeeper.wire.task import Signer, Task
-from cronkeeper.wire.trail import Entry
 from cronkeeper_manager.service import rules
 from cronkeeper_manager.service.apply import MAX_PAGE, Applied, Decided, check_names, decide, prunable, with_next
 from cronkeeper_manager.service.artifacts import Artifacts, Pinned
@@ -31,7 +31,7 @@ from cronkeeper_manager.service.named_copies import NamedCopies
 from cronkeeper_manager.service.namespaces import ROOT, Namespaces, check_interval, root_fault
 from cronkeeper_manager.service.news import News
 from cronkeeper_manager.service.preview import Forecast, forecast
-from cronkeeper_manager.service.trail import job_note, saved_note
+from cronkeeper_manager.service.trail import creation, job_note, saved_note
 from cronkeeper_manager.service.values import Caller, Draft
 
 log = logging.getLogger(__name__)
@@ -258,13 +258,13 @@ class Jobs:
 
     def _new(self, spec: JobSpec, caller: Caller, request: RequestKey | None = None) -> NewJob:
         now_ms = self._clock.now_ms()
+        # Made here, where nobody waits for it: what is done with it in the transaction is done for all who wait.
+        spec_text(spec)
 
         def build(job_id: int) -> Job:
             return self._sealed(Job(job_id, with_id(spec, job_id), 1, JobState.ACTIVE, now_ms, now_ms, now_ms, b""))
 
-        def told(job: Job) -> Entry:
-            return job_note(caller, "job.created", None, job, at_ms=now_ms)
-
+        told = creation(caller, spec, at_ms=now_ms)
         return NewJob(spec.namespace, spec.name, build, request=request, note=told, by=caller.id)
 
     def _insert(self, new: Sequence[NewJob]) -> list[Job | Exception]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -61,6 +61,17 @@ def job_note(caller: Caller, action: str, old: Job | None, new: Job | None, *, a
     return note(caller, action, "job", job.id, at_ms=at_ms, namespace=job.spec.namespace, old=was, new=becomes)
 
 
+def creation(caller: Caller, spec: JobSpec, *, at_ms: int) -> Callable[[Job], Entry]:
+    """Return what makes the entry of a new job of this spec, once it has an id: little, all else is made here."""
+    actor, text = caller.actor, text_of(_whole(1, JobState.ACTIVE, spec))
+
+    def entry(job: Job) -> Entry:
+        nonce = secrets.token_hex(16)
+        return Entry(nonce, at_ms, actor, "job.created", "job", str(job.id), spec.namespace, "", text)
+
+    return entry
+
+
 def saved_note(caller: Caller, old: Job, new: Job, action: str = "") -> Entry:
     """Return the entry of a job that is saved along with others."""
     usual = "job.finished" if new.state is JobState.FINISHED else "job.changed"
@@ -70,19 +81,25 @@ def saved_note(caller: Caller, old: Job, new: Job, action: str = "") -> Entry:
 def _told(job: Job | None, other: Job | None) -> dict[str, Any] | None:
     if job is None:
         return None
-    head: dict[str, Any] = {"generation": job.generation, "state": job.state.value}
     if other is None:
-        plain = spec_to_dict(job.spec)
-        usual = _usual(job.spec.type)
-        return head | {
-            key: value for key, value in plain.items() if key not in _UNTOLD and (value != usual[key] or key == "type")
-        }
+        return _whole(job.generation, job.state, job.spec)
+    head = {"generation": job.generation, "state": job.state.value}
     changed = {key: pair for key, pair in differences(job.spec, other.spec).items() if key not in _UNTOLD}
     fields = {key: was for key, (was, _) in changed.items()}
     if "env" in changed:
         was, becomes = changed["env"]
         fields["env"] = {name: value for name, value in was.items() if becomes.get(name) != value}
     return head | fields
+
+
+def _whole(generation: int, state: JobState, spec: JobSpec) -> dict[str, Any]:
+    usual = _usual(spec.type)
+    told = {
+        key: value
+        for key, value in spec_to_dict(spec).items()
+        if key not in _UNTOLD and (value != usual[key] or key == "type")
+    }
+    return {"generation": generation, "state": state.value, **told}
 
 
 @lru_cache
