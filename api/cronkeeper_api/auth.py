@@ -32,7 +32,7 @@ def authorize(tokens: Tokens, identities: Identities | None, access: Access, rea
     if access is Access.PUBLIC:
         return NOBODY
     # A server joins headers of one name by commas, and neither form has any.
-    header = request.headers.get("Authorization", "")
+    header = request.environ.get("HTTP_AUTHORIZATION", "")
     if (match := _BEARER.fullmatch(header)) is not None:
         caller = tokens.authenticate(match[1])
     elif identities is not None and (match := SHAPE.fullmatch(header)) is not None:
@@ -53,10 +53,11 @@ def client_address(trusted_proxies: tuple[str, ...]) -> str:
 
     A proxy of ours is believed what it says in X-Forwarded-For; the last address there is the one that it saw itself.
     """
-    peer = request.remote_addr or ""
+    environ = request.environ
+    peer: str = environ.get("REMOTE_ADDR", "")
     if not _is_within(peer, trusted_proxies):
         return peer
-    told = request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()
+    told = environ.get("HTTP_X_FORWARDED_FOR", "").rpartition(",")[2].strip()
     return _written(told) or peer if len(told) <= _ADDRESS_CHARS else peer
 
 

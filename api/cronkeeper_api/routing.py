@@ -30,7 +30,7 @@ class Access(StrEnum):
 
     def allows(self, role: Role) -> bool:
         """Say whether a token of this role is enough."""
-        return _LEVELS[Access(role.value)] >= _LEVELS[self]
+        return _LEVELS[role] >= _LEVELS[self]
 
 
 class Reach(StrEnum):
@@ -44,7 +44,11 @@ class Reach(StrEnum):
     SHARED = "shared"
 
 
-_LEVELS = {access: level for level, access in enumerate(Access)}
+#: Of routes, and of the roles of the same names.
+_LEVELS: dict[Access | Role, int] = {
+    **{access: level for level, access in enumerate(Access)},
+    **{Role(access): level for level, access in enumerate(Access) if access is not Access.PUBLIC},
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ class Quotas:
     def counted(self) -> bool:
         """Say whether a write must be counted under a lock."""
         bounds = (self.max_jobs, self.max_fires_per_minute, self.max_artifact_bytes, self.max_creates_per_minute)
-        return any(bound is not None for bound in bounds)
+        return bounds != (None, None, None, None)
 
 
 @dataclass(frozen=True, slots=True)

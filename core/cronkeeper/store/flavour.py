@@ -115,7 +115,8 @@ def chunks(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
     """Divide rows into pieces that fit one statement."""
     start, size = 0, 0
     for index, row in enumerate(rows):
-        length = sum(len(value) for value in row if isinstance(value, str | bytes))
+        # Types are compared by identity: this is done for every value that is saved.
+        length = sum([len(value) for value in row if value.__class__ is str or value.__class__ is bytes])
         if index > start and (index - start >= MAX_ROWS or size + length > MAX_BYTES):
             yield rows[start:index]
             start, size = index, 0

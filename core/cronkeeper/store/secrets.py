@@ -87,6 +87,7 @@ def check_copies(conn: Connection, jobs: Sequence[Job]) -> None:
     copies = {
         (job.spec.namespace, name, job.spec.secrets.versions.get(name))
         for job in jobs
+        if job.spec.secrets.uses
         for name in job.spec.secrets.names
     }
     for namespace, name, version in sorted(copies, key=lambda copy: copy[:2]):

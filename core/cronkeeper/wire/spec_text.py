@@ -2,23 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
 from cronkeeper.domain.job import JobSpec, spec_to_dict
 from cronkeeper.wire.codec import dumps
 
-#: So many texts are kept, and none longer than that: 2 MB.
-_KEPT, _LONGEST = 512, 4096
-#: By identity, which the spec that is kept beside its text makes sure of: nobody changes a spec.
-_texts: dict[int, tuple[JobSpec, str]] = {}
+#: So many are kept, and none of a longer text than that: 2 MB at most, and half of it usually.
+_KEPT, _LONGEST = 256, 4096
+
+
+class _Shape(NamedTuple):
+    spec: JobSpec
+    fields: Mapping[str, Any]
+    text: str
+
+
+#: By identity, which the spec that is kept there makes sure of: nobody changes a spec.
+_shapes: dict[int, _Shape] = {}
 
 
 def spec_text(spec: JobSpec) -> str:
     """Return the canonical JSON of a spec, defaults included."""
-    kept = _texts.get(id(spec))
-    if kept is not None and kept[0] is spec:
-        return kept[1]
-    text = dumps(spec_to_dict(spec)).decode()
-    if len(text) <= _LONGEST:
-        if len(_texts) >= _KEPT:
-            _texts.clear()
-        _texts[id(spec)] = (spec, text)
-    return text
+    return _shape(spec).text
+
+
+def spec_fields(spec: JobSpec) -> Mapping[str, Any]:
+    """Return what `spec_to_dict` returns, which is not to be changed."""
+    return _shape(spec).fields
+
+
+def _shape(spec: JobSpec) -> _Shape:
+    kept = _shapes.get(id(spec))
+    if kept is not None and kept.spec is spec:
+        return kept
+    fields = spec_to_dict(spec)
+    made = _Shape(spec, fields, dumps(fields).decode())
+    if len(made.text) <= _LONGEST:
+        if len(_shapes) >= _KEPT:
+            _shapes.clear()
+        _shapes[id(spec)] = made
+    return made

@@ -188,7 +188,8 @@ def _marked(entry: Entry) -> Entry:
 
 
 def _bounded(value: Any) -> Any:
-    if value is None or isinstance(value, int) or (isinstance(value, str) and len(value) < _SURELY_SHORT):
+    kind = value.__class__
+    if value is None or kind is int or kind is bool or (kind is str and len(value) < _SURELY_SHORT):
         return value
     raw = dumps(value)
     return value if len(raw) <= _VALUE_BYTES else _told(raw)

@@ -54,8 +54,7 @@ class Namespaces:
 
     def policy(self, name: str) -> NamespacePolicy:
         """Return what is allowed in a namespace, as of the last seconds. A foreign one is as one that nobody knows."""
-        with self._lock:
-            entry = self._known.get(name)
+        entry = self._known.get(name)
         if entry is not None and entry[1] > self._clock.boot_s():
             return entry[0]
         found = NamespacePolicy(name)
@@ -80,8 +79,10 @@ class Namespaces:
 
     def check_room(self, spec: JobSpec) -> None:
         """Raise QuotaExceededError if the job's file has no room. Before it is stored; the write decides."""
+        if spec.artifact is None:
+            return
         quotas = self.policy(spec.namespace).quotas
-        if quotas.max_artifact_bytes is None or spec.artifact is None:
+        if quotas.max_artifact_bytes is None:
             return
         before = self._store.namespaces.usage(spec.namespace, load_of)
         after = replace(before, artifact_bytes=before.artifact_bytes + spec.artifact.size)

@@ -117,8 +117,7 @@ class Tokens:
         log.info("a token was revoked", extra={"event": "token.revoked", "id": token_id})
 
     def _cached(self, digest: str) -> Token | None:
-        with self._lock:
-            entry = self._known.get(digest)
+        entry = self._known.get(digest)
         return entry[0] if entry is not None and entry[1] > self._clock.boot_s() else None
 
     def _remember(self, digest: str, token: Token) -> None:

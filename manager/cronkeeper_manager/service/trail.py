@@ -11,6 +11,7 @@ from typing import Any
 from cronkeeper.domain.job import Job, JobSpec, JobState, JobType, spec_to_dict
 from cronkeeper.errors import UnavailableError, WireFormatError
 from cronkeeper.ports import Coordinator, TrailQuery, TrailStore
+from cronkeeper.wire.spec_text import spec_fields
 from cronkeeper.wire.trail import (
     CUT,
     Anchor,
@@ -96,8 +97,8 @@ def _whole(generation: int, state: JobState, spec: JobSpec) -> dict[str, Any]:
     usual = _usual(spec.type)
     told = {
         key: value
-        for key, value in spec_to_dict(spec).items()
-        if key not in _UNTOLD and (value != usual[key] or key == "type")
+        for key, value in spec_fields(spec).items()
+        if (value != usual[key] or key == "type") and key not in _UNTOLD
     }
     return {"generation": generation, "state": state.value, **told}
 
