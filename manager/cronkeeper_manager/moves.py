@@ -10,7 +10,7 @@ from dataclasses import replace
 from cronkeeper.domain.ids import TaskId
 from cronkeeper.domain.placement import Assign, Assignment, Move, MoveReason, Revoke
 from cronkeeper.errors import UnavailableError
-from cronkeeper.ports import Span
+from cronkeeper.ports import LastFire, Span
 from cronkeeper_manager.leading import Leading
 from cronkeeper_manager.liveness import TICK_S, Absence
 from cronkeeper_manager.observe import Observer, Snapshot
@@ -128,7 +128,7 @@ class Mover:
         ask it again, after it took the task, would be granted by MySQL what stands in ZooKeeper alone.
         """
         heirs = {item.task: Span(item.since_ms, item.assigned_ms) for item in given if item.task in snapshot.copies}
-        leading, last = self._leading, dict[TaskId, int]()
+        leading, last = self._leading, dict[TaskId, LastFire]()
         if heirs and leading.mysql.available:
             with contextlib.suppress(UnavailableError):
                 notes = leading.coordinator.claims(tasks=heirs)
@@ -137,7 +137,8 @@ class Mover:
                         lambda: leading.store.runs.record([note.as_run(key) for key, note in notes.items()])
                     )
                 last = leading.mysql.call(lambda: leading.store.runs.last_fires(heirs))
-        return [replace(item, since_ms=max(item.since_ms, last.get(item.task, 0))) for item in given]
+        fires = {task: fire.fire_ms or 0 for task, fire in last.items()}
+        return [replace(item, since_ms=max(item.since_ms, fires.get(item.task, 0))) for item in given]
 
     def _save(self, copies: Sequence[Assignment]) -> None:
         leading = self._leading

@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.job import Delivery
 from cronkeeper.domain.run import Run
+from cronkeeper.ports import LastFire
 from cronkeeper.runtime.config import load
 from cronkeeper.store import run_rows
 from cronkeeper.store.runs import SqlRunStore
@@ -40,10 +41,10 @@ def every_claim_is_granted() -> None:
 def no_catch_up() -> None:
     """Whoever takes a task over begins now, wherever its last owner has stopped."""
 
-    def decided_until(self: Any, taken: Sequence[TaskId], _assigned: object) -> dict[TaskId, int]:
-        return dict.fromkeys(taken, self._clock.now_ms())
+    def last_fires(self: Any, taken: Sequence[TaskId], _assigned: object) -> dict[TaskId, LastFire]:
+        return dict.fromkeys(taken, LastFire(self._clock.now_ms(), 0))
 
-    Agent._decided_until = decided_until  # type: ignore[method-assign,assignment]
+    Agent._last_fires = last_fires  # type: ignore[method-assign,assignment]
 
 
 def no_order_expires() -> None:

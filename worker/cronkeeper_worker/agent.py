@@ -14,12 +14,12 @@ from cronkeeper.domain.job import Delivery, JobState
 from cronkeeper.domain.placement import Assignment, Ownership, WorkerInfo
 from cronkeeper.domain.run import Run, RunState, Trigger
 from cronkeeper.errors import SignatureError, UnavailableError, WireFormatError
-from cronkeeper.ports import Coordinator, Span, Store
+from cronkeeper.ports import Coordinator, LastFire, Span, Store
 from cronkeeper.runtime.clock import Clock
 from cronkeeper.runtime.metrics import WorkerMetrics
 from cronkeeper.wire.task import Task, Verifier, signer_of
 from cronkeeper.wire.znodes import ClaimNote
-from cronkeeper_worker.assignments import Have, Offer, changes
+from cronkeeper_worker.assignments import Have, Offer, Overtaken, changes, overtaken
 from cronkeeper_worker.engine_parts import may_take_up
 from cronkeeper_worker.journal import Journal, TaskRow
 from cronkeeper_worker.tasks import BadTaskError, Here, Installed, install
@@ -80,6 +80,10 @@ class Agent:
         #: When (boot-time clock) ZooKeeper was asked last what it has of our yes.
         self._published_s = float("-inf")
         self._refused: set[tuple[TaskId, bytes]] = set()
+        #: Tasks of ours that are not taken, as a newer generation of theirs has run.
+        self._overtaken: dict[TaskId, Overtaken] = {}
+        #: Tasks that were taken while MySQL could not say what has run of them.
+        self._unasked: set[TaskId] = set()
         #: Tasks that were taken, whose last owner's runs have not been looked after yet.
         self._to_take_over: set[TaskId] = set()
         #: Tasks with runs on other nodes, as last seen; and those whose last such run has ended since: it may be due
@@ -142,38 +146,61 @@ class Agent:
     def _refuse(self, task: TaskId, raw: bytes, reason: str, error: str) -> None:
         if (task, raw) not in self._refused:
             self._refused.add((task, raw))
-            self._metrics.refused.labels(reason).inc()
-            log.error("a task is refused", extra={"event": "task.refused", "task": str(task), "error": error})
+            self._tell_refused(task, reason, error)
+
+    def _tell_refused(self, task: TaskId, reason: str, error: str) -> None:
+        self._metrics.refused.labels(reason).inc()
+        log.error("a task is refused", extra={"event": "task.refused", "task": str(task), "error": error})
+
+    def _refuse_overtaken(self, generations: Mapping[TaskId, int], ran: Mapping[TaskId, int]) -> set[TaskId]:
+        """Tell of those that are too old, once each, and return them. Nothing keeps a newer body out afterwards."""
+        old = overtaken(generations, ran)
+        for task, why in sorted(old.items()):
+            if self._overtaken.get(task) != why:
+                self._tell_refused(task, "generation", str(why))
+        kept = {task: why for task, why in self._overtaken.items() if task not in generations}
+        self._overtaken = kept | old
+        return set(old)
 
     def _change(
         self, assigned: Mapping[TaskId, Assignment], bodies: Mapping[TaskId, bytes], tasks: Mapping[TaskId, Task]
     ) -> None:
         have = self._node.have()
+        self._overtaken = {task: why for task, why in self._overtaken.items() if task in assigned}
         offered = {task: Offer(body.generation, signer_of(bodies[task])) for task, body in tasks.items()}
         todo = changes(assigned, offered, have)
-        if not (todo.take or todo.update or todo.drop):
-            return
         # Whoever is given a task anew was given up meanwhile, even if it never let go of the task.
         anew = [task for task in todo.update if assigned[task].epoch > have[task].fence]
-        decided = self._decided_until({task: tasks[task] for task in (*todo.take, *anew)}, assigned)
+        taken = {task: tasks[task] for task in (*todo.take, *anew)}
+        last = self._last_fires(taken, assigned)
+        old = self._refuse_overtaken(
+            {task: body.generation for task, body in taken.items()},
+            {task: fire.generation for task, fire in last.items()},
+        )
+        decided = {task: fire.fire_ms or 0 for task, fire in last.items()}
         rows = [
             TaskRow(task, tasks[task].generation, assigned[task].epoch, bodies[task], decided.get(task, 0))
             for task in (*todo.take, *todo.update)
+            if task not in old
         ]
-        self._node.apply(self._parsed(rows), todo.drop)
+        # What we still have of a task that others have run in a newer generation must not go on either.
+        drop = [*todo.drop, *sorted(old.intersection(anew))]
+        if not (rows or drop):
+            return
+        self._node.apply(self._parsed(rows), drop)
         log.info(
             "the node's tasks changed",
             extra={
                 "event": "tasks.changed",
-                "taken": len(todo.take),
-                "updated": len(todo.update),
-                "dropped": len(todo.drop),
+                "taken": len(set(todo.take) - old),
+                "updated": len(set(todo.update) - old),
+                "dropped": len(drop),
             },
         )
-        self._coordinator.disown(self.info.id, todo.drop)
-        for task in todo.drop:
+        self._coordinator.disown(self.info.id, drop)
+        for task in drop:
             self._published.pop(task, None)
-        self._to_take_over |= {*todo.take, *anew}
+        self._to_take_over |= taken.keys() - old
 
     def _parsed(self, rows: Sequence[TaskRow]) -> list[tuple[TaskRow, Installed]]:
         items = []
@@ -185,11 +212,14 @@ class Agent:
                 self._refuse(row.task, row.envelope, "unreadable", str(exc))
         return items
 
-    def _decided_until(self, taken: Mapping[TaskId, Task], assigned: Mapping[TaskId, Assignment]) -> dict[TaskId, int]:
+    def _last_fires(
+        self, taken: Mapping[TaskId, Task], assigned: Mapping[TaskId, Assignment]
+    ) -> dict[TaskId, LastFire]:
         """Return up to when the fires of taken tasks are decided: the ledger's word, or else the leader's hint.
 
         Where the ledger answers that nothing is recorded, that is a word, too: whatever the job's grace still allows
         is looked at again. So is it for `at_most_once` in any case: no other fence than MySQL's can have granted it.
+        And by which generation: of that nobody but the ledger knows, so without MySQL it is asked later.
         """
         if not taken:
             return {}
@@ -203,9 +233,18 @@ class Agent:
             spans = {task: Span(early[task], assigned[task].assigned_ms) for task in sorted(taken)}
             recorded = self._store.runs.last_fires(spans)
         except UnavailableError:
+            self._unasked |= taken.keys()
             by_mysql = {task for task, body in taken.items() if body.spec.delivery is Delivery.AT_MOST_ONCE}
-            return {task: early[task] if task in by_mysql else hints[task] for task in taken}
-        return {task: recorded.get(task, early[task]) for task in taken}
+            known = {task: why.newest for task, why in self._overtaken.items()}
+            return {
+                task: LastFire(early[task] if task in by_mysql else hints[task], known.get(task, 0)) for task in taken
+            }
+        self._unasked -= taken.keys()
+        found = {task: recorded.get(task, LastFire(None, 0)) for task in taken}
+        return {
+            task: LastFire(early[task] if last.fire_ms is None else last.fire_ms, last.generation)
+            for task, last in found.items()
+        }
 
     def _carry_home(self, notes: Mapping[RunKey, ClaimNote]) -> None:
         """Give MySQL the rows of fires that the last owner was granted by ZooKeeper, while MySQL was away from it."""
@@ -231,6 +270,7 @@ class Agent:
         try:
             # A last owner without MySQL may have begun an attempt by ZooKeeper's fence: its row must be there first.
             self._carry_home(self._coordinator.claims(tasks=taken))
+            self._ask_late(taken)
             self.refresh_foreign(taken)
             widest_s = max(tasks[task].spec.grace_s for task in taken)
             lost = self._store.runs.lost_runs(taken, since_ms=self._clock.now_ms() - widest_s * 1000)
@@ -255,6 +295,21 @@ class Agent:
                 again.append(RunKey(run.key.task, run.key.fire_ms, run.key.attempt + 1))
         self._node.demand(again, Trigger.CATCH_UP)
         self._node.retry(retries)
+
+    def _ask_late(self, taken: Sequence[TaskId]) -> None:
+        """Ask whether a newer generation has run of tasks that were taken without MySQL, and let go of such."""
+        have = self._node.have()
+        late = sorted(self._unasked.intersection(taken) & have.keys())
+        if not late:
+            return
+        last = self._store.runs.last_fires(dict.fromkeys(late, Span(0, 0)))
+        self._unasked.difference_update(late)
+        old = self._refuse_overtaken(
+            {task: have[task].generation for task in late}, {task: fire.generation for task, fire in last.items()}
+        )
+        if old:
+            # That they are not ours any more is said at the end of the step.
+            self._node.apply([], sorted(old))
 
     def _retries(self, taken: Mapping[TaskId, Task]) -> dict[RunKey, int]:
         """Return the retries that the last owners had not come to, with the instants at which they are due.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from cronkeeper.domain.ids import TaskId
 from cronkeeper.domain.placement import Assignment
@@ -37,6 +38,22 @@ class Changes:
     take: tuple[TaskId, ...]
     update: tuple[TaskId, ...]
     drop: tuple[TaskId, ...]
+
+
+class Overtaken(NamedTuple):
+    """Why a task is not taken: a newer generation of it has run, here or elsewhere."""
+
+    generation: int
+    newest: int
+
+    def __str__(self) -> str:
+        return f"generation {self.generation}, and generation {self.newest} has run already"
+
+
+def overtaken(generations: Mapping[TaskId, int], ran: Mapping[TaskId, int]) -> dict[TaskId, Overtaken]:
+    """Return those of the tasks that are of an older generation than the newest that is known to have run."""
+    newest = {task: ran.get(task, 0) for task in generations}
+    return {task: Overtaken(number, newest[task]) for task, number in generations.items() if number < newest[task]}
 
 
 def changes(

@@ -37,7 +37,7 @@ from cronkeeper.ports.fleet import (
     MoveRequestStore,
     TermStore,
 )
-from cronkeeper.ports.ledger import JobQuery, JobStore, NewJob, PlanRow, RunStore, Span
+from cronkeeper.ports.ledger import JobQuery, JobStore, LastFire, NewJob, PlanRow, RunStore, Span
 from cronkeeper.ports.namespaces import NamespacePolicy, NamespaceStore, Weighing
 from cronkeeper.ports.secrets import Secret, SecretStore
 from cronkeeper.ports.store import Store
@@ -66,6 +66,7 @@ __all__ = [
     "JobQuery",
     "JobStore",
     "JobVersion",
+    "LastFire",
     "Leadership",
     "LeaseStore",
     "Missed",

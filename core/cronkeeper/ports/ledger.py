@@ -154,6 +154,15 @@ class Span(NamedTuple):
     until_ms: int
 
 
+class LastFire(NamedTuple):
+    """What the ledger tells a task's next owner."""
+
+    #: Up to when its fires are decided. None: nothing of its schedule is recorded.
+    fire_ms: int | None
+    #: The generation of its newest run, whoever asked for it. 0: no run tells one.
+    generation: int
+
+
 class RunStore(Protocol):
     """The ledger: one row for each (task, fire time, attempt). Its unique key is the first fence."""
 
@@ -190,12 +199,15 @@ class RunStore(Protocol):
         """Return all runs of the job for one fire time, by shard and attempt."""
         ...
 
-    def last_fires(self, tasks: Mapping[TaskId, Span]) -> dict[TaskId, int]:
+    def last_fires(self, tasks: Mapping[TaskId, Span]) -> dict[TaskId, LastFire]:
         """Return up to when each task's fires are decided: its newest fire time that has a row of its schedule.
 
         Within a task's span a skip does not count: a worker that skips a fire, as an earlier one waits, may die with
         the one that waits. Nor does anything after the span: a former owner went on without knowing that it was one.
         To decide such a fire again is harmless, as its row refuses the claim. Manual runs never count.
+
+        And by which generation of the job: that of the task's newest row, of any time and trigger, that a worker has
+        decided about (it is not pending) and that names one. A task of which neither is known is not in it.
         """
         ...
 

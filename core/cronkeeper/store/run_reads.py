@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, and_, select, tuple_
 from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.run import Run, RunState, Trigger, may_go
 from cronkeeper.errors import NotFoundError, WireFormatError
-from cronkeeper.ports import Span
+from cronkeeper.ports import LastFire, Span
 from cronkeeper.store import run_rows, schema
 from cronkeeper.store.flavour import Row, names, slices
 from cronkeeper.store.session import Database
@@ -54,8 +54,8 @@ class RunReads:
         query = select(*_COLUMNS).where(c.job_id == job_id, c.fire_ms == fire_ms).order_by(c.shard, c.attempt)
         return self._db.read(lambda conn: self._runs(conn.execute(query)))
 
-    def last_fires(self, tasks: Mapping[TaskId, Span]) -> dict[TaskId, int]:
-        # One step down the primary key for each task, however long its history is; a retry adds no fire time.
+    def last_fires(self, tasks: Mapping[TaskId, Span]) -> dict[TaskId, LastFire]:
+        # Two steps down the primary key for each task, however long its history is; a retry adds no fire time.
         mark = self._flavour.mark
         newest = (
             "(SELECT r.`fire_ms` FROM `runs` AS r WHERE r.`job_id` = t.`job_id` AND r.`shard` = t.`shard`"
@@ -63,17 +63,22 @@ class RunReads:
             f" AND (r.`state` <> '{RunState.SKIPPED}' OR r.`fire_ms` <= t.`early_ms`)"
             " ORDER BY r.`fire_ms` DESC LIMIT 1)"
         )
+        generation = (
+            "(SELECT r.`generation` FROM `runs` AS r WHERE r.`job_id` = t.`job_id` AND r.`shard` = t.`shard`"
+            f" AND r.`state` <> '{RunState.PENDING}' AND r.`generation` > 0"
+            " ORDER BY r.`fire_ms` DESC, r.`attempt` DESC LIMIT 1)"
+        )
 
-        def body(conn: Connection) -> dict[TaskId, int]:
-            found: dict[TaskId, int] = {}
+        def body(conn: Connection) -> dict[TaskId, LastFire]:
+            found: dict[TaskId, LastFire] = {}
             for some in slices(list(tasks.items()), _UNIONS):
                 one = f"SELECT {mark} AS `job_id`, {mark} AS `shard`, {mark} AS `early_ms`, {mark} AS `until_ms`"
                 wanted = " UNION ALL ".join([one] * len(some))
-                text = f"SELECT t.`job_id`, t.`shard`, {newest} FROM ({wanted}) AS t"
+                text = f"SELECT t.`job_id`, t.`shard`, {newest}, {generation} FROM ({wanted}) AS t"
                 values = tuple(value for task, span in some for value in (task.job_id, task.shard, *span))
-                for job_id, shard, fire_ms in conn.exec_driver_sql(text, values):
-                    if fire_ms is not None:
-                        found[TaskId(job_id, shard)] = fire_ms
+                for job_id, shard, fire_ms, number in conn.exec_driver_sql(text, values):
+                    if fire_ms is not None or number is not None:
+                        found[TaskId(job_id, shard)] = LastFire(fire_ms, number or 0)
             return found
 
         return self._db.read(body)

@@ -20,7 +20,7 @@ from cronkeeper.domain.run import (
     reachable_from,
 )
 from cronkeeper.errors import ConflictError, NotFoundError
-from cronkeeper.ports import RequestKey, Span
+from cronkeeper.ports import LastFire, RequestKey, Span
 from cronkeeper.testing.memory_store_state import Memory
 from cronkeeper.wire.trail import Entry
 
@@ -73,16 +73,22 @@ class MemoryRunStore:
             found = [run for run in runs if (run.key.task.job_id, run.key.fire_ms) == (job_id, fire_ms)]
             return sorted(found, key=lambda run: run.key)
 
-    def last_fires(self, tasks: Mapping[TaskId, Span]) -> dict[TaskId, int]:
+    def last_fires(self, tasks: Mapping[TaskId, Span]) -> dict[TaskId, LastFire]:
         with self._memory.call("runs.last_fires"):
-            found: dict[TaskId, int] = {}
+            fires: dict[TaskId, int] = {}
+            newest: dict[TaskId, Run] = {}
             for run in self._of(list(tasks), RunState):
                 early_ms, until_ms = tasks[run.key.task]
                 counts = run.state is not RunState.SKIPPED or run.key.fire_ms <= early_ms
                 scheduled = run.trigger is not Trigger.MANUAL and run.key.attempt == 1
                 if scheduled and counts and run.key.fire_ms <= until_ms:
-                    found[run.key.task] = max(run.key.fire_ms, found.get(run.key.task, 0))
-            return found
+                    fires[run.key.task] = run.key.fire_ms
+                if run.state is not RunState.PENDING and run.generation:
+                    newest[run.key.task] = run
+            return {
+                task: LastFire(fires.get(task), newest[task].generation if task in newest else 0)
+                for task in fires.keys() | newest.keys()
+            }
 
     def open_runs(self, tasks: Sequence[TaskId]) -> list[Run]:
         with self._memory.call("runs.open_runs"):

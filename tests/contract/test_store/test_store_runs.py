@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.run import Reason, RunState, Trigger
 from cronkeeper.errors import ConflictError, FencedError, NotFoundError
-from cronkeeper.ports import Span, Store
+from cronkeeper.ports import LastFire, Span, Store
 from tests.contract.test_store.builders import MINUTE_MS, new_job, on_demand, recorded, run
 
 TASK = TaskId(1, 0)
@@ -52,9 +54,9 @@ def test_last_fires_know_each_tasks_newest_scheduled_fire(store: Store) -> None:
     store.runs.record([run(shard=2, fire_ms=7 * MINUTE_MS, state=RunState.SKIPPED, reason=Reason.LATE)])
     tasks = [TaskId(1, 0), TaskId(1, 1), TaskId(1, 2), TaskId(1, 3), TaskId(3, 0)]
     assert store.runs.last_fires(dict.fromkeys(tasks, EVER)) == {
-        TaskId(1, 0): 3 * MINUTE_MS,
-        TaskId(1, 1): 4 * MINUTE_MS,
-        TaskId(1, 2): 7 * MINUTE_MS,
+        TaskId(1, 0): LastFire(3 * MINUTE_MS, 1),
+        TaskId(1, 1): LastFire(4 * MINUTE_MS, 1),
+        TaskId(1, 2): LastFire(7 * MINUTE_MS, 1),
     }
     assert store.runs.last_fires({}) == {}
 
@@ -67,8 +69,8 @@ def test_what_counts_as_the_last_fire_of_a_span(store: Store) -> None:
     store.runs.record(skipped)
 
     def last(early: int, until: int) -> int | None:
-        found = store.runs.last_fires({TASK: Span(early * MINUTE_MS, until * MINUTE_MS)})
-        return found[TASK] // MINUTE_MS if TASK in found else None
+        fire_ms = store.runs.last_fires({TASK: Span(early * MINUTE_MS, until * MINUTE_MS)})[TASK].fire_ms
+        return None if fire_ms is None else fire_ms // MINUTE_MS
 
     # Skips count up to the span's beginning; nothing counts that is after its end.
     assert (last(9, 10), last(5, 10), last(5, 7), last(6, 7)) == (9, 8, 4, 6)
@@ -78,7 +80,41 @@ def test_what_counts_as_the_last_fire_of_a_span(store: Store) -> None:
 def test_last_fires_of_thousands_of_tasks_are_one_call(store: Store) -> None:
     store.runs.claim([run(job_id=job_id, fire_ms=job_id * MINUTE_MS) for job_id in range(1, 1101)])
     tasks = [TaskId(job_id, 0) for job_id in range(1, 1101)]
-    assert store.runs.last_fires(dict.fromkeys(tasks, EVER)) == {task: task.job_id * MINUTE_MS for task in tasks}
+    expected = {task: LastFire(task.job_id * MINUTE_MS, 1) for task in tasks}
+    assert store.runs.last_fires(dict.fromkeys(tasks, EVER)) == expected
+
+
+def test_last_fires_tell_the_generation_of_each_tasks_newest_run(store: Store) -> None:
+    store.runs.claim(
+        [
+            run(fire_ms=1 * MINUTE_MS, generation=9),
+            run(fire_ms=2 * MINUTE_MS, generation=3),
+            run(shard=1, fire_ms=5 * MINUTE_MS, generation=8),
+            # Whoever asked for it, and whenever: it has run. Of a fire's attempts the newest counts.
+            run(job_id=2, fire_ms=3 * MINUTE_MS, generation=4),
+            run(job_id=2, fire_ms=9 * MINUTE_MS, generation=5, trigger=Trigger.MANUAL),
+            run(job_id=2, fire_ms=9 * MINUTE_MS, generation=6, trigger=Trigger.MANUAL, attempt=2),
+            run(job_id=3, fire_ms=9 * MINUTE_MS, generation=7, trigger=Trigger.MANUAL),
+            run(job_id=5, generation=0),
+        ]
+    )
+    skip = run(job_id=6, fire_ms=8 * MINUTE_MS, generation=2, state=RunState.SKIPPED, reason=Reason.OVERLAP)
+    store.runs.record([skip, run(job_id=7, fire_ms=1 * MINUTE_MS, generation=2)])
+    # What nobody has taken up yet was not run; what ZooKeeper granted may not tell its generation.
+    asked_for = run(fire_ms=7 * MINUTE_MS, generation=5, state=RunState.PENDING, trigger=Trigger.MANUAL, worker="")
+    store.runs.request(asked_for, replace(asked_for, key=RunKey(TaskId(4, 0), 7 * MINUTE_MS, 1)))
+    store.runs.record([run(job_id=7, fire_ms=2 * MINUTE_MS, generation=0)])
+    tasks = [TaskId(1, 0), TaskId(1, 1), *(TaskId(job_id, 0) for job_id in (2, 3, 4, 5, 6, 7))]
+    found = store.runs.last_fires(dict.fromkeys(tasks, Span(0, 6 * MINUTE_MS)))
+    assert found == {
+        TaskId(1, 0): LastFire(2 * MINUTE_MS, 3),
+        TaskId(1, 1): LastFire(5 * MINUTE_MS, 8),
+        TaskId(2, 0): LastFire(3 * MINUTE_MS, 6),
+        TaskId(3, 0): LastFire(None, 7),
+        TaskId(5, 0): LastFire(1 * MINUTE_MS, 0),
+        TaskId(6, 0): LastFire(None, 2),
+        TaskId(7, 0): LastFire(2 * MINUTE_MS, 2),
+    }
 
 
 def test_open_runs_are_those_that_are_claimed_or_running(store: Store) -> None:
@@ -256,4 +292,4 @@ def test_purge_keeps_each_jobs_last_run(store: Store) -> None:
     last = recorded(store, RunState.SUCCEEDED, job_id=job.id, fire_ms=2)
     assert store.runs.purge(before_ms=MINUTE_MS, limit=100) == 1
     assert store.runs.history(job.id, limit=10) == [last]
-    assert store.runs.last_fires({TaskId(job.id, 0): EVER}) == {TaskId(job.id, 0): 2}
+    assert store.runs.last_fires({TaskId(job.id, 0): EVER}) == {TaskId(job.id, 0): LastFire(2, 1)}
