@@ -9,7 +9,6 @@ import hashlib
 import json
 import secrets
 import time
-from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import create_engine
@@ -73,6 +72,16 @@ class Intruder:
             for fire_ms in fires:
                 conn.exec_driver_sql(f"INSERT INTO runs ({names}) VALUES ({marks})", (fire_ms, *row.values()))
 
+    def move(self, job: Job) -> None:
+        """Have another worker get the job, as an admin would: one that no attack has cordoned."""
+        owner, ask = self.ground.owner(job), self.ground.cluster.request
+        others = [name for name in ("w1", "w2", "w3") if name != owner]
+        answers = (ask("POST", f"/jobs/{job['id']}/reassign", {"worker": name}) for name in others)
+        assert any(answer.status == 200 for answer in answers), f"{others} may not have it"
+        # The next attack may cordon the one that is to have it.
+        given = "SELECT 1 FROM assignments WHERE job_id = %s AND worker NOT IN ('', %s)"
+        self.ground.cluster.wait(lambda: self.rows(given, job["id"], owner), "another worker is given it", 60)
+
     def next_fires(self, after_s: int, count: int) -> list[int]:
         now_ms = time.time_ns() // 1_000_000
         return [((now_ms + after_s * 1000) // 5000 + number) * 5000 for number in range(1, count + 1)]
@@ -120,9 +129,33 @@ def the_whole_row_of_an_older_generation_put_back(us: Intruder, job: Job) -> Sig
     # The leader has seen the newer one, and its worker has run it.
     us.ground.cluster.wait(lambda: us.ground.ran_by_generation(job, 2, since_ms=0), "the newer one has run")
     now_ms = time.time_ns() // 1_000_000
-    sign = us.change(job, "went back", spec=old.spec, envelope=bytes(old.envelope), generation=old.generation,
-                     effective_from_ms=old.effective_from_ms)  # fmt: skip
-    return replace(sign, never=lambda: us.ground.ran_by_generation(job, 1, since_ms=now_ms))
+    us.write(job, spec=old.spec, envelope=bytes(old.envelope), generation=old.generation,
+             effective_from_ms=old.effective_from_ms)  # fmt: skip
+    # The leader has put the older one into the tree by then: a worker that never had the newer one sees nothing else.
+    us.ground.cluster.wait(lambda: us.ground.event_says("job.altered", job["id"], "went back"), "the leader tells", 60)
+    us.move(job)
+
+    def told() -> bool:
+        words = "generation 1, and generation 2 has run already"
+        return us.ground.log_says("task.refused", words, task=f"{job['id']}/0")
+
+    def change_it_again() -> None:
+        """As an admin does who was told: the next generation is one that may run."""
+        assert us.ground.cluster.request("PATCH", f"/jobs/{job['id']}", {"description": "again"}).status == 200
+
+    return Sign(told=told, never=lambda: us.ground.ran_by_generation(job, 1, since_ms=now_ms), mend=change_it_again)
+
+
+@attack()
+def rows_of_the_ledger_by_a_generation_to_come(us: Intruder, job: Job) -> Sign:
+    """Whoever is given the job next takes it for an older one than has run: the job waits for somebody to look."""
+    (given,) = us.rows("SELECT epoch FROM assignments WHERE job_id = %s", job["id"])
+    us.record(job, us.next_fires(20, 1), worker=us.ground.owner(job), fence=given.epoch, generation=10**12)
+    us.move(job)
+    return Sign(
+        told=lambda: us.ground.log_says("task.refused", f"generation {10**12} has run", task=f"{job['id']}/0"),
+        mend=lambda: us.sql("DELETE FROM runs WHERE job_id = %s AND generation = %s", job["id"], 10**12),
+    )
 
 
 @attack()
