@@ -53,7 +53,7 @@ class RowWatch:
         self._tokens_due_s = 0.0
         #: Tokens that are in order as they are.
         self._good: dict[int, Token] = {}
-        self._told: set[tuple[str, str]] = set()
+        self._told: set[tuple[str, str, str]] = set()
 
     def work(self, snapshot: Snapshot) -> None:
         """Do what is due. Raises UnavailableError."""
@@ -130,9 +130,9 @@ class RowWatch:
         return [*(link.entry for link in links), *last_entries(waiting, kind, object_id)]
 
     def _tell(self, of: str, event: str, subject: str, why: str) -> None:
-        if (event, why) in self._told:
+        if (event, subject, why) in self._told:
             return
-        self._told.add((event, why))
+        self._told.add((event, subject, why))
         notes, latest = self._leading.notes, self._leading.store.events.latest
         found = self._leading.mysql.call(lambda: latest(limit=1, kind=event, subject=subject))
         if found and found[0].detail == why:
