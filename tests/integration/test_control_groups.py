@@ -226,6 +226,31 @@ def test_a_run_that_lost_its_runner_is_ended_with_all_that_left_it(node: Node) -
     until(lambda: not node.runs(), timeout_s=5)
 
 
+def test_a_runner_that_is_started_from_elsewhere_finds_the_groups_of_before(node: Node) -> None:
+    """As by cron, whose own group is another than the service's."""
+    node.begin("1-0-1-1", leaves("stray", stubborn=True) + "sleep 600", kill_after_s=0.5)
+    stray = node.stray("1-0-1-1")
+    node.kill_runner()
+    here = Path(control_groups.own_group())
+    elsewhere = here / f"elsewhere-{os.getpid()}"
+    elsewhere.mkdir()
+    try:
+        (elsewhere / "cgroup.procs").write_text(f"{os.getpid()}")
+        node.client.ensure()
+    finally:
+        (here / "cgroup.procs").write_text(f"{os.getpid()}")
+    assert node.groups() == node.base
+    node.begin("1-0-2-1", "sleep 600", kill_after_s=0.5)
+    assert node.runs() == {"run-1-0-1-1", "run-1-0-2-1"}
+    for run_id in ("1-0-1-1", "1-0-2-1"):
+        node.client.cancel(run_id)
+    until(lambda: not alive(stray), timeout_s=5)
+    until(lambda: not node.runs(), timeout_s=5)
+    node.client.close()
+    until(lambda: not runners(node.folder))
+    elsewhere.rmdir()
+
+
 def test_a_run_that_lost_its_runner_times_out_with_all_that_left_it(node: Node) -> None:
     node.begin("1-0-1-1", leaves("stray", stubborn=True) + "sleep 600", timeout_s=2.0, kill_after_s=0.5)
     stray = node.stray("1-0-1-1")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cronkeeper_worker.control_groups import group_folder
+from cronkeeper_worker.control_groups import group_folder, place_below
 
 UNIFIED = "26 25 0:23 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
 HYBRID = (
@@ -32,3 +32,20 @@ V1 = "30 25 0:26 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n"
 )
 def test_the_folder_of_a_group_is_found(case: str, groups: str, mounts: str, expected: str) -> None:
     assert group_folder(groups, mounts) == expected, case
+
+
+@pytest.mark.parametrize(
+    ("origin", "place"),
+    [
+        (
+            "/sys/fs/cgroup/system.slice/cronkeeper-worker.service",
+            "/sys/fs/cgroup/system.slice/cronkeeper-worker.service",
+        ),
+        ("/sys/fs/cgroup/c.service/cronkeeper.main", "/sys/fs/cgroup/c.service"),
+        ("/sys/fs/cgroup/c.service/cronkeeper.runs-1-2/runner", "/sys/fs/cgroup/c.service"),
+        ("/sys/fs/cgroup/cronkeeper.runs-1-2/run-7-0-1-1", "/sys/fs/cgroup"),
+        ("/sys/fs/cgroup", "/sys/fs/cgroup"),
+    ],
+)
+def test_groups_of_ours_lie_where_we_were_started_and_never_in_one_another(origin: str, place: str) -> None:
+    assert place_below(origin) == place

@@ -51,7 +51,7 @@ class ControlGroups:
 
     def _settle(self, state_dir: str, boot_id: str) -> None:
         self._origin = own_group()
-        place = _place(self._origin)
+        place = place_below(self._origin)
         found = os.stat(state_dir)
         note = os.path.join(state_dir, NOTE)
         self._base = _noted(note, boot_id) or os.path.join(place, f"{_PREFIX}{found.st_dev:x}-{found.st_ino:x}")
@@ -244,7 +244,7 @@ def group_folder(groups: str, mounts: str) -> str:
 def missing() -> str:
     """Return why runs started from here could have no control groups; empty if they could. For `doctor`."""
     try:
-        place = _place(own_group())
+        place = place_below(own_group())
     except OSError as exc:
         return exc.strerror or str(exc)
     return "" if os.access(place, os.W_OK) else f"{place} cannot be written"
@@ -252,7 +252,7 @@ def missing() -> str:
 
 def tidy() -> None:
     """Remove the groups that dead runners, which were started from where we are, have left. Raises OSError."""
-    remove_dead(_place(own_group()))
+    remove_dead(place_below(own_group()))
 
 
 def remove_dead(place: str, *, only: str = "") -> None:
@@ -273,7 +273,7 @@ def remove_dead(place: str, *, only: str = "") -> None:
                 os.close(fd)
 
 
-def _place(origin: str) -> str:
+def place_below(origin: str) -> str:
     """Return below which group ours lies: where we were started, and not within a group that is ours already."""
     head, found, _ = origin.partition(f"/{_PREFIX}")
     if found:
