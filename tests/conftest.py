@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 import uuid
@@ -11,6 +12,7 @@ from typing import NoReturn
 
 import pytest
 
+from cronkeeper_worker import control_groups
 from tests.harness.galera import Galera
 from tests.harness.mariadb import MariaDB
 from tests.harness.objectstore import ObjectStore
@@ -24,6 +26,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(_TESTS):
             item.add_marker(item.path.relative_to(_TESTS).parts[0])
+
+
+def pytest_sessionfinish() -> None:
+    """Remove the control groups of runners that tests have killed; a runner that goes home removes its own."""
+    with contextlib.suppress(OSError):  # a machine without any
+        control_groups.tidy()
 
 
 @pytest.fixture(autouse=True)
