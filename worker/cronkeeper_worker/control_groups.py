@@ -4,8 +4,8 @@
                                                           /run-<run id>    a run, with all that comes of it
 
 The runner steps into a run's group, makes the process, and steps out again: so there is no instant at which the job is
-elsewhere, and none of it is the job's to do. The groups are threaded ones, as a thread steps aside in 5 microseconds:
-for a process the kernel waits until all processors have taken notice, which is 8 milliseconds on an idle machine.
+elsewhere, and none of it is the job's to do. The groups are threaded ones, as a thread steps aside at once: for
+a process the kernel waits until all processors have taken notice, some 10 milliseconds at every lone fire.
 
 Nothing here is needed for a run: where there are no groups, or one cannot be made, runs start without, and `reason`
 says why. What is left in a group that is frozen is to be ended, whoever finds it.
