@@ -8,16 +8,13 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
 import cronkeeper
-from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.placement import WorkerInfo
-from cronkeeper.domain.run import Run, RunState, Trigger
 from cronkeeper.errors import ConfigError, UnavailableError
 from cronkeeper.runtime.clock import SystemClock
 from cronkeeper.runtime.hardening import no_core_dumps
@@ -28,20 +25,19 @@ from cronkeeper.runtime.metrics import WorkerMetrics, serve_metrics
 from cronkeeper.runtime.signals import on_terminate
 from cronkeeper.wire.task import Verifier
 from cronkeeper_worker import canary, node_files, node_start, root_rules, run_files
-from cronkeeper_worker.agent import Agent, Node
+from cronkeeper_worker.agent import Agent
 from cronkeeper_worker.artifacts import ArtifactCache
-from cronkeeper_worker.assignments import Have
 from cronkeeper_worker.config import WorkerConfig
 from cronkeeper_worker.engine import Engine
 from cronkeeper_worker.engine_parts import Parts
 from cronkeeper_worker.engine_thread import EngineThread
-from cronkeeper_worker.fences import Fence, Fences
+from cronkeeper_worker.fences import Fences
 from cronkeeper_worker.fire_listener import FireListener
-from cronkeeper_worker.journal import Entry, Phase, TaskRow
 from cronkeeper_worker.lease import Lease
 from cronkeeper_worker.leaving import HAND_OVER_S, hand_over
 from cronkeeper_worker.node_crontab import NodeCrontab
 from cronkeeper_worker.node_stores import Stores, open_stores
+from cronkeeper_worker.node_tasks import NodeTasks
 from cronkeeper_worker.order_maker import NodeOrders
 from cronkeeper_worker.orders import RunnerEvent, RunnerLost
 from cronkeeper_worker.pause_guard import PauseGuard
@@ -49,7 +45,7 @@ from cronkeeper_worker.reporter import Reporter, poison_proof
 from cronkeeper_worker.runner_client import RunnerClient
 from cronkeeper_worker.sound_journal import open_journal
 from cronkeeper_worker.steady_clock import SteadyClock
-from cronkeeper_worker.tasks import Here, Installed, install_sound, never_before
+from cronkeeper_worker.tasks import Here, install_sound
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +121,12 @@ class Daemon:
         self._thread = EngineThread(self._engine, self._clock, self._guard, timers=config.timers)
         self._runner_loop = Loop("runner", self._runner_step, max_backoff_s=1.0)
         place = self._runner.place if split else None
-        self._crontab = NodeCrontab(config, name, self._journal, self._clock, self._metrics, self._installed, place)
+        self._crontab = NodeCrontab(
+            config, name, self._journal, self._clock, self._metrics, lambda: self._tasks.installed(), place
+        )
+        self._tasks = NodeTasks(
+            self._engine, self._thread, self._journal, self._cache, self._runner, self._crontab, self._top
+        )
         self._stop, self._broken = threading.Event(), threading.Event()
         self._fault: BaseException | None = None
 
@@ -177,7 +178,7 @@ class Daemon:
         # ZooKeeper first: while MySQL is away it is the only fence for what was decided and is claimed now.
         with _zookeeper_may_be_away():
             self._stores.coordinator.start(CONNECT_WAIT_S)
-        self._go_on_with(self._journal.open_entries())
+        self._tasks.go_on_with(self._journal.open_entries())
         if self._stores.coordinator.connected:
             with _zookeeper_may_be_away():
                 self._drop_moved()
@@ -242,7 +243,7 @@ class Daemon:
             stores.store,
             self._journal,
             self._verifier,
-            Node(self._apply, self._have, self._demand, self._retry, self._set_foreign, self._adopt),
+            self._tasks.as_seen_by_the_agent(),
             self._clock,
             self._metrics,
             started_ms=self._here.started_ms,
@@ -253,7 +254,7 @@ class Daemon:
             stores.coordinator,
             self._clock,
             self._metrics,
-            output_file=self._output_file,
+            output_file=lambda key: Path(run_files.run_folder(self._top, str(key))) / run_files.OUTPUT,
             acknowledge=self._runner.ack,
             given_up=agent.look_after,
         )
@@ -305,73 +306,7 @@ class Daemon:
         self._runner_heard_s = self._clock.boot_s()
         return 5.0
 
-    # -- what the agent asks of the node
-
-    def _apply(self, given: Sequence[tuple[TaskRow, Installed]], dropped: Sequence[TaskId]) -> None:
-        """Install and drop tasks: disarm, write down, crontab, arm. A crash in between leaves the journal right."""
-        items = [item for _, item in given]
-
-        def change() -> list[Installed]:
-            # What is due until now is still ours to decide; whoever comes after us decides from here on.
-            self._engine.look(Trigger.TIMER)
-            self._engine.uninstall(dropped)
-            never_before(items, self._journal.newest_claims())
-            rows = [replace(row, cursor_ms=item.view.cursor_ms, next_ms=item.next_ms) for row, item in given]
-            self._journal.save_tasks(rows, dropped)
-            self._engine.install(items)
-            return list(self._engine.tasks.values())
-
-        now = self._thread.ask(change)
-        self._cache.want(artifact for item in now if (artifact := item.view.spec.artifact) is not None)
-        self._show([row.envelope for row, _ in given])
-        self._crontab.write()
-
-    def _show(self, envelopes: Sequence[bytes]) -> None:
-        """Have the root part know the newest generations: it starts no older ones then, whoever asks for them."""
-        if self._runner.signed:
-            with contextlib.suppress(UnavailableError):  # it learns them from the orders
-                self._runner.learn(envelopes)
-
-    def _installed(self) -> list[Installed]:
-        return self._thread.ask(lambda: list(self._engine.tasks.values()))
-
-    def _have(self) -> Mapping[TaskId, Have]:
-        return self._thread.ask(
-            lambda: {item.id: Have(item.generation, item.fence, item.key) for item in self._engine.tasks.values()}
-        )
-
-    def _retry(self, due: Mapping[RunKey, int]) -> None:
-        if due:
-            self._thread.post(lambda: self._engine.retry(due))
-
-    def _demand(self, keys: Sequence[RunKey], trigger: Trigger) -> None:
-        if keys:
-            self._thread.post(lambda: self._engine.demand(keys, trigger))
-
-    def _set_foreign(self, runs: dict[TaskId, frozenset[RunKey]]) -> None:
-        self._thread.post(lambda: self._engine.set_foreign(runs))
-
-    def _adopt(self, runs: Sequence[Run]) -> None:
-        """Go on with runs of ours that the journal has lost: they run, or have ended, or are to be started still."""
-        log.warning("runs are taken up from the ledger", extra={"event": "run.adopted", "runs": len(runs)})
-        entries = [
-            Entry(run, Phase.STARTED if run.state is RunState.RUNNING else Phase.CLAIMED, claim_fence=Fence.MYSQL.value)
-            for run in runs
-        ]
-
-        def adopt() -> None:
-            self._journal.update(entries, report=False)
-            self._go_on_with(entries)
-
-        self._thread.ask(adopt)
-
-    def _go_on_with(self, entries: Sequence[Entry]) -> None:
-        """Take these up. Ends that the runner told while nobody listened are read from where it keeps them."""
-        self._engine.resume(
-            entries,
-            lambda key: os.path.isdir(self._run_folder(key)),
-            lambda key: run_files.read_exit(self._run_folder(key)),
-        )
+    # -- what others tell
 
     def _on_look(self, number: int) -> None:
         self._metrics.looks.inc()
@@ -384,12 +319,6 @@ class Daemon:
             self._runner_loop.wake()
         else:
             self._thread.tell(event)
-
-    def _output_file(self, key: RunKey) -> Path:
-        return Path(self._run_folder(key)) / run_files.OUTPUT
-
-    def _run_folder(self, key: RunKey) -> str:
-        return run_files.run_folder(self._top, str(key))
 
 
 @contextlib.contextmanager
