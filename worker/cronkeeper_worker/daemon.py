@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import secrets
 import socket
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
@@ -37,7 +35,7 @@ from cronkeeper_worker.lease import Lease
 from cronkeeper_worker.leaving import HAND_OVER_S, hand_over
 from cronkeeper_worker.node_crontab import NodeCrontab
 from cronkeeper_worker.node_stores import Stores, open_stores
-from cronkeeper_worker.node_tasks import NodeTasks
+from cronkeeper_worker.node_tasks import NodeTasks, zookeeper_may_be_away
 from cronkeeper_worker.order_maker import NodeOrders
 from cronkeeper_worker.orders import RunnerEvent, RunnerLost
 from cronkeeper_worker.pause_guard import PauseGuard
@@ -176,27 +174,9 @@ class Daemon:
         # Whatever else stands in the crontab under our name is unscheduled before anything fires.
         self._crontab.install(items)
         # ZooKeeper first: while MySQL is away it is the only fence for what was decided and is claimed now.
-        with _zookeeper_may_be_away():
+        with zookeeper_may_be_away():
             self._stores.coordinator.start(CONNECT_WAIT_S)
-        self._tasks.go_on_with(self._journal.open_entries())
-        if self._stores.coordinator.connected:
-            with _zookeeper_may_be_away():
-                self._drop_moved()
-
-    def _drop_moved(self) -> None:
-        """Tasks that went to others while no daemon was here are disarmed before anything fires: their new owner may
-        be cut off from the very fence that we would ask."""
-        coordinator = self._stores.coordinator
-        if not coordinator.is_ready():
-            return
-        assigned = coordinator.assigned(self._info.id)
-        moved = [task for task in self._engine.tasks if task not in assigned]
-        if moved:
-            self._engine.uninstall(moved)
-            self._journal.save_tasks([], moved)
-            self._crontab.install(list(self._engine.tasks.values()))
-            coordinator.disown(self._info.id, moved)
-            log.info("tasks went to others meanwhile", extra={"event": "tasks.moved", "dropped": len(moved)})
+        self._tasks.begin(self._stores.coordinator, self._info.id)
 
     def _hand_over(self) -> None:
         """Give the tasks to others and wait for the runs, firing on meanwhile."""
@@ -319,11 +299,3 @@ class Daemon:
             self._runner_loop.wake()
         else:
             self._thread.tell(event)
-
-
-@contextlib.contextmanager
-def _zookeeper_may_be_away() -> Iterator[None]:
-    try:
-        yield
-    except UnavailableError:
-        log.warning("ZooKeeper is away; the node goes on with the tasks it has", extra={"event": "zookeeper.away"})

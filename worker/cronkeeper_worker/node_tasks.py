@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.run import Run, RunState, Trigger
 from cronkeeper.errors import UnavailableError
+from cronkeeper.ports import Coordinator
 from cronkeeper_worker import run_files
 from cronkeeper_worker.agent import Node
 from cronkeeper_worker.artifacts import ArtifactCache
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class NodeTasks:
-    """For the agent's thread; `go_on_with` for the engine's, or before that one runs. Runs are in folders of `top`."""
+    """For the agent's thread; `begin` for before any runs, `go_on_with` for the engine's. Runs are in `top`."""
 
     def __init__(
         self,
@@ -52,6 +53,29 @@ class NodeTasks:
 
     def installed(self) -> list[Installed]:
         return self._thread.ask(lambda: list(self._engine.tasks.values()))
+
+    def begin(self, coordinator: Coordinator, worker: str) -> None:
+        """At a start: let go of what went to others while no daemon was here, and take up what the journal has open.
+
+        In this order: the news that a run has ended starts what waited for it, and plans its retry, and the task's new
+        owner may be cut off from the very fence that we would ask.
+        """
+        if coordinator.connected:
+            with zookeeper_may_be_away():
+                self._drop_moved(coordinator, worker)
+        self.go_on_with(self._journal.open_entries())
+
+    def _drop_moved(self, coordinator: Coordinator, worker: str) -> None:
+        if not coordinator.is_ready():
+            return
+        assigned = coordinator.assigned(worker)
+        moved = [task for task in self._engine.tasks if task not in assigned]
+        if moved:
+            self._engine.uninstall(moved)
+            self._journal.save_tasks([], moved)
+            self._crontab.install(list(self._engine.tasks.values()))
+            coordinator.disown(worker, moved)
+            log.info("tasks went to others meanwhile", extra={"event": "tasks.moved", "dropped": len(moved)})
 
     def go_on_with(self, entries: Sequence[Entry]) -> None:
         """Take these up. Ends that the runner told while nobody listened are read from where it keeps them."""
@@ -117,3 +141,11 @@ class NodeTasks:
             self.go_on_with(entries)
 
         self._thread.ask(adopt)
+
+
+@contextlib.contextmanager
+def zookeeper_may_be_away() -> Iterator[None]:
+    try:
+        yield
+    except UnavailableError:
+        log.warning("ZooKeeper is away; the node goes on with the tasks it has", extra={"event": "zookeeper.away"})
