@@ -6,9 +6,15 @@ Nobody's mistake is told with the password in it.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote
 
+#: As SQLAlchemy reads it: a password may hold any sign but @, also those that would end the host in another URL.
+_URL = re.compile(
+    r"[\w+]+://(?:(?P<user>[^:/]*)(?::(?P<password>[^@]*))?@)?(?P<host>\[[^/?]+\]|[^/:?]+)?(?::[^/?]*)?"
+    r"(?:/(?P<database>[^?]*))?(?:\?(?P<query>.*))?"
+)
 MIN_LENGTH = 12
 _MIN_DIFFERENT = 5
 MAKE = "make one with: openssl rand -hex 32"
@@ -42,14 +48,15 @@ def database_weakness(url: str) -> str:
     """Return what is wrong with the password of a database's URL; SQLite has none, and needs none."""
     if not url.startswith(("mysql", "mariadb")):
         return ""
-    try:
-        parts = urlsplit(url)
-        password, user = unquote(parts.password or ""), unquote(parts.username or "")
-        names = (user, parts.path.strip("/"), *(parts.hostname or "").split("."))
-    except ValueError:
+    found = _URL.match(url)
+    if found is None:
         return ""  # it cannot be read, which who opens it says
-    if not password and "unix_socket" in parse_qs(parts.query):
+    user, password, host, database = (
+        unquote(part or "") for part in found.group("user", "password", "host", "database")
+    )
+    if not password and "unix_socket" in parse_qs(found["query"] or ""):
         return ""  # the server asks the kernel who we are
+    names = (user, database, *host.split("."))
     return weakness(password, names)
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy.engine import make_url
 
 from cronkeeper.errors import ConfigError
 from cronkeeper.runtime.config import DatabaseConfig, StoreConfig, load
@@ -102,6 +104,16 @@ def test_zookeeper_without_a_password_is_for_one_machine_only(hosts: str, expect
 def test_a_url_s_password_is_judged_as_the_server_gets_it() -> None:
     assert database_weakness("mysql+pymysql://u:%73%65%63%72%65%74%73%65%63%72%65%74@db/x")
     assert not database_weakness(f"mysql+pymysql://u:{GOOD}%40@db/x")
+
+
+@pytest.mark.parametrize("sign", ["/", "#", "?", "[", ":", "+", "%2F"])
+def test_a_url_s_password_is_what_sqlalchemy_takes_for_it(sign: str) -> None:
+    """`openssl rand -base64` makes slashes, which work where they are, and open databases of before."""
+    url = f"mysql+pymysql://u:{sign}{GOOD}{sign}@db/x?charset=utf8mb4"
+    assert unquote(str(make_url(url).password)) == unquote(f"{sign}{GOOD}{sign}"), "else it opened nothing before"
+    assert database_weakness(url) == ""
+    assert database_weakness(f"mysql+pymysql://u:{sign}short@db/x") == "a password of less than 12 characters"
+    assert "well-known" in database_weakness(f"mysql+pymysql://me:cron{sign}orders-db9@db9.example/orders")
 
 
 def test_what_a_service_has_started_with_is_not_judged_again() -> None:
