@@ -319,6 +319,12 @@ class CrudeServer(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if "busy" in self.path:
             self.answer(503, b"")
+        elif "chunk" in self.path:
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"3e8\r\n" + b"x" * 1000 + (b"\r\n3e8\r\n" if "half" in self.path else b"\r\n0\r\n\r\n"))
+            self.close_connection = True
         else:
             self.answer(200, b"x" * 1000, promised=2000)
             self.close_connection = True
@@ -352,6 +358,13 @@ def crude() -> Iterator[BlobStore]:
 def test_an_object_that_breaks_off_is_unavailable_and_never_short(crude: BlobStore) -> None:
     with pytest.raises(UnavailableError):
         content(crude, "whole")
+
+
+def test_an_object_without_a_length_comes_whole_or_is_unavailable(crude: BlobStore) -> None:
+    """So does a server or a proxy answer that sends it in chunks."""
+    assert content(crude, "chunks") == b"x" * 1000
+    with pytest.raises(UnavailableError):
+        content(crude, "half-a-chunk")
 
 
 def test_a_busy_server_is_unavailable(crude: BlobStore) -> None:

@@ -50,7 +50,8 @@ class S3BlobStore:
         where = self._where(key)
         with self._errors(key):
             answer = self._client().get_object(**where)
-            body, promised = answer["Body"], int(answer["ContentLength"])
+            # Without a length (a proxy may send it in chunks) the connection itself tells whether that was all.
+            body, promised = answer["Body"], int(answer.get("ContentLength", 0))
             try:
                 # What has come so far, however little: whoever reads must be able to tell that it comes too slowly.
                 while chunk := body._raw_stream.read1(CHUNK_BYTES, decode_content=False):
