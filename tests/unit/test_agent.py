@@ -54,12 +54,17 @@ class World:
         self.retries: dict[RunKey, int] = {}
         self.foreign: dict[TaskId, frozenset[RunKey]] = {}
         self.adopted: list[Run] = []
+        self.journal = Journal(folder / "journal.db")
+        self.start("e1")
+
+    def start(self, epoch: str) -> None:
+        """Start a daemon, which goes on with the tasks that the one before had."""
         node = Node(self._apply, self._have, self._demand, self.retries.update, self._set_foreign, self.adopted.extend)
         self.agent = Agent(
-            WorkerInfo("w1", "host", epoch="e1"),
+            WorkerInfo("w1", "host", epoch=epoch),
             self.worker,
             self.store,
-            Journal(folder / "journal.db"),
+            self.journal,
             Verifier([SIGNER.public_bytes]),
             node,
             self.clock,
@@ -244,6 +249,26 @@ def test_a_lost_run_is_run_again_if_the_job_wants_it(
     world.ready()
     world.agent.step()
     assert world.demands == [Demand([RunKey(T1, lost.fire_ms, 2)], Trigger.CATCH_UP)] * again
+
+
+def test_what_was_put_off_without_mysql_is_done_by_the_daemon_after_a_restart(make: Callable[[], World]) -> None:
+    world = make()
+    lost, running = RunKey(T1, world.clock.now_ms() - 60_000, 1), RunKey(T1, world.clock.now_ms() - 30_000, 1)
+    world.store.runs.record([Run(lost, Trigger.TIMER, RunState.RUNNING, "w2", "n")])
+    world.store.runs.lose("w2", term=world.store.terms.take("m1"), reason="worker_lost")
+    world.store.runs.record([Run(running, Trigger.TIMER, RunState.RUNNING, "w3", "n")])
+    world.put(T1)
+    world.assign(T1)
+    world.ready()
+    world.store.set_available(False)
+    world.agent.step()
+    world.start("e2")
+    world.agent.step()
+    assert (set(world.installed), world.demands) == ({T1}, [])
+    world.store.set_available(True)
+    world.agent.step()
+    assert world.demands == [Demand([RunKey(T1, lost.fire_ms, 2)], Trigger.CATCH_UP)]
+    assert world.foreign == {T1: frozenset({running})}
 
 
 def test_a_run_that_goes_on_elsewhere_counts_as_overlap(make: Callable[[], World]) -> None:

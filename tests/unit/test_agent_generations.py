@@ -127,6 +127,18 @@ def test_without_mysql_it_is_taken_and_let_go_when_mysql_says_so(
     assert len(refusals(caplog)) == 1
 
 
+def test_without_mysql_it_is_taken_and_let_go_though_the_daemon_is_another_one_by_then(world: World) -> None:
+    world.store.set_available(False)
+    world.agent.step()
+    world.start("again")
+    world.agent.step()
+    assert set(world.installed) == {T1, T2}
+    world.store.set_available(True)
+    for _ in range(2):
+        world.agent.step()
+        assert (set(world.installed), set(world.leader.owned("w1"))) == ({T2}, {T2})
+
+
 def test_what_was_taken_without_mysql_and_edited_since_stays(world: World) -> None:
     world.store.set_available(False)
     world.agent.step()

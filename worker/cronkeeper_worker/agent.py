@@ -92,6 +92,8 @@ class Agent:
         self._freed: SimpleQueue[TaskId] = SimpleQueue()
         #: All our runs were given up, while the tasks may have stayed ours.
         self._given_up = threading.Event()
+        #: No step was done yet.
+        self._begins = True
 
     def reborn(self, epoch: str) -> None:
         """Go on under a new epoch: the leader had given this worker up, and with it the runs of all its tasks."""
@@ -121,6 +123,11 @@ class Agent:
         assigned = coordinator.assigned(self.info.id, watch=True)
         bodies = coordinator.read_tasks(assigned, watch=True)
         tasks = self._verified(bodies)
+        if self._begins:
+            # The daemon before us may have died in what it had put off, or had not come to.
+            self._to_take_over |= self._node.have().keys()
+            self._unasked |= self._to_take_over
+            self._begins = False
         self._change(assigned, bodies, tasks)
         if self._given_up.is_set():
             self._given_up.clear()
