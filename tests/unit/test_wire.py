@@ -74,6 +74,7 @@ def test_what_is_signed_is_canonical_json() -> None:
     body = json.loads(SIGNER.seal(TASK))["body"]
     assert body.encode() == dumps(json.loads(body))
     assert json.loads(body)["spec"] == spec_to_dict(SPEC)
+    assert dumps(json.loads(ENVELOPE)) == ENVELOPE
 
 
 def test_a_spec_that_differs_has_a_text_of_its_own() -> None:
@@ -81,6 +82,13 @@ def test_a_spec_that_differs_has_a_text_of_its_own() -> None:
         spec = SPEC.evolve(description=f"number {number}")
         assert spec_text(spec) == dumps(spec_to_dict(spec)).decode() == spec_text(spec)
     assert spec_text(SPEC) == dumps(spec_to_dict(SPEC)).decode()
+
+
+def test_the_text_that_a_spec_keeps_makes_no_difference() -> None:
+    one, other = (SPEC.evolve(owner="me") for _ in range(2))
+    spec_text(one)
+    assert (one, repr(one)) == (other, repr(other))
+    assert replace(one, owner="you").text is None
 
 
 def test_an_envelope_of_another_job_is_refused() -> None:

@@ -111,6 +111,9 @@ class Limits:
     output_kb: int = 1024
 
 
+NO_LIMITS = Limits()
+
+
 @dataclass(frozen=True, slots=True)
 class JobSpec:
     """All that a user says about a job. Every field but the first three has a default."""
@@ -144,7 +147,7 @@ class JobSpec:
     ends_at_ms: int | None = None
     selector: str | None = None
     shards: int = 1
-    limits: Limits = Limits()
+    limits: Limits = NO_LIMITS
     labels: Mapping[str, str] = field(default_factory=dict)
     filename: str | None = None
     artifact: Artifact | None = None
@@ -157,6 +160,8 @@ class JobSpec:
     named_dates: Mapping[str, Dates] = field(default_factory=dict)
     #: What `H` in the schedule of a job without a name is resolved for: its id.
     spread: str = ""
+    #: Its JSON text, once somebody has made that (see cronkeeper.wire.spec_text): no part of what the user says.
+    text: str | None = field(default=None, init=False, repr=False, compare=False)
 
     def evolve(self, **changes: Any) -> JobSpec:
         """Return a copy with these fields changed."""
