@@ -150,6 +150,23 @@ def test_many_jobs_are_saved_in_order(store: Store) -> None:
     assert store.jobs.envelopes([job.id for job in saved]) == {job.id: job.envelope for job in saved}
 
 
+def test_many_jobs_come_back_as_they_were_saved(store: Store) -> None:
+    """What they have in common is sent once, and long texts in another form than short ones."""
+    hostile = "%s %(0)s %(0.1)s ' \" \\ \n\r\x1a \x00 \U0001f600 é _binary X'41' -- /* ; "
+    texts = [hostile * times for times in (0, 1, 2, 40)]
+    specs = [
+        FULL.evolve(name=f"n{number}", description=texts[number % 4], executable=texts[number // 4] + "x", labels={})
+        for number in range(16)
+    ]
+    jobs = store.jobs.save_many([with_spec(spec) for spec in specs], [], [])
+    assert [job.spec for job in jobs] == specs
+    assert store.jobs.page(JobQuery()) == jobs
+    changes = [(changed(job, owner=hostile * 3), 1) for job in jobs]
+    store.jobs.save_many([], changes, [])
+    assert store.jobs.page(JobQuery()) == [job for job, _ in changes]
+    assert len(store.jobs.page(JobQuery(q=hostile * 2))) == 12
+
+
 def test_insert_change_and_finish_are_one_transaction(store: Store) -> None:
     first, second = store.jobs.save_many([new_job("a"), new_job("b")], [], [])
     new = changed(first, description="new")
