@@ -15,8 +15,9 @@ from cronkeeper.domain.run import UNSUCCESSFUL
 from cronkeeper.errors import ConflictError, NotFoundError, StaleWriteError, WireFormatError
 from cronkeeper.ports import JobQuery, NewJob, PlanRow, Weighing
 from cronkeeper.store import job_rows, schema
+from cronkeeper.store.ahead import ahead
 from cronkeeper.store.calendars import forget_uses, names_calendar, write_uses
-from cronkeeper.store.flavour import chunks, slices
+from cronkeeper.store.flavour import Row, chunks, slices
 from cronkeeper.store.job_versions import remember_jobs, touch
 from cronkeeper.store.namespaces import QuotaCheck
 from cronkeeper.store.notes import note_saved
@@ -207,9 +208,8 @@ class SqlJobStore:
 
     def _insert(self, conn: Connection, new: Sequence[NewJob]) -> list[Job]:
         ids = self._reserve(conn, new) if new else []
-        jobs = [item.build(job_id) for item, job_id in zip(new, ids, strict=True)]
-        self._write(conn, jobs)
-        return jobs
+        named = list(slices(list(zip(new, ids, strict=True))))
+        return self._write(conn, ahead(lambda some: _rows([item.build(job_id) for item, job_id in some]), named))
 
     def _reserve(self, conn: Connection, new: Sequence[NewJob]) -> list[int]:
         """Return an id for each, ascending."""
@@ -244,21 +244,24 @@ class SqlJobStore:
                 )
             conn.execute(_labels.delete().where(_labels.c.job_id.in_(some)))
             forget_uses(conn, some)
-        self._write(conn, [job for job, _ in changed])
+        self._write(conn, map(_rows, slices([job for job, _ in changed])))
 
-    def _write(self, conn: Connection, jobs: Sequence[Job]) -> None:
-        """Write whole rows, new ones and others."""
-        if not jobs:
-            return
-        flavour = self._db.flavour
+    def _write(self, conn: Connection, pieces: Iterable[tuple[Sequence[Job], list[Row]]]) -> list[Job]:
+        """Write whole rows, new ones and others; return their jobs."""
+        flavour, jobs = self._db.flavour, list[Job]()
         end = flavour.replace_old(("id",), job_rows.COLUMNS[1:])
-        for rows in chunks([job_rows.to_row(job) for job in jobs]):
-            flavour.insert(conn, _jobs, job_rows.COLUMNS, rows, end)
+        for some, made in pieces:
+            jobs += some
+            for rows in chunks(made):
+                flavour.insert(conn, _jobs, job_rows.COLUMNS, rows, end)
+        if not jobs:
+            return jobs
         for rows in chunks([row for job in jobs for row in job_rows.label_rows(job)]):
             flavour.insert(conn, _labels, ("job_id", "key", "value"), rows)
         write_uses(conn, flavour, jobs)
         check_copies(conn, jobs)
         remember_jobs(conn, flavour, [job.id for job in jobs])
+        return jobs
 
     def _finish(self, conn: Connection, removed: Sequence[int]) -> None:
         for some in slices(sorted(removed)):
@@ -281,6 +284,10 @@ class SqlJobStore:
             removed = self._db.statement(lambda conn: conn.exec_driver_sql(text, (job_id,)).rowcount, repeatable=True)
             if removed < _DELETE_ROWS or not limit:
                 return
+
+
+def _rows(jobs: Sequence[Job]) -> tuple[Sequence[Job], list[Row]]:
+    return jobs, [job_rows.to_row(job) for job in jobs]
 
 
 def _select_jobs() -> Select[Any]:
