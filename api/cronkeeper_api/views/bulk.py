@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import Response
 
 from cronkeeper.errors import FieldError, ValidationFailedError
+from cronkeeper.runtime.collector import without_collector
 from cronkeeper_api.body import read_body
 from cronkeeper_api.models import ApplyInput, JobInput
 from cronkeeper_api.reading import read_draft, read_drafts, read_model
@@ -51,6 +52,7 @@ def preview(call: Call) -> Response:
     problems=("conflict", "over-quota", "too-many", "too-large"),
     idempotent=True,
 )
+@without_collector()
 def apply(call: Call) -> Response:
     wanted = read_model(ApplyInput, read_body().value)
     allowed = call.services.namespaces.run_as_of(wanted.namespace)
