@@ -140,14 +140,12 @@ def _upload(file: FileStorage) -> Upload:
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise _malformed(
-                "a key stands there twice", FieldError(shown(key), "stands there twice", "keep one of them")
-            )
-        found[key] = value
-    return found
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    seen: set[str] = set()
+    twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+    raise _malformed("a key stands there twice", FieldError(shown(twice), "stands there twice", "keep one of them"))
 
 
 def _constant(text: str) -> NoReturn:

@@ -15,14 +15,23 @@ from pydantic_core import ErrorDetails
 
 from cronkeeper.domain.calendars import Blackout, calendar_from_dict
 from cronkeeper.domain.instants import parse_rfc3339
-from cronkeeper.domain.job import JobSpec, JobType, Limits, default_on_worker_loss, spec_to_dict
+from cronkeeper.domain.job import (
+    CRON_DST,
+    NO_LIMITS,
+    NO_RETRY,
+    JobSpec,
+    JobType,
+    Limits,
+    default_on_worker_loss,
+    spec_to_dict,
+)
 from cronkeeper.domain.retry import Retry
 from cronkeeper.domain.schedule import Dst
 from cronkeeper.domain.secret_env import plain_env, secrets_from_dict
 from cronkeeper.domain.server_fields import SERVER_FIELDS
 from cronkeeper.errors import FieldError, ValidationFailedError
 from cronkeeper_api.body import Body
-from cronkeeper_api.models import JobInput
+from cronkeeper_api.models import JobInput, RetryInput
 from cronkeeper_manager.service import Draft, Upload, rules
 
 M = TypeVar("M", bound=BaseModel)
@@ -155,8 +164,7 @@ def read_executable(
 
 
 def _spec(model: JobInput) -> JobSpec:
-    retry = model.retry
-    longest = max(Retry().max_backoff_s, retry.backoff_s) if retry.max_backoff_s is None else retry.max_backoff_s
+    given = model.model_fields_set
     return JobSpec(
         executable=model.executable,
         schedule=model.schedule,
@@ -171,25 +179,32 @@ def _spec(model: JobInput) -> JobSpec:
         secrets=secrets_from_dict(model.env, {}),
         run_as=model.run_as,
         timeout_s=model.timeout_s,
-        retry=Retry(retry.limit, retry.backoff_s, longest, retry.jitter_s, retry.elsewhere),
+        retry=_retry(model.retry) if "retry" in given else NO_RETRY,
         pause_after_failures=model.pause_after_failures,
         concurrency=model.concurrency,
         misfire=model.misfire,
         grace_s=model.grace_s,
         delivery=model.delivery,
         on_worker_loss=model.on_worker_loss or default_on_worker_loss(model.delivery),
-        dst=Dst(model.dst.gap, model.dst.fold),
+        dst=Dst(model.dst.gap, model.dst.fold) if "dst" in given else CRON_DST,
         jitter_s=model.jitter_s,
         starts_at_ms=None if model.starts_at is None else parse_rfc3339(model.starts_at),
         ends_at_ms=None if model.ends_at is None else parse_rfc3339(model.ends_at),
         selector=model.selector,
         shards=model.shards,
-        limits=Limits(model.limits.cpu, model.limits.memory_mb, model.limits.output_kb),
+        limits=Limits(model.limits.cpu, model.limits.memory_mb, model.limits.output_kb)
+        if "limits" in given
+        else NO_LIMITS,
         labels=dict(model.labels),
         filename=model.filename,
         calendar=None if model.calendar is None else calendar_from_dict(model.calendar.model_dump(mode="json")),
         blackouts=tuple(Blackout(parse_rfc3339(one.begin), parse_rfc3339(one.end)) for one in model.blackouts),
     )
+
+
+def _retry(retry: RetryInput) -> Retry:
+    longest = max(NO_RETRY.max_backoff_s, retry.backoff_s) if retry.max_backoff_s is None else retry.max_backoff_s
+    return Retry(retry.limit, retry.backoff_s, longest, retry.jitter_s, retry.elsewhere)
 
 
 # ------------------------------------------------------------------------------------------ from pydantic to faults

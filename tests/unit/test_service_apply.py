@@ -121,3 +121,11 @@ def test_thousands_are_one_transaction(world: World) -> None:
     assert len(found["created"]) == 2000
     assert world.store.calls("jobs.save_many") == 1
     assert len(world.coordinator.task_names()) == 2000
+
+
+def test_every_job_that_can_never_fire_is_told_of(world: World) -> None:
+    never = {"schedule": "0 0 30 2 *"}
+    jobs = [_job("a", **never), _job("b"), _job("c", **never), _job("d", schedule="0 0 30 2 *", timezone="Asia/Tokyo")]
+    answer = world.call("POST", "/apply", json={"jobs": jobs})
+    assert answer.status_code == 422
+    assert sorted(fields_of(answer)) == ["jobs[0].schedule", "jobs[2].schedule", "jobs[3].schedule"]

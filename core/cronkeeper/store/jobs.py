@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Select, and_, case, exists, func, or_, select
@@ -17,7 +18,7 @@ from cronkeeper.ports import JobQuery, NewJob, PlanRow, Weighing
 from cronkeeper.store import job_rows, schema
 from cronkeeper.store.ahead import ahead
 from cronkeeper.store.calendars import forget_uses, names_calendar, write_uses
-from cronkeeper.store.flavour import Row, chunks, slices
+from cronkeeper.store.flavour import chunks, slices
 from cronkeeper.store.job_versions import remember_jobs, touch
 from cronkeeper.store.namespaces import QuotaCheck
 from cronkeeper.store.notes import note_saved
@@ -35,6 +36,14 @@ _FAILED_STATES = sorted(state.value for state in UNSUCCESSFUL)
 _NAME_TAKEN = "the namespace has a job of that name already; choose another name, or change that job"
 #: History is removed in transactions of this many rows: a large one would hold up every other writer.
 _DELETE_ROWS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Jobs that are written together, and what the trail is told of them."""
+
+    jobs: Sequence[Job]
+    notes: Sequence[Entry]
 
 
 class SqlJobStore:
@@ -72,8 +81,7 @@ class SqlJobStore:
                 raise ConflictError(_NAME_TAKEN) from exc
             if check is not None:
                 check.end()
-            notes = [item.note(job) for item, job in zip(new, inserted, strict=True) if item.note is not None]
-            add_trail(conn, self._db.flavour, [*trail, *notes])
+            add_trail(conn, self._db.flavour, trail)
             return list(inserted)
 
         def landed(conn: Connection) -> bool:
@@ -208,8 +216,7 @@ class SqlJobStore:
 
     def _insert(self, conn: Connection, new: Sequence[NewJob]) -> list[Job]:
         ids = self._reserve(conn, new) if new else []
-        named = list(slices(list(zip(new, ids, strict=True))))
-        return self._write(conn, ahead(lambda some: _rows([item.build(job_id) for item, job_id in some]), named))
+        return self._write(conn, ahead(_made, list(slices(list(zip(new, ids, strict=True))))))
 
     def _reserve(self, conn: Connection, new: Sequence[NewJob]) -> list[int]:
         """Return an id for each, ascending."""
@@ -244,23 +251,24 @@ class SqlJobStore:
                 )
             conn.execute(_labels.delete().where(_labels.c.job_id.in_(some)))
             forget_uses(conn, some)
-        self._write(conn, map(_rows, slices([job for job, _ in changed])))
+        self._write(conn, (_Piece(some, []) for some in slices([job for job, _ in changed])))
 
-    def _write(self, conn: Connection, pieces: Iterable[tuple[Sequence[Job], list[Row]]]) -> list[Job]:
+    def _write(self, conn: Connection, pieces: Iterable[_Piece]) -> list[Job]:
         """Write whole rows, new ones and others; return their jobs."""
         flavour, jobs = self._db.flavour, list[Job]()
         end = flavour.replace_old(("id",), job_rows.COLUMNS[1:])
-        for some, made in pieces:
-            jobs += some
-            for rows in chunks(made):
+        for piece in pieces:
+            jobs += piece.jobs
+            for rows in chunks([job_rows.to_row(job) for job in piece.jobs]):
                 flavour.insert(conn, _jobs, job_rows.COLUMNS, rows, end)
+            remember_jobs(conn, flavour, [job.id for job in piece.jobs])
+            add_trail(conn, flavour, piece.notes)
         if not jobs:
             return jobs
         for rows in chunks([row for job in jobs for row in job_rows.label_rows(job)]):
             flavour.insert(conn, _labels, ("job_id", "key", "value"), rows)
         write_uses(conn, flavour, jobs)
         check_copies(conn, jobs)
-        remember_jobs(conn, flavour, [job.id for job in jobs])
         return jobs
 
     def _finish(self, conn: Connection, removed: Sequence[int]) -> None:
@@ -286,8 +294,10 @@ class SqlJobStore:
                 return
 
 
-def _rows(jobs: Sequence[Job]) -> tuple[Sequence[Job], list[Row]]:
-    return jobs, [job_rows.to_row(job) for job in jobs]
+def _made(new: Sequence[tuple[NewJob, int]]) -> _Piece:
+    jobs = [item.build(job_id) for item, job_id in new]
+    notes = [item.note(job) for (item, _), job in zip(new, jobs, strict=True) if item.note is not None]
+    return _Piece(jobs, notes)
 
 
 def _select_jobs() -> Select[Any]:

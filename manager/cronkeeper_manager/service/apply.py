@@ -44,7 +44,8 @@ class Applied:
 
     def with_ids(self, ids: Mapping[str, int]) -> Applied:
         """Return the same with the ids of created jobs."""
-        return replace(self, created=tuple(replace(one, job_id=ids.get(one.name)) for one in self.created))
+        created = (Change(one.name, ids.get(one.name), one.fields, one.before, one.after) for one in self.created)
+        return replace(self, created=tuple(created))
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,8 @@ class Artifacts:
         """
         spec = draft.spec
         if spec.type is JobType.COMMAND:
-            return Pinned(spec.evolve(artifact=None, filename=None))
+            fileless = spec.artifact is None and spec.filename is None
+            return Pinned(spec if fileless else spec.evolve(artifact=None, filename=None))
         if draft.upload is not None:
             self._check_size(len(draft.upload.data))
             digest = hashlib.sha256(draft.upload.data).hexdigest()

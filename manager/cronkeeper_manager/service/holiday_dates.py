@@ -26,6 +26,9 @@ def settle(spec: JobSpec, before: JobSpec | None, *, now_ms: int, job_id: int | 
     `job_id` is None for a job that has none yet: its `H` is settled by `with_id`. The spec must have passed the rules.
     """
     regions = () if spec.calendar is None else spec.calendar.holidays
+    if not (regions or spec.holiday_dates or spec.spread):
+        # As most are: a copy would cost more than all else here.
+        return spec if job_id is None else with_id(spec, job_id)
     known = {} if before is None else before.holiday_dates
     year = from_ms(now_ms).year
     dates = {region: _topped_up(region, tuple(known.get(region, ())), year) for region in regions}

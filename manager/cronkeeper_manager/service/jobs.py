@@ -20,18 +20,18 @@ from cronkeeper.errors import (
 )
 from cronkeeper.ports import JobQuery, NewJob, RequestKey, Store
 from cronkeeper.runtime.clock import Clock
-from cronkeeper.wire.spec_text import spec_text
 from cronkeeper.wire.task import Signer, Task
 from cronkeeper_manager.service import rules
 from cronkeeper_manager.service.apply import MAX_PAGE, Applied, Decided, check_names, decide, prunable, with_next
 from cronkeeper_manager.service.artifacts import Artifacts, Pinned
 from cronkeeper_manager.service.gather import Gather
-from cronkeeper_manager.service.holiday_dates import settle, with_id
+from cronkeeper_manager.service.holiday_dates import settle
 from cronkeeper_manager.service.named_copies import NamedCopies
 from cronkeeper_manager.service.namespaces import ROOT, Namespaces, check_interval, root_fault
+from cronkeeper_manager.service.new_jobs import new_job, one_of_many
 from cronkeeper_manager.service.news import News
 from cronkeeper_manager.service.preview import Forecast, forecast
-from cronkeeper_manager.service.trail import creation, job_note, saved_note
+from cronkeeper_manager.service.trail import job_note, saved_note
 from cronkeeper_manager.service.values import Caller, Draft
 
 log = logging.getLogger(__name__)
@@ -218,7 +218,9 @@ class Jobs:
             self._namespaces.check_room(pinned.spec)
             self._artifacts.save(pinned)
             try:
-                return self._creations.submit(self._new(pinned.spec, caller, request))
+                now_ms = self._clock.now_ms()
+                new = new_job(self._signer, pinned.spec, caller, now_ms=now_ms, request=request)
+                return self._creations.submit(new)
             except StaleCopyError:
                 continue
             except ConflictError as exc:
@@ -234,18 +236,20 @@ class Jobs:
         """Settle all that is outside of the spec: the file, the dates of holidays, what `H` is resolved for."""
         before = None if old is None else old.spec
         spec = settle(draft.spec, before, now_ms=self._clock.now_ms(), job_id=None if old is None else old.id)
-        return self._artifacts.pin(replace(draft, spec=spec), before)
+        return self._artifacts.pin(Draft(spec, draft.upload, draft.faults), before)
 
     def _check(self, draft: Draft, caller: Caller, before: JobSpec | None) -> None:
         faults = rules.check_scope(draft.spec.namespace, caller.scope)
-        if faults := [*faults, *self._faults(draft, before)]:
+        if faults := [*faults, *self._faults(draft, before, self._clock.now_ms())]:
             raise ValidationFailedError(faults)
         self._allow(draft.spec, caller)
 
-    def _faults(self, draft: Draft, before: JobSpec | None) -> list[FieldError]:
-        spec, now_ms = draft.spec, self._clock.now_ms()
+    def _faults(
+        self, draft: Draft, before: JobSpec | None, now_ms: int, fires: rules.Fires | None = None
+    ) -> list[FieldError]:
+        spec = draft.spec
         allowed = self._namespaces.run_as_of(spec.namespace)
-        found = rules.check_spec(spec, now_ms=now_ms, run_as_allowed=allowed, before=before)
+        found = rules.check_spec(spec, now_ms=now_ms, run_as_allowed=allowed, before=before, fires=fires)
         if not found and not draft.faults:
             shortest_s = self._namespaces.policy(spec.namespace).quotas.min_interval_s
             found = check_interval(spec, shortest_s, now_ms, before)
@@ -255,17 +259,6 @@ class Jobs:
     def _allow(self, spec: JobSpec, caller: Caller) -> None:
         if spec.run_as == ROOT and (fault := root_fault(caller, self._namespaces.policy(spec.namespace).run_as)):
             raise PermissionDeniedError(fault, "run_as")
-
-    def _new(self, spec: JobSpec, caller: Caller, request: RequestKey | None = None) -> NewJob:
-        now_ms = self._clock.now_ms()
-        # Made here, where nobody waits for it: what is done with it in the transaction is done for all who wait.
-        spec_text(spec)
-
-        def build(job_id: int) -> Job:
-            return self._sealed(Job(job_id, with_id(spec, job_id), 1, JobState.ACTIVE, now_ms, now_ms, now_ms, b""))
-
-        told = creation(caller, spec, at_ms=now_ms)
-        return NewJob(spec.namespace, spec.name, build, request=request, note=told, by=caller.id)
 
     def _insert(self, new: Sequence[NewJob]) -> list[Job | Exception]:
         """Insert what was asked for at the same time: in one transaction, or each in its own if a name is taken."""
@@ -349,10 +342,11 @@ class Jobs:
 
     def _decide(self, drafts: Sequence[Draft], caller: Caller, namespace: str, prune: str | None) -> Decided:
         existing = self._store.jobs.find(namespace, [draft.spec.name for draft in drafts if draft.spec.name])
+        now_ms, fires = self._clock.now_ms(), rules.Fires()
         faults: list[FieldError] = []
         for index, draft in enumerate(drafts):
             old = existing.get(draft.spec.name or "")
-            found = self._faults(draft, None if old is None else old.spec)
+            found = self._faults(draft, None if old is None else old.spec, now_ms, fires)
             faults += [replace(fault, field=f"jobs[{index}].{fault.field}") for fault in found]
         if faults:
             raise ValidationFailedError(faults)
@@ -380,8 +374,9 @@ class Jobs:
         changed += [(self._next_generation(old, state=JobState.FINISHED), old) for old in decided.pruned]
         created: list[Job] = []
         if decided.created or changed:
+            now_ms = self._clock.now_ms()
             created = self._store.jobs.save_many(
-                [self._new(pinned.spec, caller) for pinned in decided.created],
+                [one_of_many(self._signer, pinned.spec, caller, now_ms=now_ms) for pinned in decided.created],
                 [(new, old.generation) for new, old in changed],
                 [],
                 trail=[saved_note(caller, old, new) for new, old in changed],

@@ -44,10 +44,22 @@ _WITH_TAB = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _WITH_LINES = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
+#: Whether anything can be due of a timing, as far as it is known: see JobSpec.timing.
+Fires = dict[tuple[object, ...], bool]
+
+
 def check_spec(
-    spec: JobSpec, *, now_ms: int, run_as_allowed: Iterable[str], before: JobSpec | None = None
+    spec: JobSpec,
+    *,
+    now_ms: int,
+    run_as_allowed: Iterable[str],
+    before: JobSpec | None = None,
+    fires: Fires | None = None,
 ) -> list[FieldError]:
-    """Return what is wrong with a spec that replaces `before` (None for a new job)."""
+    """Return what is wrong with a spec that replaces `before` (None for a new job).
+
+    Who checks many specs at the same `now_ms` hands in `fires`, empty at first: what was found out of a timing is kept.
+    """
     faults = check_fields(_raw(spec), run_as_allowed=run_as_allowed)
     named = {fault.field.split(".")[0] for fault in faults}
     if not named & {"starts_at", "ends_at"} and _ends_before_it_starts(spec):
@@ -55,7 +67,7 @@ def check_spec(
     elif more := check_closures(spec):
         faults += more
     elif not named & {"schedule", "timezone", "starts_at", "ends_at"}:
-        faults += _no_fire_left(spec, now_ms, before)
+        faults += _no_fire_left(spec, now_ms, before, {} if fires is None else fires)
     if spec.at_reboot and spec.shards > 1:
         faults.append(FieldError("shards", "each node has one task of @reboot", "leave it out, or make several jobs"))
     if spec.retry.max_backoff_s < spec.retry.backoff_s:
@@ -289,11 +301,15 @@ def _ends_before_it_starts(spec: JobSpec) -> bool:
     return spec.starts_at_ms is not None and spec.ends_at_ms is not None and spec.ends_at_ms <= spec.starts_at_ms
 
 
-def _no_fire_left(spec: JobSpec, now_ms: int, before: JobSpec | None) -> list[FieldError]:
+def _no_fire_left(spec: JobSpec, now_ms: int, before: JobSpec | None, fires: Fires) -> list[FieldError]:
     """A job that can never fire is a mistake; one whose last fire has passed may still be edited."""
-    if before is not None and before.timing == spec.timing:
+    timing = spec.timing
+    if before is not None and before.timing == timing:
         return []
-    if may_fire(spec, now_ms):
+    found = fires.get(timing)
+    if found is None:
+        found = fires[timing] = may_fire(spec, now_ms)
+    if found:
         return []
     windowed = spec.starts_at_ms is not None or spec.ends_at_ms is not None
     where = " between starts_at and ends_at" if windowed else " in the future"

@@ -58,7 +58,13 @@ def job_note(caller: Caller, action: str, old: Job | None, new: Job | None, *, a
     """
     job = new or old
     assert job is not None
-    was, becomes = _told(old, new), _told(new, old)
+    was: dict[str, Any] | None
+    becomes: dict[str, Any] | None
+    if old is not None and new is not None:
+        was, becomes = _told(old, new)
+    else:
+        whole = _whole(job.generation, job.state, job.spec)
+        was, becomes = (None, whole) if old is None else (whole, None)
     return note(caller, action, "job", job.id, at_ms=at_ms, namespace=job.spec.namespace, old=was, new=becomes)
 
 
@@ -79,18 +85,20 @@ def saved_note(caller: Caller, old: Job, new: Job, action: str = "") -> Entry:
     return job_note(caller, action or usual, old, new, at_ms=new.updated_ms)
 
 
-def _told(job: Job | None, other: Job | None) -> dict[str, Any] | None:
-    if job is None:
-        return None
-    if other is None:
-        return _whole(job.generation, job.state, job.spec)
-    head = {"generation": job.generation, "state": job.state.value}
-    changed = {key: pair for key, pair in differences(job.spec, other.spec).items() if key not in _UNTOLD}
-    fields = {key: was for key, (was, _) in changed.items()}
+def _told(old: Job, new: Job) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what a job was, and what it becomes, as far as that differs."""
+    changed = {key: pair for key, pair in differences(old.spec, new.spec).items() if key not in _UNTOLD}
     if "env" in changed:
         was, becomes = changed["env"]
-        fields["env"] = {name: value for name, value in was.items() if becomes.get(name) != value}
-    return head | fields
+        changed["env"] = (_unlike(was, becomes), _unlike(becomes, was))
+    was, becomes = ({"generation": job.generation, "state": job.state.value} for job in (old, new))
+    for key, pair in changed.items():
+        was[key], becomes[key] = pair
+    return was, becomes
+
+
+def _unlike(env: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in env.items() if other.get(name) != value}
 
 
 def _whole(generation: int, state: JobState, spec: JobSpec) -> dict[str, Any]:
