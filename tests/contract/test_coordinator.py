@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import pytest
@@ -242,6 +242,14 @@ def test_shards_of_one_job_are_tasks_of_their_own(process: Coordinator) -> None:
 
 def test_a_thousand_tasks_take_few_operations_and_arrive_whole(process: Coordinator) -> None:
     tasks = {TaskId(n, 0): str(n).encode() * 100 for n in range(1, 1001)}
+    process.put_tasks(tasks)
+    assert process.read_tasks(tasks) == tasks
+
+
+@pytest.mark.parametrize("there", [[0], [249], [120, 130], range(250)])
+def test_many_tasks_are_put_whichever_of_them_are_there(process: Coordinator, there: Sequence[int]) -> None:
+    tasks = {TaskId(n, 0): str(n).encode() for n in range(1, 251)}
+    process.put_tasks({task: b"old" for index, task in enumerate(tasks) if index in there})
     process.put_tasks(tasks)
     assert process.read_tasks(tasks) == tasks
 

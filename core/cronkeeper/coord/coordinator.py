@@ -144,8 +144,8 @@ class ZnodeCoordinator:
 
     def put_tasks(self, tasks: Mapping[TaskId, bytes]) -> None:
         items = {paths.task(task): raw for task, raw in tasks.items()}
-        if items and not self._tree.create_fast(items):
-            self._tree.change(items)
+        if left := self._tree.create_fast(items) if items else {}:
+            self._tree.change(left)
 
     def drop_tasks(self, tasks: Iterable[TaskId]) -> None:
         self._tree.delete([paths.task(task) for task in tasks])

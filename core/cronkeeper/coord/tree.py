@@ -53,12 +53,16 @@ class Tree:
             self._run_all([Create(folder) for folder in paths.ancestors(path)], Fault.NODE_EXISTS)
         raise UnavailableError(f"ZooKeeper: cannot create {path}: its folder does not stay")
 
-    def create_fast(self, items: Mapping[str, bytes]) -> bool:
-        """Create all in one go, in existing folders; False (and nothing done) if one exists or a folder is missing."""
-        todo = batches(plan_writes(items, (), {folder for path in items for folder in paths.ancestors(path)}), None)
-        if len(todo) != 1:
-            return False
-        return not isinstance(self._reads.write(todo)[0], Refused)
+    def create_fast(self, items: Mapping[str, bytes]) -> dict[str, bytes]:
+        """Create all without a look at what is there; return those that are left: one of a batch exists, or a folder
+        is missing, and nothing of that batch was done. If the first batch is one, the others are not tried."""
+        folders = {folder for path in items for folder in paths.ancestors(path)}
+        todo = batches(plan_writes(items, (), folders), None)
+        refused = [isinstance(answer, Refused) for answer in self._reads.write(todo[:1])]
+        if not any(refused) and len(todo) > 1:
+            refused += [isinstance(answer, Refused) for answer in self._reads.write(todo[1:])]
+        done = {op.path for multi, no in zip(todo, refused, strict=False) if not no for op in multi.ops}
+        return {path: raw for path, raw in items.items() if path not in done}
 
     def delete(self, targets: Iterable[str]) -> None:
         """Delete those that are there. Safe to repeat."""

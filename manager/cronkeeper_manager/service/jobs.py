@@ -382,7 +382,9 @@ class Jobs:
                 trail=[saved_note(caller, old, new) for new, old in changed],
                 weighing=self._namespaces.weighing(pinned.spec.namespace for pinned in decided.touched),
             )
-            self._tell([*created, *(new for new, _ in changed)], {old.id: old for _, old in changed})
+            # Each kind by itself: new ones are created without a look at what is there.
+            for jobs in filter(None, (created, [new for new, _ in changed])):
+                self._tell(jobs, {old.id: old for _, old in changed})
         log.info(
             "jobs were applied",
             extra={"event": "jobs.applied", "new": len(created), "changed": len(changed), "by": caller.name},
