@@ -324,7 +324,9 @@ def test_a_runner_of_another_protocol_keeps_its_runs_and_makes_room(desk: Desk, 
     second.client.close()
 
 
-def test_a_client_tells_a_runner_of_another_protocol_to_finish_and_starts_its_own(folder: Path) -> None:
+# 4: it gives no run a control group, and does not say so.
+@pytest.mark.parametrize("protocol", [0, 4])
+def test_a_client_tells_a_runner_of_another_protocol_to_finish_and_starts_its_own(folder: Path, protocol: int) -> None:
     heard: list[bytes] = []
     path = folder / runner_main.SOCKET
     old = socket.socket(socket.AF_UNIX)
@@ -335,7 +337,8 @@ def test_a_client_tells_a_runner_of_another_protocol_to_finish_and_starts_its_ow
         connection, _ = old.accept()
         with connection, connection.makefile("rb") as lines:
             lines.readline()
-            connection.sendall(b'{"op": "hello", "protocol": 0, "pid": 1}\n')
+            hello = {"op": "hello", "protocol": protocol, "pid": 1, "signed": False}
+            connection.sendall(json.dumps(hello).encode() + b"\n")
             heard.append(lines.readline())
             path.unlink()
             old.close()

@@ -9,7 +9,7 @@ the runs' folders too, so it may be killed at any time.
 Where root has laid down rules (`root.json`), it is the root part of the node: it takes calls from the daemon's account,
 starts signed tasks only (see `warrants.py`), and puts crontab files in place. It believes nothing that it cannot check.
 
-Messages are JSON objects, one a line. First the client says `{"op": "hello", "protocol": 3}`, and the runner answers
+Messages are JSON objects, one a line. First the client says `{"op": "hello", "protocol": 5}`, and the runner answers
 with its own protocol, its pid and everything that runs; then come all ends that nobody acknowledged. `hello` and
 `finish` are the same in every protocol. A runner that is told `finish` gives up its socket and its lock at once, stays
 with its own runs until they have ended, and goes; a newer runner adopts them meanwhile by their folders.
@@ -43,7 +43,7 @@ from cronkeeper_worker.peers import peer_uid  # noqa: E402
 from cronkeeper_worker.root_crontab import Placing  # noqa: E402
 from cronkeeper_worker.warrants import Warrants  # noqa: E402
 
-PROTOCOL = 4
+PROTOCOL = 5
 SOCKET, LOCK, LOG = "runner.sock", "runner.lock", "runner.log"
 IDLE_S = 60.0
 _READ_BYTES = 1 << 18
