@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import gc
+import time
+import weakref
 from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
 
+from cronkeeper.runtime import collector
 from cronkeeper.runtime.collector import without_collector
 
 
@@ -27,4 +30,32 @@ def test_the_collector_rests_until_the_last_one_has_left() -> None:
 def test_the_collector_is_back_after_an_error() -> None:
     with suppress(ValueError), without_collector():
         raise ValueError
+    assert gc.isenabled()
+
+
+class _Cycle:
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_where_one_comes_before_the_other_goes_garbage_is_collected_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Clients that apply one after the other, for hours, must not have the server grow."""
+    monkeypatch.setattr(collector, "RESTS_S", 0.05)
+    garbage = weakref.ref(_Cycle())
+    under_way = without_collector()
+    under_way.__enter__()
+    try:
+        deadline = time.monotonic() + 5.0
+        while garbage() is not None:
+            assert time.monotonic() < deadline
+            following = without_collector()
+            following.__enter__()
+            under_way.__exit__(None, None, None)
+            under_way = following
+            assert not gc.isenabled()
+            time.sleep(0.01)
+    finally:
+        under_way.__exit__(None, None, None)
     assert gc.isenabled()
