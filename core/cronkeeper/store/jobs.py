@@ -42,8 +42,8 @@ _DELETE_ROWS = 1000
 class _Piece:
     """Jobs that are written together, and what the trail is told of them."""
 
-    jobs: Sequence[Job]
-    notes: Sequence[Entry]
+    jobs: list[Job]
+    notes: list[Entry]
 
 
 class SqlJobStore:
@@ -251,7 +251,7 @@ class SqlJobStore:
                 )
             conn.execute(_labels.delete().where(_labels.c.job_id.in_(some)))
             forget_uses(conn, some)
-        self._write(conn, (_Piece(some, []) for some in slices([job for job, _ in changed])))
+        self._write(conn, (_Piece(list(some), []) for some in slices([job for job, _ in changed])))
 
     def _write(self, conn: Connection, pieces: Iterable[_Piece]) -> list[Job]:
         """Write whole rows, new ones and others; return their jobs."""
@@ -295,9 +295,12 @@ class SqlJobStore:
 
 
 def _made(new: Sequence[tuple[NewJob, int]]) -> _Piece:
-    jobs = [item.build(job_id) for item, job_id in new]
-    notes = [item.note(job) for (item, _), job in zip(new, jobs, strict=True) if item.note is not None]
-    return _Piece(jobs, notes)
+    piece = _Piece([], [])
+    for item, job_id in new:
+        piece.jobs.append(job := item.build(job_id))
+        if item.note is not None:
+            piece.notes.append(item.note(job))
+    return piece
 
 
 def _select_jobs() -> Select[Any]:
