@@ -3,7 +3,7 @@
 Beside it, in turn, a bare Flask handler that does one committed insert and creates one znode for each POST: the
 floor, on the same MariaDB, the same three ZooKeeper servers, behind the same HAProxy, with as many processes and
 threads. Each stretch lasts some seconds; a ratio is that of two neighbouring stretches. Bulk is one `POST /apply` of
-10,000 new jobs, from its first byte to its answer.
+10,000 jobs (see bench/bulk.py).
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from __future__ import annotations
 import itertools
 import json
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench import bulk
 from bench.kit import floor
 from bench.kit.figures import Figure, Options, ratios
 from bench.kit.load import Load, load, request
@@ -30,7 +30,6 @@ from tests.harness.processes import Process
 _ROOT = Path(__file__).resolve().parents[1]
 _CLIENTS = (1, 8, 32)
 _BULK = 10_000
-_BULK_GOAL = 5_000
 _names = itertools.count()
 
 
@@ -58,7 +57,7 @@ def run(options: Options) -> list[Figure]:
                 found += _posts(cluster, port, size, clients, lengths)
             for clients in lengths.clients:
                 found += _reads(cluster, size, clients, lengths, pages)
-        found += _bulk(cluster, 1_000 if options.quick else _BULK, lengths.rounds)
+        found += bulk.measure(on, cluster, 1_000 if options.quick else _BULK, lengths.rounds)
     few, many = sizes[min(1, len(sizes) - 2)], sizes[-1]
     found.append(Figure(f"page of 50 at {many:,} jobs ÷ at {few:,}", "", (pages[many] / pages[few],), 1.1))
     return found
@@ -144,14 +143,3 @@ def _reads(cluster: Cluster, size: int, clients: int, lengths: Lengths, pages: d
         if sent is page and clients == lengths.clients[0]:
             pages[size] = found[-1].median
     return found
-
-
-def _bulk(cluster: Cluster, jobs: int, rounds: int) -> list[Figure]:
-    rates = []
-    for round_ in range(rounds):
-        body = {"jobs": [never_due(number) | {"name": f"bulk-{round_}-{number}"} for number in range(jobs)]}
-        begun_s = time.monotonic()
-        answer = cluster.request("POST", "/apply", body)
-        rates.append(jobs / (time.monotonic() - begun_s))
-        assert answer.status == 200, answer.body[:500]
-    return [Figure(f"POST /apply of {jobs:,} new jobs: jobs a second", "", tuple(rates), _BULK_GOAL, at_least=True)]
