@@ -31,6 +31,8 @@ class OwnClock:
             "FAKETIME_NO_CACHE": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "PYTHONPATH": str(_SITE),
+            # libfaketime keeps a semaphore that is closed to other accounts, and ends who inherits one and cannot open it.
+            "CRONKEEPER_DAEMON_ACCOUNT": "root",
         }
 
     def set(self, offset_s: float) -> None:

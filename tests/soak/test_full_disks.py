@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from tests.faults.trial import Trial
 from tests.faults.workload import std
 
 FULL_S = 15.0
+_SHRINK = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=10).execute('PRAGMA wal_checkpoint(TRUNCATE)')"
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +68,9 @@ def test_t43_state_full(kind: FaultKind, small: Fleet, tmp_path: Path) -> None:
 
 def shrink_journal(fleet: Fleet, worker: str) -> None:
     """Leave the journal no room of its own: SQLite writes for long into what it has taken from the disk before."""
-    path = fleet.cluster.nodes[worker].inside(fleet.cluster.daemon_dir(worker) / node_files.JOURNAL)
-    with contextlib.closing(sqlite3.connect(path, timeout=10)) as journal:
-        journal.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    path = fleet.cluster.daemon_dir(worker) / node_files.JOURNAL
+    # In the node, where the disk is: SQLite goes by what a path is in the end, and that of /proc/<pid>/root is `/`.
+    fleet.cluster.nodes[worker].run([sys.executable, "-IS", "-c", _SHRINK, str(path)])
 
 
 @pytest.mark.parametrize("kind", [FaultKind.INODES_FULL, FaultKind.DISK_FULL])
