@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.broken_worker import FLAWS
+from tests.faults import broken_worker
 from tests.faults.checker import Kind, check
 from tests.faults.checker.history import FaultKind, read_history
 from tests.faults.deaths import claimed_without_start, pause_runner, pause_worker, wait_for, wait_starts
@@ -22,7 +22,7 @@ BOUNDS = Bounds(recovery_s=8.0, propagation_s=5.0)
 #: Until everything that could still be caught up is too late, too.
 STEADY_S = 14.0
 GRACE_S = 14
-SCRIPT = Path(__file__).with_name("broken_worker.py")
+SCRIPT = Path(broken_worker.__file__)
 
 
 @contextlib.contextmanager
@@ -103,7 +103,7 @@ def test_the_checker_fails_a_broken_build(
     fleet: Fleet, make_trial: MakeTrial, flaw: str, workers: list[str], scene: Scene, seen: set[Kind]
 ) -> None:
     """Each flaw is found, and called by its name."""
-    assert flaw in FLAWS
+    assert flaw in broken_worker.FLAWS
     with built_with(fleet, flaw, workers):
         trial = make_trial(bounds=BOUNDS)
         scene(trial)
