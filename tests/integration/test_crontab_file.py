@@ -69,6 +69,16 @@ def test_files_come_and_go_and_nobody_elses_are_touched(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["cronkeeper-backup", "other"]
 
 
+def test_bytes_that_are_no_text_are_read_and_replaced(folder: Path) -> None:
+    (folder / "cronkeeper-0").write_bytes(b"\xff\xfe no crontab")
+    (folder / "cronkeeper-1").write_bytes(b"\x80")
+    target = SystemCrontab(folder)
+    assert len(target.read()) == 2
+    wanted = texts("5 * * * *")
+    target.install(wanted)
+    assert target.read() == tuple(wanted)
+
+
 def test_every_version_has_a_second_of_its_own(folder: Path) -> None:
     """cron compares whole seconds: a second change within one would never be seen."""
     target = SystemCrontab(folder)

@@ -97,6 +97,32 @@ def test_a_double_of_a_cut_off_node_is_allowed_when_it_is_told() -> None:
         assert {violation.kind for violation in check(history).violations} == expected
 
 
+def test_a_double_of_a_lost_node_is_allowed_where_mysql_alone_knew_of_the_first_start_and_is_away() -> None:
+    def kinds(*faults: FaultKind, told: bool = True, delivery: str = "at_least_once") -> set[Kind]:
+        world = make_world([JobPlan("job", fields={"delivery": delivery})], FaultKind.NODE_KILLED, 1)
+        start = world.hurt[0]
+        again = replace(start, token="again", node="w3", worker="w3", wall_s=start.wall_s + 2.0)
+        world.starts.append(again)
+        world.ends.append(replace(next(end for end in world.ends if end.token == start.token), token="again"))
+        history = world.history()
+        (killed,) = history.faults
+        assert killed.targets == ("w2",)
+        everywhere = [replace(killed, kind=kind, targets=("mysql",)) for kind in faults if kind is FaultKind.MYSQL_DOWN]
+        of_nodes = [replace(killed, kind=kind) for kind in faults if kind is not FaultKind.MYSQL_DOWN]
+        event = Event(int(READ_S * 1000), "run.double", start.run, "also started by w3")
+        history = replace(history, faults=(*everywhere, *of_nodes), events=(event,) if told else ())
+        return {violation.kind for violation in check(history).violations}
+
+    assert kinds(FaultKind.NODE_KILLED, FaultKind.MYSQL_DOWN) == set()
+    assert kinds(FaultKind.NODE_KILLED, FaultKind.MYSQL_DOWN, told=False) == {Kind.UNREPORTED_DUPLICATE}
+    assert kinds(FaultKind.NODE_KILLED, FaultKind.MYSQL_DOWN, delivery="at_most_once") == {Kind.AT_MOST_ONCE}
+    assert kinds(FaultKind.NODE_KILLED) == {Kind.DUPLICATE}
+    # Cut off is the first node, not the one that asked.
+    assert kinds(FaultKind.NODE_KILLED, FaultKind.CUT_MYSQL) == {Kind.DUPLICATE}
+    # Nobody was lost: whoever lets go of its task tells what it had decided.
+    assert kinds(FaultKind.MYSQL_DOWN) == {Kind.DUPLICATE}
+
+
 def test_the_row_of_a_double_says_how_its_own_worker_s_start_ended_and_nothing_of_the_other() -> None:
     def kinds(worker: str, *, killed: bool) -> set[Kind]:
         # w2 is cut off and its run never ends; w3 has started the same fire, and ended it.

@@ -31,8 +31,11 @@ class SystemFiles:
         self._verify = verify
 
     def read(self) -> tuple[str, ...]:
-        """Return what stands there under our name now. Raises OSError."""
-        return tuple(path.read_text() for path in self._ours())
+        """Return what stands there under our name now, whoever wrote it: bytes that are no text are marked as such.
+
+        Raises OSError.
+        """
+        return tuple(path.read_text(errors="replace") for path in self._ours())
 
     def install(self, files: Sequence[str]) -> None:
         """Make these texts, and nothing else, stand there under our name. Raises ValueError, OSError."""

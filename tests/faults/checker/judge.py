@@ -180,10 +180,20 @@ def _same_attempt(facts: Facts, target: Target, before: Run, run: Run) -> Iterat
         yield facts.violation(Kind.AT_MOST_ONCE, key, "started twice")
         return
     touching = facts.touching(before.start_s, run.start_s, {before.start.node, run.start.node})
-    if not cut_off(touching):
+    if not cut_off(touching) and not _out_of_sight(facts, before, run):
         yield facts.violation(Kind.DUPLICATE, key, "started twice, though a fence could be reached")
     elif not _reported(facts, target, run):
         yield facts.violation(Kind.UNREPORTED_DUPLICATE, key, "started twice, and nobody says so")
+
+
+def _out_of_sight(facts: Facts, before: Run, run: Run) -> bool:
+    """Say whether only MySQL knew of the first start, and it was away when the other node asked; who had it was lost.
+
+    Whoever lives is asked to let go of its task, and the next owner hears from ZooKeeper what it had decided.
+    """
+    asked = facts.touching(run.start_s, run.start_s, {run.start.node})
+    since = facts.touching(before.start_s, run.start_s, {before.start.node})
+    return any(MYSQL in window.excuse.severs for window in asked) and any(window.excuse.loses for window in since)
 
 
 def _reported(facts: Facts, target: Target, run: Run) -> bool:
