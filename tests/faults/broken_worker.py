@@ -67,8 +67,8 @@ def given_up_claims_count() -> None:
         return {key: owner or nonces[key] for key, owner in owners.items()}
 
     SqlRunStore._insert_missing = insert_missing  # type: ignore[method-assign]
-    PauseGuard.holds = lambda _self: False  # type: ignore[method-assign]
-    SqlRunStore._outdated = lambda _self, _runs, **_: set()  # type: ignore[assignment]
+    PauseGuard.holds = lambda _self: False  # type: ignore[method-assign,assignment]
+    SqlRunStore._outdated = lambda _self, _runs, **_: set()  # type: ignore[method-assign]
 
 
 FLAWS: dict[str, Callable[[], None]] = {

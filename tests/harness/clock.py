@@ -31,7 +31,7 @@ class OwnClock:
             "FAKETIME_NO_CACHE": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "PYTHONPATH": str(_SITE),
-            # libfaketime keeps a semaphore that is closed to other accounts, and ends who inherits one and cannot open it.
+            # libfaketime's semaphore is closed to other accounts, and it ends whoever inherits one that he cannot open.
             "CRONKEEPER_DAEMON_ACCOUNT": "root",
         }
 
