@@ -158,6 +158,8 @@ def test_many_jobs_come_back_as_they_were_saved(store: Store) -> None:
         FULL.evolve(name=f"n{number}", description=texts[number % 4], executable=texts[number // 4] + "x", labels={})
         for number in range(16)
     ]
+    # One that differs from all others, where they have everything in common.
+    specs[-1] = specs[-1].evolve(namespace="other", schedule="@hourly", selector=None)
     jobs = store.jobs.save_many([with_spec(spec) for spec in specs], [], [])
     assert [job.spec for job in jobs] == specs
     assert store.jobs.page(JobQuery()) == jobs
