@@ -162,6 +162,7 @@ def test_many_jobs_come_back_as_they_were_saved(store: Store) -> None:
     specs[-1] = specs[-1].evolve(namespace="other", schedule="@hourly", selector=None)
     jobs = store.jobs.save_many([with_spec(spec) for spec in specs], [], [])
     assert [job.spec for job in jobs] == specs
+    assert store.jobs.page(JobQuery(namespace="other")) == jobs[-1:]
     assert store.jobs.page(JobQuery()) == jobs
     changes = [(changed(job, owner=hostile * 3), 1) for job in jobs]
     store.jobs.save_many([], changes, [])
