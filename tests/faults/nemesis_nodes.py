@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import resource
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,21 +67,34 @@ def exhaust_files(fleet: Fleet, operation: Operation) -> Fault:
     for name in operation.targets:
         pids = {"worker": [fleet.cluster.workers[name].pid], "runner": runner_pids(fleet.cluster.nodes[name])}
         for pid in pids[operation.how] if operation.how else [*pids["worker"], *pids["runner"]]:
-            limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+            limits = _files_limits(pid)
             # The limit is one of numbers: a free one below the highest that is in use would be given out still.
             used = {int(fd.name) for fd in Path(f"/proc/{pid}/fd").iterdir()}
             lowest_free = next(number for number in range(limits[1]) if number not in used)
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, (lowest_free, limits[1]))
+            _limit_files(pid, (lowest_free, limits[1]))
             steps.append(_limiter(pid, limits))
     return Healing(*steps)
 
 
 def _limiter(pid: int, limits: tuple[int, int]) -> Callable[[], None]:
     def limit() -> None:
-        with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+        with contextlib.suppress(FileNotFoundError):  # it ended meanwhile
+            _limit_files(pid, limits)
 
     return limit
+
+
+def _files_limits(pid: int) -> tuple[int, int]:
+    lines = Path(f"/proc/{pid}/limits").read_text().splitlines()
+    soft, hard = next(line for line in lines if line.startswith("Max open files")).split()[3:5]
+    return int(soft), int(hard)
+
+
+def _limit_files(pid: int, limits: tuple[int, int]) -> None:
+    """Set the limit as the process's own account: in some containers root may not set those of others."""
+    owner = Path(f"/proc/{pid}").stat()
+    argv = ["prlimit", f"--pid={pid}", f"--nofile={limits[0]}:{limits[1]}"]
+    subprocess.run(argv, user=owner.st_uid, group=owner.st_gid, extra_groups=[], check=True)
 
 
 def _filled(fleet: Fleet, operation: Operation, use: Callable[[Path], None]) -> Fault:
