@@ -219,10 +219,12 @@ class Worker:
 
     def _apply(self, given: Sequence[tuple[TaskRow, Installed]], dropped: Sequence[TaskId]) -> None:
         self.engine.uninstall(dropped)
-        never_before([item for _, item in given], self.journal.newest_claims())
+        items = [item for _, item in given]
+        left = never_before(items, self.journal.newest_claims(), self.journal.refused())
         rows = [replace(row, cursor_ms=item.view.cursor_ms, next_ms=item.next_ms) for row, item in given]
         self.journal.save_tasks(rows, dropped)
-        self.engine.install([item for _, item in given])
+        self.engine.install(items)
+        self.engine.decide_again(left)
 
     def _have(self) -> dict[TaskId, Have]:
         return {item.id: Have(item.generation, item.fence) for item in self.engine.tasks.values()}

@@ -9,6 +9,7 @@ import pytest
 
 from cronkeeper.domain.ids import RunKey
 from cronkeeper.domain.job import Concurrency, Delivery, JobSpec, JobType, Misfire
+from cronkeeper.domain.placement import Assignment, MoveReason
 from cronkeeper.domain.run import Reason, Run, RunState, Trigger
 from cronkeeper_worker.journal import SETTLED_MS, Entry, Journal, Phase
 from tests.unit.engine_town import MINUTE, TASK, EngineTown, Worker
@@ -302,3 +303,50 @@ def test_two_claims_of_one_fire_are_two_doubts(journal: Journal) -> None:
     for nonce in ("n1", "n2"):
         journal.give_up([entry(nonce)], Reason.ISOLATED, 1000)
     assert [doubt.nonce for doubt in journal.doubts(1000, 10)] == ["n1", "n2"]
+
+
+# --------------------------------------------------------------------------------------- given back unheard
+
+
+def give(town: EngineTown, name: str) -> None:
+    """Give the task to somebody, and note it in MySQL, too, which tells former owners by that."""
+    town.epoch += 1
+    item = Assignment(TASK, name, town.generation, town.epoch, MoveReason.NEW, town.clock.now_ms(), town.since_ms)
+    town.store.assignments.save([item], term=town.term)
+    town.leader.move([item], [], town.leadership())
+
+
+@pytest.mark.parametrize("ended", [True, False])
+@pytest.mark.parametrize("delivery", list(Delivery))
+def test_what_a_former_owner_was_refused_is_run_if_the_task_comes_back_and_nobody_ran_it(
+    delivery: Delivery, make: Make, *, ended: bool
+) -> None:
+    """It hears late that the task is its own again, when MySQL has granted it a later fire that is not reported yet."""
+    town = make(delivery)
+    former, present = town.workers["a"], town.workers["b"]
+    former.coordinator.cut()
+    town.clock.advance_ms(1000)
+    town.revoke()
+    give(town, "b")
+    works(present)
+    present.crash()
+    refused = next_minute(town, [former])
+    assert town.starts == []
+    town.clock.advance_ms(9000)
+    present.silent_since_ms = town.clock.now_ms() - 9000
+    town.bury(present)
+    give(town, "a")
+    later = next_minute(town, [former])
+    assert [start.key for start in town.starts] == [later]
+    if ended:
+        former.processes.end(str(later), "ok")
+    former.coordinator.heal()
+    for _ in range(3):
+        works(former)
+        town.clock.advance_ms(1000)
+    if not ended:  # a job that forbids overlaps waits for it
+        former.processes.end(str(later), "ok")
+        works(former)
+        works(former)
+
+    assert sorted(start.key for start in town.starts) == [refused, later]

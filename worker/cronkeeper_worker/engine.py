@@ -25,6 +25,7 @@ from cronkeeper_worker.engine_parts import (
     new_entry,
     retry_entry,
     unstarted,
+    was_refused,
 )
 from cronkeeper_worker.engine_start import Starter
 from cronkeeper_worker.gate import Decision, Verdict
@@ -97,7 +98,8 @@ class Engine:
         decided: list[Entry] = []
         for key in keys:
             item = self._board.tasks.get(key.task)
-            if item is None or self._parts.journal.entry(key) is not None:
+            known = self._parts.journal.entry(key)
+            if item is None or not (known is None or was_refused(known)):
                 continue
             begun = [one.run.key for one in decided if one.phase is Phase.DECIDED and one.run.key.task == key.task]
             active, waiting = [*item.busy(), *begun], list(item.waiting)
@@ -113,6 +115,13 @@ class Engine:
                 self.cancel(other, Reason.REPLACED)
         self._parts.journal.decide(decided, [])
         self._starter.launch([entry for entry in decided if entry.phase is Phase.DECIDED])
+
+    def decide_again(self, refused: Sequence[RunKey]) -> None:
+        """Run what a fence refused us while another worker had the task, if that one did not, within the grace."""
+        now_ms, tasks = self._parts.clock.now_ms(), self._board.tasks
+        wanted = [key for key in refused if key.task in tasks]
+        in_time = [key for key in wanted if now_ms - key.fire_ms <= tasks[key.task].view.spec.grace_s * 1000]
+        self.demand(in_time, Trigger.CATCH_UP)
 
     def retry(self, due: Mapping[RunKey, int]) -> None:
         """Take over retries that the tasks' last owners have left: each run with the instant (ms) it is to wait for."""

@@ -91,6 +91,11 @@ def may_take_up(known: Entry | None) -> bool:
     return known is None or (known.phase is Phase.OVER and known.run.state is RunState.PENDING)
 
 
+def was_refused(known: Entry) -> bool:
+    """Say whether a fence refused this node the run, so that nothing of it was begun here. PURE."""
+    return known.phase is Phase.OVER and known.run.reason is Reason.FENCE_REFUSED and known.run.claimed_ms is None
+
+
 def released(entry: Entry) -> Entry:
     """Return an entry that has no process as one that is to be claimed (again)."""
     if entry.phase is not Phase.CLAIMED:

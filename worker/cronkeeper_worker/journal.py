@@ -258,6 +258,11 @@ class Journal:
             newest[key.task] = max(key.fire_ms, newest.get(key.task, 0))
         return newest
 
+    def refused(self) -> list[RunKey]:
+        """Return the fires that a fence refused this node: nothing of theirs was begun here."""
+        text = "SELECT run_id FROM runs WHERE phase = 'over' AND dirty = 0 AND claimed_ms IS NULL AND reason = ?"
+        return sorted(RunKey.parse(run_id) for (run_id,) in self._read(text, (Reason.FENCE_REFUSED.value,)))
+
     def dirty(self, limit: int) -> list[Entry]:
         """Return runs of which MySQL has not heard the latest."""
         return self._entries("WHERE dirty = 1 LIMIT ?", (limit,))

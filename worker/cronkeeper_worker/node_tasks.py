@@ -95,10 +95,11 @@ class NodeTasks:
             # What is due until now is still ours to decide; whoever comes after us decides from here on.
             self._engine.look(Trigger.TIMER)
             self._engine.uninstall(dropped)
-            never_before(items, self._journal.newest_claims())
+            left = never_before(items, self._journal.newest_claims(), self._journal.refused())
             rows = [replace(row, cursor_ms=item.view.cursor_ms, next_ms=item.next_ms) for row, item in given]
             self._journal.save_tasks(rows, dropped)
             self._engine.install(items)
+            self._engine.decide_again(left)
             return list(self._engine.tasks.values())
 
         now = self._thread.ask(change)

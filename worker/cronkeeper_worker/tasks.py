@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from cronkeeper.domain.ids import RunKey, TaskId
-from cronkeeper.domain.job import JobState
+from cronkeeper.domain.job import JobState, Misfire
 from cronkeeper.domain.run import Reason
 from cronkeeper.errors import CronkeeperError
 from cronkeeper.wire.task import Verifier, signer_of
@@ -84,10 +84,27 @@ def install_sound(rows: Iterable[TaskRow], verifier: Verifier, here: Here) -> li
     return items
 
 
-def never_before(items: Iterable[Installed], claimed: Mapping[TaskId, int]) -> None:
-    """Have tasks go on after what this node was granted of them before: the ledger may not have heard of it yet."""
+def never_before(
+    items: Iterable[Installed], claimed: Mapping[TaskId, int], refused: Iterable[RunKey] = ()
+) -> list[RunKey]:
+    """Have tasks go on after what this node was granted of them before: the ledger may not have heard of it yet.
+
+    Returns what that leaves out though it is still wanted: fires that this node was refused while another worker had
+    the task, which may have been lost before it began them. They are to be decided again; a row of theirs refuses them.
+    """
+    moved: dict[TaskId, tuple[int, Installed]] = {}
     for item in items:
         cursor_ms = claimed.get(item.id, 0)
         if cursor_ms > item.view.cursor_ms:
+            moved[item.id] = item.view.cursor_ms, item
             item.view = replace(item.view, cursor_ms=cursor_ms)
             item.next_ms = next_look_ms(item.view, cursor_ms) if item.next_ms is not None else None
+    left = []
+    for key in refused:
+        before_ms, of_task = moved.get(key.task, (0, None))
+        if of_task is None or not before_ms < key.fire_ms < of_task.view.cursor_ms:
+            continue
+        # Of several, the other policies want no more than the newest, and that was granted.
+        if of_task.view.spec.misfire is Misfire.ALL:
+            left.append(key)
+    return left
