@@ -143,11 +143,19 @@ def test_what_the_api_says_of_a_token_does_not_leave_haproxy(servers: ApiServers
 
 def test_one_address_has_so_many_connections(servers: ApiServers) -> None:
     client, other = Client(servers), Client(servers)
-    idle = [connect(servers.haproxy.port, source=client.source) for _ in range(12)]
+    idle: list[Any] = []
+
+    def one_more() -> Answer:
+        """Ask beside twelve that say nothing."""
+        while idle:
+            idle.pop().close()
+        idle.extend(connect(servers.haproxy.port, source=client.source) for _ in range(12))
+        return client.ask(None, path="/healthz")
+
     try:
-        # One more still hears why.
-        assert client.ask(None, path="/healthz").is_too_many()
-        # The first may have been sent away by now, for saying nothing: what comes last is beyond the limit anyway.
+        # One more still hears why. On a busy machine those before it may have been sent away, for saying nothing.
+        assert any(one_more().is_too_many() for _ in range(4))
+        # What comes last is beyond the limit anyway.
         closed = 0
         for _ in range(100):
             try:
