@@ -10,7 +10,7 @@ from typing import Any
 
 import cronkeeper.store.jobs
 import cronkeeper_api.app
-import cronkeeper_manager.service.jobs
+import cronkeeper_manager.service.new_jobs
 from cronkeeper.ports import NamespacePolicy, Role
 from cronkeeper.runtime.config import load
 from cronkeeper.wire.codec import dumps
@@ -41,7 +41,7 @@ def take_out() -> None:
         (cronkeeper_api.app, "client_address", lambda *_: ""),
         (Signer, "seal", unsigned),
         (cronkeeper.store.jobs, "add_trail", nothing),
-        (cronkeeper_manager.service.jobs, "creation", lambda *_, **__: lambda _: NOTHING),
+        (cronkeeper_manager.service.new_jobs, "creation", lambda *_, **__: lambda _: NOTHING),
         (cronkeeper.store.jobs, "check_copies", nothing),
         (Namespaces, "policy", lambda *_: ALLOWED),
         (Namespaces, "weighing", nothing),
