@@ -11,7 +11,6 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -54,7 +53,7 @@ from cronkeeper_worker.orders import RunnerEvent, RunnerLost
 from cronkeeper_worker.pause_guard import PauseGuard
 from cronkeeper_worker.reporter import Reporter
 from cronkeeper_worker.runner_client import RunnerClient
-from cronkeeper_worker.tasks import Here, Installed, install, never_before
+from cronkeeper_worker.tasks import Here, Installed, install
 
 _SESSION_S = 10.0
 _PATIENCE_S = 60.0
@@ -244,16 +243,7 @@ class WorkerPart:
             self.thread.tell(event)
 
     def _apply(self, given: Sequence[tuple[TaskRow, Installed]], dropped: Sequence[TaskId]) -> None:
-        items = [item for _, item in given]
-
-        def change() -> None:
-            self.engine.uninstall(dropped)
-            never_before(items, self.journal.newest_claims())
-            rows = [replace(row, cursor_ms=item.view.cursor_ms, next_ms=item.next_ms) for row, item in given]
-            self.journal.save_tasks(rows, dropped)
-            self.engine.install(items)
-
-        self.thread.ask(change)
+        self.thread.ask(lambda: self.engine.take(given, dropped))
 
     def _have(self) -> Mapping[TaskId, Have]:
         return {item.id: Have(item.generation, item.fence, item.key) for item in list(self.engine.tasks.values())}

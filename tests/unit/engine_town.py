@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,7 +31,7 @@ from cronkeeper_worker.lease import Lease
 from cronkeeper_worker.orders import Ended, Order
 from cronkeeper_worker.reporter import Reporter
 from cronkeeper_worker.steady_clock import SteadyClock
-from cronkeeper_worker.tasks import Here, Installed, install_sound, never_before
+from cronkeeper_worker.tasks import Here, Installed, install_sound
 
 SIGNER = Signer.from_seed(bytes(range(32)))
 TASK = TaskId(17, 0)
@@ -218,13 +218,7 @@ class Worker:
         self.town.on_start(Start(key, self.name, self.town.clock.now_ms(), fence, generation), self)
 
     def _apply(self, given: Sequence[tuple[TaskRow, Installed]], dropped: Sequence[TaskId]) -> None:
-        self.engine.uninstall(dropped)
-        items = [item for _, item in given]
-        left = never_before(items, self.journal.newest_claims(), self.journal.refused())
-        rows = [replace(row, cursor_ms=item.view.cursor_ms, next_ms=item.next_ms) for row, item in given]
-        self.journal.save_tasks(rows, dropped)
-        self.engine.install(items)
-        self.engine.decide_again(left)
+        self.engine.take(given, dropped)
 
     def _have(self) -> dict[TaskId, Have]:
         return {item.id: Have(item.generation, item.fence) for item in self.engine.tasks.values()}

@@ -29,9 +29,9 @@ from cronkeeper_worker.engine_parts import (
 )
 from cronkeeper_worker.engine_start import Starter
 from cronkeeper_worker.gate import Decision, Verdict
-from cronkeeper_worker.journal import Entry, Phase
+from cronkeeper_worker.journal import Entry, Phase, TaskRow
 from cronkeeper_worker.orders import Ended, SpawnFailed
-from cronkeeper_worker.tasks import Installed
+from cronkeeper_worker.tasks import Installed, left_out, never_before
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +61,18 @@ class Engine:
         """Disarm tasks. Their runs go on to their end; their waiting runs are given up, for the next owner to take."""
         self._starter.give_up(self._board.uninstall(tasks))
         self._parts.metrics.tasks.set(len(self._board.tasks))
+
+    def take(self, given: Sequence[tuple[TaskRow, Installed]], dropped: Sequence[TaskId]) -> None:
+        """Go on with tasks as this node was given them, and without those that it lost; the journal knows it first."""
+        journal, items = self._parts.journal, [item for _, item in given]
+        self.uninstall(dropped)
+        before = never_before(items, journal.newest_claims())
+        rows = [replace(row, cursor_ms=item.view.cursor_ms, next_ms=item.next_ms) for row, item in given]
+        journal.save_tasks(rows, dropped)
+        self.install(items)
+        now_ms, tasks = self._parts.clock.now_ms(), self._board.tasks
+        for task, before_ms in before.items():
+            self.demand(left_out(tasks[task], before_ms, journal.refused(task), now_ms), Trigger.CATCH_UP)
 
     def set_foreign(self, runs: dict[TaskId, frozenset[RunKey]]) -> None:
         """Say which runs of our tasks are in progress on other nodes."""
@@ -115,13 +127,6 @@ class Engine:
                 self.cancel(other, Reason.REPLACED)
         self._parts.journal.decide(decided, [])
         self._starter.launch([entry for entry in decided if entry.phase is Phase.DECIDED])
-
-    def decide_again(self, refused: Sequence[RunKey]) -> None:
-        """Run what a fence refused us while another worker had the task, if that one did not, within the grace."""
-        now_ms, tasks = self._parts.clock.now_ms(), self._board.tasks
-        wanted = [key for key in refused if key.task in tasks]
-        in_time = [key for key in wanted if now_ms - key.fire_ms <= tasks[key.task].view.spec.grace_s * 1000]
-        self.demand(in_time, Trigger.CATCH_UP)
 
     def retry(self, due: Mapping[RunKey, int]) -> None:
         """Take over retries that the tasks' last owners have left: each run with the instant (ms) it is to wait for."""

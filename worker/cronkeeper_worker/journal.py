@@ -258,10 +258,16 @@ class Journal:
             newest[key.task] = max(key.fire_ms, newest.get(key.task, 0))
         return newest
 
-    def refused(self) -> list[RunKey]:
+    def refused(self, task: TaskId) -> list[RunKey]:
         """Return the fires that a fence refused this node: nothing of theirs was begun here."""
-        text = "SELECT run_id FROM runs WHERE phase = 'over' AND dirty = 0 AND claimed_ms IS NULL AND reason = ?"
-        return sorted(RunKey.parse(run_id) for (run_id,) in self._read(text, (Reason.FENCE_REFUSED.value,)))
+        text = (
+            "SELECT run_id FROM runs WHERE run_id > ? AND run_id < ?"
+            " AND phase = 'over' AND dirty = 0 AND claimed_ms IS NULL AND reason = ?"
+        )
+        # A walk along the key: no other task's runs are looked at.
+        prefix = f"{task.job_id}-{task.shard}"
+        found = self._read(text, (f"{prefix}-", f"{prefix}.", Reason.FENCE_REFUSED.value))
+        return sorted(RunKey.parse(run_id) for (run_id,) in found)
 
     def dirty(self, limit: int) -> list[Entry]:
         """Return runs of which MySQL has not heard the latest."""

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 
 from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.run import Run, RunState, Trigger
@@ -22,7 +21,7 @@ from cronkeeper_worker.fences import Fence
 from cronkeeper_worker.journal import Entry, Journal, Phase, TaskRow
 from cronkeeper_worker.node_crontab import NodeCrontab
 from cronkeeper_worker.runner_client import RunnerClient
-from cronkeeper_worker.tasks import Installed, never_before
+from cronkeeper_worker.tasks import Installed
 
 log = logging.getLogger(__name__)
 
@@ -89,17 +88,11 @@ class NodeTasks:
 
     def _apply(self, given: Sequence[tuple[TaskRow, Installed]], dropped: Sequence[TaskId]) -> None:
         """Install and drop tasks: disarm, write down, crontab, arm. A crash in between leaves the journal right."""
-        items = [item for _, item in given]
 
         def change() -> list[Installed]:
             # What is due until now is still ours to decide; whoever comes after us decides from here on.
             self._engine.look(Trigger.TIMER)
-            self._engine.uninstall(dropped)
-            left = never_before(items, self._journal.newest_claims(), self._journal.refused())
-            rows = [replace(row, cursor_ms=item.view.cursor_ms, next_ms=item.next_ms) for row, item in given]
-            self._journal.save_tasks(rows, dropped)
-            self._engine.install(items)
-            self._engine.decide_again(left)
+            self._engine.take(given, dropped)
             return list(self._engine.tasks.values())
 
         now = self._thread.ask(change)

@@ -84,27 +84,30 @@ def install_sound(rows: Iterable[TaskRow], verifier: Verifier, here: Here) -> li
     return items
 
 
-def never_before(
-    items: Iterable[Installed], claimed: Mapping[TaskId, int], refused: Iterable[RunKey] = ()
-) -> list[RunKey]:
+def never_before(items: Iterable[Installed], claimed: Mapping[TaskId, int]) -> dict[TaskId, int]:
     """Have tasks go on after what this node was granted of them before: the ledger may not have heard of it yet.
 
-    Returns what that leaves out though it is still wanted: fires that this node was refused while another worker had
-    the task, which may have been lost before it began them. They are to be decided again; a row of theirs refuses them.
+    Returns where those that this puts forward would have gone on.
     """
-    moved: dict[TaskId, tuple[int, Installed]] = {}
+    before = {}
     for item in items:
         cursor_ms = claimed.get(item.id, 0)
         if cursor_ms > item.view.cursor_ms:
-            moved[item.id] = item.view.cursor_ms, item
+            before[item.id] = item.view.cursor_ms
             item.view = replace(item.view, cursor_ms=cursor_ms)
             item.next_ms = next_look_ms(item.view, cursor_ms) if item.next_ms is not None else None
-    left = []
-    for key in refused:
-        before_ms, of_task = moved.get(key.task, (0, None))
-        if of_task is None or not before_ms < key.fire_ms < of_task.view.cursor_ms:
-            continue
+    return before
+
+
+def left_out(item: Installed, before_ms: int, refused: Iterable[RunKey], now_ms: int) -> list[RunKey]:
+    """Return what `never_before` leaves out of a task though it is still wanted. PURE.
+
+    These are fires that this node was refused while another worker had the task, which may have been lost before it
+    began them. They are to be decided again; a row of theirs refuses them.
+    """
+    spec = item.view.spec
+    if spec.misfire is not Misfire.ALL:
         # Of several, the other policies want no more than the newest, and that was granted.
-        if of_task.view.spec.misfire is Misfire.ALL:
-            left.append(key)
-    return left
+        return []
+    span = range(max(before_ms + 1, now_ms - spec.grace_s * 1000), item.view.cursor_ms)
+    return [key for key in refused if key.fire_ms in span]
