@@ -38,7 +38,7 @@ _MYSQL_SETTINGS = (
     "SET SESSION sql_mode = 'STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'",
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
 )
-_SQLITE_SETTINGS = ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "PRAGMA foreign_keys = OFF")
+_SQLITE_SETTINGS = ("PRAGMA synchronous = FULL", "PRAGMA foreign_keys = OFF")
 
 
 def parse_url(url: str) -> URL:
@@ -85,6 +85,7 @@ def make_engine(url: str, *, pool_size: int) -> Engine:
     if is_mysql:
         _mysql_events(engine)
     else:
+        event.listen(engine, "connect", _set_journal_mode)
         _set_on_connect(engine, _SQLITE_SETTINGS)
     return engine
 
@@ -124,6 +125,21 @@ def _set_on_connect(engine: Engine, statements: tuple[str, ...]) -> None:
                 cursor.execute(statement)
         finally:
             cursor.close()
+
+
+def _set_journal_mode(connection: Any, _record: Any) -> None:
+    """SQLite waits for no lock when a new file's mode changes: several parts may open it first at once."""
+    import sqlite3  # no part that uses MySQL needs it
+
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as exc:
+            if exc.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)
 
 
 def _mysql_events(engine: Engine) -> None:
