@@ -72,9 +72,8 @@ def two_owners(town: EngineTown) -> tuple[Worker, Worker]:
     return former, present
 
 
-def test_a_fire_whose_two_claimants_both_fall_silent_is_run_again(make: Make) -> None:
-    """I11 of the protocol's model: ZooKeeper granted it to one who died, MySQL to one who never heard it."""
-    town = make(Delivery.AT_LEAST_ONCE)
+def both_fall_silent(town: EngineTown) -> tuple[Worker, RunKey]:
+    """ZooKeeper grants a fire to the former owner, who dies before its start, and MySQL to the present one, unheard."""
     former, present = two_owners(town)
     former.processes.stopped = True
     key = next_minute(town, [former])
@@ -82,12 +81,20 @@ def test_a_fire_whose_two_claimants_both_fall_silent_is_run_again(make: Make) ->
     former.processes.held.clear()
     present.line.mute = True
     present.look()
+    return present, key
+
+
+def test_a_fire_whose_two_claimants_both_fall_silent_is_run_again(make: Make) -> None:
+    """I11 of the protocol's model: ZooKeeper granted it to one who died, MySQL to one who never heard it."""
+    town = make(Delivery.AT_LEAST_ONCE)
+    present, key = both_fall_silent(town)
     assert (rows(town, key.fire_ms), town.starts) == ([(1, "b", "claimed")], []), "nobody will start it"
     for _ in range(2):
         works(present)
     assert town.store.runs.get(key).reason is Reason.FENCE_REFUSED
     assert [(start.key.attempt, start.worker) for start in town.starts] == [(2, "b")]
     assert rows(town, key.fire_ms) == [(1, "b", "lost"), (2, "b", "claimed")]
+    former = town.workers["a"]
     former.boot()
     former.line.cut = False
     works(former)
@@ -114,13 +121,7 @@ def test_where_the_other_one_lives_and_ran_it_both_starts_are_told(make: Make) -
 
 def test_the_daemon_that_was_refused_may_die_before_it_tells(make: Make) -> None:
     town = make(Delivery.AT_LEAST_ONCE)
-    former, present = two_owners(town)
-    former.processes.stopped = True
-    key = next_minute(town, [former])
-    former.crash()
-    former.processes.held.clear()
-    present.line.mute = True
-    present.look()
+    present, key = both_fall_silent(town)
     present.crash()
     present.boot()
     for _ in range(2):
@@ -208,13 +209,7 @@ def test_a_daemon_that_finds_its_task_gone_at_its_start_gives_up_what_waited(mak
 
 def test_who_dies_right_after_telling_has_it_run_again_by_the_second_telling(make: Make) -> None:
     town = make(Delivery.AT_LEAST_ONCE)
-    former, present = two_owners(town)
-    former.processes.stopped = True
-    key = next_minute(town, [former])
-    former.crash()
-    former.processes.held.clear()
-    present.line.mute = True
-    present.look()
+    present, key = both_fall_silent(town)
     present.try_to(present.lease.step)
     present.reporter.step()
     assert rows(town, key.fire_ms) == [(1, "b", "lost")]
