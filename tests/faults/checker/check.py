@@ -50,6 +50,7 @@ def report(facts: Facts, judged: dict[Key, Judged], found: Sequence[Violation]) 
         seed=facts.history.plan.seed,
         counts=counts,
         excused=sum(one.excused for one in judged.values() if one.verdict is not Verdict.NOT_NEEDED),
+        outlasted=tuple(facts.lines(key) for key, one in judged.items() if one.outlasted),
         overall=lateness(late),
         outside=lateness([value for value, hurt in zip(late, inside, strict=True) if not hurt]),
         inside=lateness([value for value, hurt in zip(late, inside, strict=True) if hurt]),

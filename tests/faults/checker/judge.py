@@ -44,6 +44,8 @@ class Judged:
     late_s: float | None = None
     excused: bool = False
     violations: tuple[Violation, ...] = ()
+    #: Its policy promised to have it caught up, and only faults in a row until the end of its grace excuse that.
+    outlasted: bool = False
 
 
 def judge(facts: Facts, target: Target) -> Judged:
@@ -98,8 +100,10 @@ def _unrun(facts: Facts, target: Target, reason: str | None, verdict: Verdict) -
     if reason is None:
         what = facts.violation(Kind.UNREASONED, target.key, "skipped without a reason")
         return Judged(target, verdict, violations=(what,))
-    if not target.required or _excused(facts, target, reason):
+    if not target.required or _by_policy(facts, target, reason):
         return Judged(target, verdict, excused=True)
+    if _by_faults(facts, target, reason):
+        return Judged(target, verdict, excused=True, outlasted=_promised(target, reason))
     what = facts.violation(Kind.MISSED, target.key, f"did not run ({reason}), and nothing excuses it")
     return Judged(target, verdict, violations=(what,))
 
@@ -114,14 +118,19 @@ def _undecided(facts: Facts, target: Target) -> Judged:
     return Judged(target, Verdict.SILENT_MISS, violations=(what,))
 
 
-def _excused(facts: Facts, target: Target, reason: str) -> bool:
-    """Say whether a fire that was due may have been left out for this reason."""
-    on_time_s = target.due_s + target.jitter_s + facts.bounds.on_time_s
+def _by_policy(facts: Facts, target: Target, reason: str) -> bool:
+    """Say whether its job wants a fire left out because another run of it lives."""
     policy = target.spec["concurrency"]
-    if reason in ("overlap", "superseded", "replaced") and policy != "allow":
-        mine = reason == "overlap" or policy == "replace"
-        if mine and facts.busy(target.key, target.due_s - facts.bounds.skew_s, on_time_s):
-            return True
+    if reason not in ("overlap", "superseded", "replaced") or policy == "allow":
+        return False
+    mine = reason == "overlap" or policy == "replace"
+    on_time_s = target.due_s + target.jitter_s + facts.bounds.on_time_s
+    return mine and facts.busy(target.key, target.due_s - facts.bounds.skew_s, on_time_s)
+
+
+def _by_faults(facts: Facts, target: Target, reason: str) -> bool:
+    """Say whether faults excuse that a fire was left out for this reason."""
+    on_time_s = target.due_s + target.jitter_s + facts.bounds.on_time_s
     # By a fast clock a fire is decided long before it is due, and another node may have had the task by then.
     nodes = facts.around(target.key) | {row.worker for row in facts.rows.get(target.key, ()) if row.worker}
     outlasted = _hindered_until(facts, target, nodes) >= _last_s(target)
@@ -142,8 +151,12 @@ def _hindered_until(facts: Facts, target: Target, nodes: set[str]) -> float:
     A worker may be dead when the fire is due, and be cut off by the time that it is back.
     """
     until_s = target.due_s + target.jitter_s + facts.bounds.on_time_s
+    # Without MySQL, ZooKeeper's fence is asked; but a new owner hears from MySQL alone what the last one has run.
+    waits = target.at_most_once
     for window in facts.touching(target.due_s, _last_s(target), nodes):
-        if window.excuse.late and window.start_s <= until_s:
+        waits = waits or window.excuse.loses
+        hinders = window.excuse.late and (waits or MYSQL not in window.excuse.severs)
+        if hinders and window.start_s <= until_s:
             until_s = max(until_s, window.end_s + facts.bounds.on_time_s)
     return until_s - facts.bounds.on_time_s
 

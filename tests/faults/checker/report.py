@@ -44,6 +44,8 @@ class Report:
     #: Verdict -> how many fires; those that were not needed are not among them.
     counts: Mapping[str, int]
     excused: int
+    #: What is known about each fire that was promised to be caught up, and that faults outlasted: to be looked at.
+    outlasted: tuple[tuple[str, ...], ...]
     overall: Lateness
     outside: Lateness
     inside: Lateness
@@ -61,6 +63,7 @@ class Report:
         lines = [f"checker: seed {self.seed}: {'ok' if self.ok else f'{len(self.violations)} violations'}"]
         lines += [f"  {name:<12}{count:>7}{count / total:>9.2%}" for name, count in sorted(self.counts.items())]
         lines.append(f"  excused by faults or policy: {self.excused}")
+        lines.append(f"  promised, but faults outlasted their grace: {len(self.outlasted)}")
         lines.append(f"  lateness overall         {self.overall.text()}")
         lines.append(f"  lateness without faults  {self.outside.text()}")
         lines.append(f"  lateness during faults   {self.inside.text()}")
@@ -68,6 +71,8 @@ class Report:
             fault, first_s = recovery.fault, recovery.first_on_time_s
             after = "nothing on time after it" if first_s is None else f"on time again {first_s:.1f} s after it"
             lines.append(f"  {fault.kind} of {', '.join(fault.targets) or 'all'}: {after}")
+        for known in self.outlasted[:_WITNESSES]:
+            lines += ["- outlasted by faults:", *(f"    {line}" for line in known)]
         kinds = Counter(violation.kind.value for violation in self.violations)
         lines += [f"  VIOLATED {kind}: {count} times" for kind, count in sorted(kinds.items())]
         for violation in self.violations[:_WITNESSES]:
