@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import resource
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -118,6 +121,28 @@ def test_exit_code_and_signal_are_told_apart(
     ended = bench.run(Order("1-0-1-1", "n", command=command, cpu_s=cpu_s))
     assert (ended.exit_code, ended.signal) == (exit_code, ended_by)
     assert not ended.timed_out and not ended.cancelled and not ended.lost
+
+
+@pytest.mark.parametrize("account", [None, pytest.param("nobody", marks=root_only)])
+def test_what_cannot_be_executed_itself_is_the_shells_to_judge(bench: Bench, account: str | None) -> None:
+    folder = make_folder("programs")
+    folder.chmod(0o755)
+    text, program = folder / "text", folder / "program"
+    text.write_text("echo $# by a shell; exit 7\n")
+    program.write_text("#!/nowhere/interpreter\n")
+    try:
+        for path in (text, program):
+            path.chmod(0o755)
+        ended = bench.run(Order("1-0-1-1", "n", command=f"{text} a b", run_as=account))
+        assert (ended.exit_code, ended.tail) == (7, "2 by a shell\n")
+        ended = bench.run(Order("1-0-2-1", "n", command=str(program), run_as=account))
+        assert ended.exit_code == 127 and "not found" in ended.tail
+        ended = bench.run(Order("1-0-3-1", "n", command=f"{folder} x", run_as=account))
+        assert ended.exit_code == 126 and "Permission denied" in ended.tail
+    finally:
+        remove_folder(folder)
+    ended = bench.run(Order("1-0-4-1", "n", command="/usr/bin/env", run_as=account))
+    assert f"PWD={bench.folder / 'runs/1-0-4-1/work'}\n" in ended.tail
 
 
 @both_ways
@@ -393,6 +418,56 @@ def test_another_account_has_nothing_of_ours(bench: Bench, cpu_s: int | None) ->
     assert lines[7] == str(bench.folder / "runs/1-0-1-1/work")
     assert (bench.folder / "runs/1-0-1-1/work/mine").stat().st_uid == 65534
     assert lines[-2:] == ["4", "/nonexistent nobody"]
+
+
+@root_only
+def test_what_nobody_needs_a_shell_for_is_executed_itself_and_no_less_barred(bench: Bench) -> None:
+    status = bench.run(Order("1-0-1-1", "n", command="/usr/bin/cat /proc/self/status", run_as="nobody")).tail
+    facts = {line.partition(":")[0]: line.split()[1:] for line in status.splitlines()}
+    assert facts["Uid"] == facts["Gid"] == ["65534"] * 4
+    assert (facts["Groups"], facts["NoNewPrivs"]) == (["65534"], ["1"])
+    assert {facts[name][0] for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {"0" * 16}
+    # It is the very child of this process: no shell has made it, and it leads its session.
+    started = bench.started("1-0-1-1")
+    assert started is not None
+    assert (facts["Pid"], facts["PPid"]) == ([str(started.pid)], [str(os.getpid())])
+    # Nothing of that has come over us, or over what root runs.
+    for command in ("/usr/bin/cat /proc/self/status", "cat /proc/self/status"):
+        after = bench.run(Order(f"1-0-{len(command)}-1", "n", command=command)).tail
+        assert "NoNewPrivs:\t0\n" in after and "Uid:\t0\t0\t0\t0\n" in after
+
+
+@root_only
+def test_another_account_gets_the_defaults_of_signals(bench: Bench, tmp_path: Path) -> None:
+    """A shell that starts something in the background has it ignore SIGINT and SIGQUIT; nohup adds SIGHUP."""
+    script = tmp_path / "other.py"
+    script.write_text(
+        "import sys\n"
+        "from cronkeeper_worker.executor import Executor\nfrom cronkeeper_worker.orders import Ended, Order\n"
+        "other = Executor(sys.argv[1])\nother.start(Order('1-0-1-1', 'n', command=sys.argv[2], run_as='nobody'))\n"
+        "ended = []\nwhile not ended:\n    ended = [one for one in other.poll(1) if isinstance(one, Ended)]\n"
+        "print(ended[0].tail)\n"
+    )
+    command = f"{sys.executable} {script} {bench.folder / 'other'} '/bin/cat /proc/self/status'"
+    ignored = f"trap '' HUP INT QUIT USR1; exec {command}"
+    told = subprocess.run(["/bin/sh", "-c", ignored], capture_output=True, text=True, check=True, timeout=60).stdout
+    facts = dict(line.split(":\t") for line in told.splitlines() if line.startswith("Sig"))
+    assert int(facts["SigIgn"], 16) & 0x7FFFFFFF == int(facts["SigBlk"], 16) == 0
+
+
+@root_only
+def test_an_account_that_cannot_be_entered_says_why(bench: Bench) -> None:
+    """It may have as many processes as it is given, and has them: seen at the exec after the change of accounts."""
+    before = resource.getrlimit(resource.RLIMIT_NPROC)
+    bench.executor.start(Order("1-0-1-1", "n", command="/bin/sleep 60", run_as="nobody"))
+    bench.until(lambda: bench.started("1-0-1-1") is not None)
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, before[1]))
+    try:
+        assert bench.refuse(Order("1-0-2-1", "n", command="/bin/true", run_as="nobody")) == (
+            "[Errno 11] cannot execute /bin/sh: Resource temporarily unavailable"
+        )
+    finally:
+        resource.setrlimit(resource.RLIMIT_NPROC, before)
 
 
 @root_only

@@ -168,7 +168,7 @@ class ControlGroups:
         if not self._base:
             return
         path = self._path(run_id)
-        if str(os.getpid()) not in _read(os.path.join(path, _THREADS)).split():
+        if set(os.listdir("/proc/self/task")).isdisjoint(_read(os.path.join(path, _THREADS)).split()):
             # From now on none of them does anything, not even multiply; a frozen process can be killed.
             with contextlib.suppress(OSError):
                 _write(os.path.join(path, "cgroup.freeze"), b"1")

@@ -1,9 +1,8 @@
-"""Makes processes: the only module that forks and executes. The process that makes runs has one thread.
+"""Makes processes: nothing but this and spawn.py forks and executes. Whoever makes runs does one thing at a time.
 
-Two ways lead to the same job. A plain command line, which is nearly every job, is started by posix_spawn: the parent is
-not copied, and another account is entered by setpriv(1) on the way. Whatever needs more (an artifact's descriptor,
-limits, a folder, the reason why a program cannot be executed) is forked and prepared step by step. 1,000 runs of `true`
-on two busy cores take 1.8 s of processor time against 4.7 s as root, and 3.9 s against 4.9 s as another account.
+Two ways lead to the same job. A plain command line, which is nearly every job, is started without Python in between
+(spawn.py): by posix_spawn, which does not copy the parent, or as another account by the C code of subprocess. Whatever
+needs more (an artifact's descriptor, limits, a folder) is forked and prepared step by step.
 """
 
 from __future__ import annotations
@@ -13,21 +12,28 @@ import os
 import resource
 import signal
 import time
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from cronkeeper_worker import run_files
 from cronkeeper_worker.accounts import Account, Accounts
 from cronkeeper_worker.control_groups import ControlGroups
 from cronkeeper_worker.orders import Order
+from cronkeeper_worker.spawn import (
+    CAN_ENTER,
+    DEFAULT_SIGNALS,
+    Barred,
+    enter_and_execute,
+    execute,
+    hear_ignored_signals,
+    words,
+)
 from cronkeeper_worker.verified import Verifier, sha256_hex
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 _PR_SET_NO_NEW_PRIVS = 38
-_SETPRIV = "/usr/bin/setpriv"
-#: An ignored signal stays so across exec: what Python ignores, what a shell ignored before us, what the runner handles.
-_DEFAULT_SIGNALS = tuple(number for number in range(1, 32) if number not in (signal.SIGKILL, signal.SIGSTOP))
 
 
 class Launched(NamedTuple):
@@ -69,19 +75,21 @@ class Launcher:
         resource.setrlimit(resource.RLIMIT_NOFILE, (self._nofile[1], self._nofile[1]))
         resource.setrlimit(resource.RLIMIT_CORE, (0, self._core[1]))
         self._no_new_privs: Callable[[], None] | None = None
+        self._barred = Barred(no_new_privs)
         self._processes = processes or _half_of_all_processes()
         if os.geteuid() == 0:
             _limit_processes(self._processes)
+            hear_ignored_signals()
         else:
             # All our runs are of this account, and get it from us.
             _load_no_new_privs()()
         self._shielded = _oom_score_adj() < 0
-        self._has_setpriv = os.access(_SETPRIV, os.X_OK)
         _keep_to_ourselves()
         self.groups = ControlGroups(state_dir, run_files.boot_id(), log)
 
     def close(self) -> None:
         """Give back what belongs to the process. Runs go on."""
+        self._barred.close()
         self.groups.close()
         os.close(self._null)
         os.close(self._here)
@@ -130,41 +138,41 @@ class Launcher:
             and order.cpu_s is None
             and order.memory_mb is None
             and not self._shielded
-            and (self._has_setpriv or not account.switch)
+            and (CAN_ENTER or not account.switch)
         )
 
     # ------------------------------------------------------------------------------------------------ the quick way
 
     def _spawn(self, job: _Job, output: int) -> Launched:
-        argv = ["/bin/sh", "-c", job.order.command]
-        if job.account.switch:
-            argv = [*_setpriv(job.account), *argv]
+        work = os.path.join(job.folder, run_files.WORK)
+        begin = partial(self._begin, job, work)
         with run_files.StartNote(job.folder, job.start) as note:
-            os.chdir(os.path.join(job.folder, run_files.WORK))
+            os.chdir(work)
             umask = os.umask(0o077)
             resource.setrlimit(resource.RLIMIT_NOFILE, self._nofile)
             try:
-                # Comes back when the program is executed: its parent sleeps meanwhile.
-                with self.groups.around(job.order.run_id):
-                    pid = os.posix_spawn(
-                        argv[0],
-                        argv,
-                        job.environment,
-                        file_actions=[
-                            (os.POSIX_SPAWN_DUP2, self._null, 0),
-                            (os.POSIX_SPAWN_DUP2, job.output_fd, 1),
-                            (os.POSIX_SPAWN_DUP2, job.output_fd, 2),
-                        ],
-                        setsid=True,
-                        setsigmask=(),
-                        setsigdef=_DEFAULT_SIGNALS,
-                    )
+                pid = self._barred.do(begin) if job.account.switch else begin()
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (self._nofile[1], self._nofile[1]))
                 os.umask(umask)
                 os.fchdir(self._here)
             note.complete(job.start._replace(pid=pid, start_ticks=run_files.start_ticks(pid), started_ms=_now_ms()))
         return Launched(pid, _pidfd(pid), output, -1)
+
+    def _begin(self, job: _Job, work: str) -> int:
+        """Execute the command line, by a shell where it takes one. Comes back when it is executed."""
+        with self.groups.around(job.order.run_id):
+            argv = words(job.order.command)
+            if argv is not None:
+                # What cannot be executed is the shell's to judge: it may be a text without an interpreter's name.
+                with contextlib.suppress(OSError):
+                    return self._begin_with(job, argv, {**job.environment, "PWD": work})
+            return self._begin_with(job, ["/bin/sh", "-c", job.order.command], job.environment)
+
+    def _begin_with(self, job: _Job, argv: list[str], environment: dict[str, str]) -> int:
+        if job.account.switch:
+            return enter_and_execute(job.account, argv, environment, self._null, job.output_fd)
+        return execute(argv, environment, self._null, job.output_fd)
 
     # ------------------------------------------------------------------------------------------------- the other way
 
@@ -193,7 +201,7 @@ class Launcher:
             os.dup2(job.output_fd, 1)
             os.dup2(job.output_fd, 2)
             os.umask(0o077)
-            for number in _DEFAULT_SIGNALS:
+            for number in DEFAULT_SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
             self._limit(job.order)
             stage = "cannot note the start"
@@ -251,16 +259,6 @@ def _execute(job: _Job) -> NoReturn:
     if order.command:
         os.execve("/bin/sh", ["sh", "-c", order.command], job.environment)  # noqa: S606
     os.execvpe(order.argv[0], list(order.argv), job.environment)  # noqa: S606
-
-
-def _setpriv(account: Account) -> list[str]:
-    """Return the words that enter an account for good, before the command that it runs.
-
-    By name: setpriv takes a number for a name first, and would ask every directory on the network for it.
-    """
-    ids = ["--reuid", account.name, "--regid", account.group_name]
-    groups = ["--groups", ",".join(account.group_names)] if account.groups else ["--clear-groups"]
-    return [_SETPRIV, *ids, *groups, *(["--no-new-privs"] if account.uid else []), "--"]
 
 
 def _pidfd(pid: int) -> int:
