@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 from pathlib import Path
@@ -23,6 +24,7 @@ from cronkeeper_worker.root_rules import Rules
 from cronkeeper_worker.tasks import Installed
 from cronkeeper_worker.warrants import Warrants
 from tests.harness.api import JOB, World
+from tests.harness.starved import no_descriptors
 
 #: Not one of these is an account that a run may have.
 HOSTILE = [
@@ -54,7 +56,7 @@ def _spec(name: str) -> JobSpec:
 @pytest.mark.parametrize("name", HOSTILE, ids=repr)
 @pytest.mark.parametrize("listed", [False, True], ids=["not listed", "listed by mistake"])
 def test_a_node_refuses_it_whoever_signed(name: str, listed: bool, tmp_path: Path) -> None:
-    """What root lists by mistake is refused, too, if there is no such account; root itself it may list."""
+    """What root lists by mistake is refused by who would start it, if there is no such account; root it may list."""
     if listed and name == "root":
         return
     allowed = (name,) if listed else ()
@@ -68,7 +70,7 @@ def test_a_node_refuses_it_whoever_signed(name: str, listed: bool, tmp_path: Pat
     )
     spec = _spec(name)
     view = TaskView(TaskId(7, 0), spec, spec.parsed_schedule(), JobState.ACTIVE, 0)
-    assert orders.obstacle(Installed(view, 1, 1, None)) is Reason.USER_REFUSED
+    assert orders.obstacle(Installed(view, 1, 1, None)) is (None if listed else Reason.USER_REFUSED)
 
     rules = Rules(1, 1, (SIGNER.public_bytes.hex(),), "nobody", ("nobody", *allowed), "", (), 0)
     told = {"CRONKEEPER_FIRE_TIME": "t", "CRONKEEPER_WORKER": "w1", "CRONKEEPER_FENCE": "1"}
@@ -79,6 +81,34 @@ def test_a_node_refuses_it_whoever_signed(name: str, listed: bool, tmp_path: Pat
         return  # nobody can sign it
     with pytest.raises(AccountError):
         Accounts().get(Warrants(str(tmp_path), rules).order({**asked, "sealed": sealed}).run_as)
+
+
+def test_a_daemon_without_a_free_descriptor_refuses_no_account(tmp_path: Path) -> None:
+    """It reads none: the C library would say that there is none."""
+    orders = NodeOrders(
+        worker="w1",
+        account="nobody",
+        accounts=("daemon",),
+        artifact_path=lambda _: tmp_path,
+        secrets_keys=NO_KEYS,
+        sealed=lambda _: b"",
+    )
+    for name in (None, "daemon"):
+        spec = JobSpec("true", "* * * * *", JobType.COMMAND, run_as=name)
+        view = TaskView(TaskId(7, 0), spec, spec.parsed_schedule(), JobState.ACTIVE, 0)
+        with no_descriptors():
+            assert orders.obstacle(Installed(view, 1, 1, None)) is None
+
+
+@pytest.mark.parametrize("left", [0, 1])
+@pytest.mark.parametrize("name", [None, "nobody" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name])
+def test_an_account_that_cannot_be_read_is_not_taken_for_none(name: str | None, left: int) -> None:
+    """With a single descriptor it is found, but not all of its groups."""
+    accounts = Accounts()
+    with no_descriptors(left), pytest.raises(OSError, match="open files") as told:
+        accounts.get(name)
+    assert told.value.errno == errno.EMFILE
+    assert accounts.get(name).home == (pwd.getpwnam(name) if name else pwd.getpwuid(os.geteuid())).pw_dir
 
 
 @root_only

@@ -8,6 +8,7 @@ import pwd
 import time
 from typing import NamedTuple
 
+from cronkeeper_worker import descriptors
 from cronkeeper_worker.orders import AccountError
 
 _AGE_S = 60.0
@@ -50,7 +51,10 @@ class Accounts:
         self._known: dict[str | None, tuple[float, Account]] = {}
 
     def get(self, name: str | None) -> Account:
-        """Return the account of that name (None: our own). AccountError: there is none, or we may not become it."""
+        """Return the account of that name (None: our own). AccountError: there is none, or we may not become it.
+
+        OSError: it cannot be looked up now.
+        """
         known = self._known.get(name)
         now = time.monotonic()
         if known is None or now - known[0] > _AGE_S:
@@ -59,6 +63,8 @@ class Accounts:
 
 
 def _find(name: str | None) -> Account:
+    # Without a descriptor the C library finds no account, no group and no member, and says nothing of why.
+    descriptors.need()
     uid = os.geteuid()
     if name is None:
         try:

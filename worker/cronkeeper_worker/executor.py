@@ -14,7 +14,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from cronkeeper_worker import launch, run_files
+from cronkeeper_worker import descriptors, launch, run_files
 from cronkeeper_worker.capture import Capture
 from cronkeeper_worker.orders import (
     AccountError,
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 _STARTS_PER_TURN = 8
 #: How long a stray child may hold a run's output open after the main process has ended.
 _DRAIN_S = 2.0
+#: What cannot be read at the moment is read again after so long.
+_AGAIN_S = 0.5
 
 
 class _Run:
@@ -193,11 +195,17 @@ class Executor:
 
     def _launch(self, order: Order) -> None:
         folder = run_files.run_folder(self.state_dir, order.run_id)
-        if _has_expired(order) and not os.path.isdir(folder):
+        if os.path.isdir(folder):
+            # Whatever may keep it from being started now, it was.
+            self._answer_again(order, folder)
+            return
+        if _has_expired(order):
             # The last look before the process is made: only a pause between here and its first instruction is left.
             self._events.append(Expired(order.run_id))
             return
         try:
+            # First: once there is a process, it is too late to find out that it cannot be watched.
+            descriptors.need()
             launched = self._launcher.launch(order)
         except FileExistsError:
             self._answer_again(order, folder)
@@ -214,11 +222,15 @@ class Executor:
 
     def _answer_again(self, order: Order, folder: str) -> None:
         """The run was started before: tell what became of it, if it is the same order; refuse another one."""
-        start = run_files.read_start(folder)
-        if start is not None and (start.nonce, start.digest) != (order.nonce, launch.digest(order)):
-            self._events.append(SpawnFailed(order.run_id, "another order has this run id", _now_ms()))
-            return
-        self._tell_again(order.run_id, folder)
+        try:
+            start = run_files.read_start(folder)
+            if start is not None and (start.nonce, start.digest) != (order.nonce, launch.digest(order)):
+                self._events.append(SpawnFailed(order.run_id, "another order has this run id", _now_ms()))
+                return
+            self._tell_again(order.run_id, folder)
+        except OSError:
+            # What became of it cannot be read now.
+            self.timers.after(_AGAIN_S, lambda: self.start(order))
 
     def _tell_again(self, run_id: str, folder: str) -> None:
         run, ended = self._runs.get(run_id), run_files.read_exit(folder)

@@ -11,7 +11,7 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
-from cronkeeper_worker import run_files
+from cronkeeper_worker import descriptors, run_files
 from cronkeeper_worker.orders import Ended, RunEvent, SpawnFailed, Started
 
 if TYPE_CHECKING:
@@ -91,17 +91,24 @@ class Orphans:
             self._terminate(orphan)
 
     def _adopt(self, run_id: str) -> None:
+        if not descriptors.are_free():
+            # It would look as if it were over.
+            self._wait_for(run_id)
+            return
         folder = os.path.join(self._runs, run_id)
         start = run_files.read_start(folder)
         if start is not None and start.pid == 0:
             start = self._find(run_id, folder, start)
         if start is None:
-            self._preparing.add(run_id)
-            self._executor.timers.after(_LOOK_S, lambda: self._on_prepared(run_id))
+            self._wait_for(run_id)
             return
         orphan = self._orphans[run_id] = _Orphan(run_id, folder, start)
         if not self._watch(orphan):
             self._gone(orphan)
+
+    def _wait_for(self, run_id: str) -> None:
+        self._preparing.add(run_id)
+        self._executor.timers.after(_LOOK_S, lambda: self._on_prepared(run_id))
 
     def _find(self, run_id: str, folder: str, start: run_files.RunStart) -> run_files.RunStart | None:
         """Its parent is just making the process, or died in the act. None: wait for it to be written down."""
@@ -129,6 +136,9 @@ class Orphans:
 
     def _on_prepared(self, run_id: str) -> None:
         """A folder without a start: another process is about to start the run, or died before it did."""
+        if not descriptors.are_free():
+            self._wait_for(run_id)
+            return
         folder = os.path.join(self._runs, run_id)
         try:
             age_s = time.time() - os.stat(folder).st_mtime
@@ -138,7 +148,7 @@ class Orphans:
         start = run_files.read_start(folder)
         waiting = start is None or start.pid == 0
         if waiting and run_files.read_exit(folder) is None and age_s < _PREPARED_S:
-            self._executor.timers.after(_LOOK_S, lambda: self._on_prepared(run_id))
+            self._wait_for(run_id)
             return
         self._preparing.discard(run_id)
         event = run_files.read_exit(folder)
@@ -156,8 +166,10 @@ class Orphans:
         self._await_answer(orphan, _now_ms(), time.monotonic() + _PARENT_ANSWERS_S)
 
     def _await_answer(self, orphan: _Orphan, ended_ms: int, until: float) -> None:
-        event = run_files.read_exit(orphan.folder)
-        if event is None and time.monotonic() < until and os.path.isdir(orphan.folder):
+        readable = descriptors.are_free()
+        event = run_files.read_exit(orphan.folder) if readable else None
+        expected = event is None and time.monotonic() < until and os.path.isdir(orphan.folder)
+        if expected or not readable:
             self._executor.timers.after(_LOOK_S, lambda: self._await_answer(orphan, ended_ms, until))
             return
         del self._orphans[orphan.run_id]
