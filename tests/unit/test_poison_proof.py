@@ -8,6 +8,7 @@ import pytest
 
 from cronkeeper.errors import PermissionDeniedError, UnavailableError
 from cronkeeper_worker.reporter import JOURNAL_REST_S, poison_proof
+from tests.harness.starved import no_descriptors
 
 
 def full_disk() -> float:
@@ -35,6 +36,25 @@ def test_a_full_disk_is_no_reason_to_die() -> None:
 def test_a_damaged_journal_is() -> None:
     with pytest.raises(sqlite3.DatabaseError, match="not a database"):
         poison_proof(damaged)()
+
+
+def test_neither_is_a_want_of_descriptors() -> None:
+    def look() -> float:
+        with open("/dev/null"):
+            return 0.5
+
+    with no_descriptors():
+        assert poison_proof(look)() == JOURNAL_REST_S
+    assert poison_proof(look)() == 0.5
+
+
+def test_another_fault_of_the_machine_is() -> None:
+    def look() -> float:
+        with open("/dev/null/none"):
+            return 0.5
+
+    with pytest.raises(NotADirectoryError):
+        poison_proof(look)()
 
 
 def test_what_passes_is_left_to_the_loop_and_what_does_not_is_told_and_put_off() -> None:

@@ -14,6 +14,7 @@ from cronkeeper.testing.fake_clock import FakeClock
 from cronkeeper.testing.memory_store import MemoryStore
 from cronkeeper_worker.journal import Entry, Journal, Phase
 from cronkeeper_worker.reporter import Reporter
+from tests.harness.starved import no_descriptors
 
 BAD, GOOD = (RunKey(TaskId(number, 0), 60_000, 1) for number in (1, 2))
 
@@ -40,3 +41,23 @@ def test_output_that_cannot_be_read_is_told_and_all_runs_are_reported(
     assert store.runs.read_output(GOOD, offset=0, limit=100) == b"hello\n"
     assert store.runs.read_output(BAD, offset=0, limit=100) == b""
     assert any(getattr(record, "event", "") == "output.unreadable" for record in caplog.records)
+
+
+def test_output_waits_for_a_descriptor_and_with_it_the_news_that_lets_it_go(tmp_path: Path) -> None:
+    (tmp_path / str(GOOD)).write_bytes(b"hello\n")
+    clock = FakeClock()
+    store, journal = MemoryStore(clock), Journal(Path(":memory:"))
+    run = Run(GOOD, Trigger.TIMER, RunState.FAILED, "w1", nonce="n", output_bytes=6)
+    journal.update([Entry(run, Phase.OVER)])
+    let_go: list[str] = []
+    reporter = Reporter(
+        journal, store, None, clock, WorkerMetrics(CollectorRegistry()),
+        output_file=lambda key: tmp_path / str(key), acknowledge=let_go.extend, given_up=lambda _: None,
+    )  # fmt: skip
+
+    with no_descriptors(), pytest.raises(OSError, match="open files"):
+        reporter.step()
+    assert not let_go
+    reporter.step()
+    assert let_go == [str(GOOD)]
+    assert store.runs.read_output(GOOD, offset=0, limit=100) == b"hello\n"

@@ -68,8 +68,8 @@ class ArtifactCache:
             )
             failed = [artifact for artifact in missing if not self._fetch(artifact)]
             self._failures = {item.sha256: self._failures.get(item.sha256, 0) + 1 for item in failed}
-            self._tidy(set(wanted))
-            self._wake.wait(RETRY_S if failed else 60.0)
+            tidied = self._tidy(set(wanted))
+            self._wake.wait(60.0 if tidied and not failed else RETRY_S)
 
     def stop(self) -> None:
         self._stopping.set()
@@ -114,7 +114,13 @@ class ArtifactCache:
         partial.chmod(0o555)
         partial.rename(self.path(artifact))
 
-    def _tidy(self, wanted: set[str]) -> None:
-        for path in self._folder.iterdir():
-            if path.name not in wanted and not path.name.startswith("."):
-                path.unlink(missing_ok=True)
+    def _tidy(self, wanted: set[str]) -> bool:
+        """Remove what is not wanted any more; say whether that could be done."""
+        try:
+            for path in self._folder.iterdir():
+                if path.name not in wanted and not path.name.startswith("."):
+                    path.unlink(missing_ok=True)
+        except OSError as exc:
+            log.warning("artifacts cannot be removed", extra={"event": "artifact.stays", "error": str(exc)})
+            return False
+        return True

@@ -19,6 +19,8 @@ from cronkeeper_worker.peers import peer_uid
 _LOOK = re.compile(rb"look ([0-9]{1,18})\n", re.ASCII)
 #: Who connects and says nothing is hung up on.
 _SPEAK_S = 1.0
+#: While nobody can be let in, for want of descriptors, the door is tried again after so long.
+_DOOR_S = 0.1
 _BACKLOG = 1024
 
 
@@ -118,7 +120,11 @@ class FireListener:
         for _ in range(_BACKLOG):
             try:
                 client, _address = self._socket.accept()
-            except OSError:  # nobody is waiting any more, or there are too many open files: the next turn sees
+            except BlockingIOError:  # nobody is waiting any more
+                return
+            except OSError:
+                # Whoever waits keeps the next turn from waiting.
+                time.sleep(_DOOR_S)
                 return
             if peer_uid(client) not in (0, os.geteuid()):
                 client.close()

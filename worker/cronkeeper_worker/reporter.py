@@ -13,6 +13,7 @@ from cronkeeper.errors import CronkeeperError, UnavailableError
 from cronkeeper.ports import Coordinator, Event, Store
 from cronkeeper.runtime.clock import Clock
 from cronkeeper.runtime.metrics import WorkerMetrics
+from cronkeeper_worker import descriptors
 from cronkeeper_worker.fences import Fence
 from cronkeeper_worker.journal import Entry, Journal, Phase
 from cronkeeper_worker.sound_journal import is_damage
@@ -23,7 +24,7 @@ BATCH = 500
 CHUNK = 65_536
 #: Reported runs stay in the journal for so long, for `cronkeeper-fire` and for people.
 KEEP_MS = 3_600_000
-#: After a journal that could not be written, a loop rests for so long.
+#: After a journal that could not be written, or a file that could not be opened, a loop rests for so long.
 JOURNAL_REST_S = 2.0
 
 
@@ -137,7 +138,8 @@ class Reporter:
     def _upload(self, key: RunKey, *, whole: bool) -> None:
         """Send what the output file has grown by. A file that is gone was sent by an earlier try, or never was.
 
-        One that cannot be read keeps neither this run's state nor those of others from being reported.
+        One that cannot be read keeps neither this run's state nor those of others from being reported; but where no
+        file at all can be opened, all of it waits (OSError): it is sent now or never.
         """
         offset = self._uploaded.get(key, 0)
         try:
@@ -152,6 +154,8 @@ class Reporter:
         except FileNotFoundError:
             return
         except OSError as exc:
+            if exc.errno in descriptors.NONE_LEFT:
+                raise
             log.error(
                 "a run's output cannot be read",
                 extra={"event": "output.unreadable", "run": str(key), "error": str(exc)},
@@ -167,7 +171,8 @@ class Reporter:
 def poison_proof(step: Callable[[], float]) -> Callable[[], float]:
     """Wrap a step so that an error which is not retryable is told, and the loop goes on slowly instead of dying.
 
-    A journal that cannot be written may be so for a while, as its disk is full. A damaged one takes the daemon with it.
+    A journal that cannot be written may be so for a while, as its disk is full; and so may files, for want of
+    descriptors. A damaged journal takes the daemon with it.
     """
 
     def guarded() -> float:
@@ -182,6 +187,11 @@ def poison_proof(step: Callable[[], float]) -> Callable[[], float]:
             if is_damage(exc):
                 raise
             log.error("the journal cannot be written", extra={"event": "journal.fault", "error": str(exc)})
+            return JOURNAL_REST_S
+        except OSError as exc:
+            if exc.errno not in descriptors.NONE_LEFT:
+                raise
+            log.error("no file can be opened", extra={"event": "files.exhausted", "error": str(exc)})
             return JOURNAL_REST_S
 
     return guarded

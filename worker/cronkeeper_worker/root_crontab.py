@@ -29,7 +29,11 @@ class Placing:
         if self._busy:
             answer("OSError", "the crontab is being written at the moment")
             return
-        reader, writer = os.pipe2(os.O_CLOEXEC)
+        try:
+            reader, writer = os.pipe2(os.O_CLOEXEC)
+        except OSError as exc:
+            answer("OSError", str(exc))
+            return
         try:
             pid = os.fork()
         except OSError as exc:

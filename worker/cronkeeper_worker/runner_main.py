@@ -53,6 +53,8 @@ _MAX_FOREIGN_LINE, _MAX_CLIENTS = 1 << 23, 64
 #: What a client may leave unread before it is cut off; on its return it is told everything anew.
 _MAX_UNREAD = 1 << 26
 _EPOLLIN, _EPOLLOUT = 1, 4
+#: While nobody can be let in, for want of descriptors, the door is tried again after so long.
+_DOOR_S = 0.1
 _MAX_LOG = 1 << 20
 
 
@@ -136,6 +138,10 @@ class Runner:
         self._listener = listener
         self._executor.watch(listener.fileno(), self._accept)
 
+    def _open_door(self) -> None:
+        if self._listener is not None:
+            self._executor.watch(self._listener.fileno(), self._accept)
+
     def _give_up_name(self) -> None:
         """Make room for another runner. The socket goes before the lock: nobody else's socket is ever removed."""
         self._finishing = True
@@ -152,7 +158,12 @@ class Runner:
         assert self._listener is not None
         try:
             fd, _ = self._listener._accept()  # type: ignore[attr-defined]  # `socket` would cost 1 MiB
+        except BlockingIOError:
+            return
         except OSError:
+            # Whoever waits keeps the next turn from waiting.
+            self._executor.unwatch(self._listener.fileno())
+            self._executor.timers.after(_DOOR_S, self._open_door)
             return
         client = _Client(fd)
         known = (0, os.geteuid() if self._rules is None else self._rules.uid)
