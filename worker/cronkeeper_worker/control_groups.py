@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _PREFIX, _OURS, _RUN = "cronkeeper.runs-", "runner", "run-"
-_THREADS = "cgroup.threads"
+_THREADS, _MOUNTS = "cgroup.threads", "/proc/self/mountinfo"
 #: What the unit file names as DelegateSubgroup: then the group above it is ours, too, and holds no process.
 _DELEGATED = "cronkeeper.main"
 #: In the state folder: where the groups of this boot are, for a runner that is started from elsewhere.
@@ -38,6 +38,7 @@ class ControlGroups:
         self._log = log
         self._lock = self._home = -1
         self._origin = self._base = ""
+        self._told = False
         #: Ended runs of which something lives on.
         self.outlived: set[str] = set()
         #: Why runs have no groups; empty when they have.
@@ -64,7 +65,8 @@ class ControlGroups:
         _enable(self._base)
         _sweep(self._base)
         self.outlived = {name.removeprefix(_RUN) for name in os.listdir(self._base) if name.startswith(_RUN)}
-        remove_dead(place)
+        with contextlib.suppress(OSError):  # where we were started may be gone, now that we have left it
+            remove_dead(place)
 
     def _move_in(self) -> None:
         for last in (False, False, True):
@@ -75,7 +77,7 @@ class ControlGroups:
                 fcntl.flock(self._lock, fcntl.LOCK_SH)
                 _write(os.path.join(self._base, "cgroup.procs"), b"0")
                 self._home = os.open(os.path.join(self._base, _OURS, _THREADS), os.O_WRONLY | os.O_CLOEXEC)
-                os.write(self._home, b"0")
+                self._go_home()
             except OSError as exc:
                 self._let_go()
                 # Somebody who cleans up was quicker than our lock.
@@ -120,15 +122,30 @@ class ControlGroups:
         return True
 
     def _leave(self) -> None:
-        try:
-            os.write(self._home, b"0")
-        except OSError:
+        fault = None
+        for way in (self._go_home, self._make_home, self._go_back):
             try:
-                _write(os.path.join(self._origin, "cgroup.procs"), b"0")
+                way()
             except OSError as exc:
-                # We stay in there, which `kill` knows; the next runs come to lie somewhere else.
-                self.reason = f"the runner cannot leave the control group of a run: {exc}"
-                self._log(self.reason)
+                fault = fault or exc
+            else:
+                return
+        # We stay in there, which `kill` knows, and step from there into the group of the next run.
+        self._complain(f"the runner cannot leave the control group of a run: {fault}")
+
+    def _go_home(self) -> None:
+        os.write(self._home, b"0")
+
+    def _make_home(self) -> None:
+        """Somebody has removed it while nobody was in it."""
+        self._make_base()
+        home = os.open(os.path.join(self._base, _OURS, _THREADS), os.O_WRONLY | os.O_CLOEXEC)
+        os.close(self._home)
+        self._home = home
+        self._go_home()
+
+    def _go_back(self) -> None:
+        _write(os.path.join(self._origin, "cgroup.procs"), b"0")
 
     def limit(self, run_id: str, processes: int) -> None:
         """Bound how many processes the run may have, where the kernel's controller is at hand."""
@@ -148,16 +165,17 @@ class ControlGroups:
 
     def signal(self, run_id: str, number: int, *, but: int = 0) -> None:
         """Signal all processes of the run, but those of process group `but`."""
+        mounts = _read(_MOUNTS)
         for pid in self.members(run_id):
             with contextlib.suppress(OSError):
                 if os.getpgid(pid) != but:
-                    self._signal(run_id, pid, number)
+                    self._signal(run_id, pid, number, mounts)
 
-    def _signal(self, run_id: str, pid: int, number: int) -> None:
+    def _signal(self, run_id: str, pid: int, number: int, mounts: str) -> None:
         """The proof comes after the handle, so that the handle is of what was proven."""
         handle = os.pidfd_open(pid)
         try:
-            group = own_group(pid)
+            group = group_folder(_read(f"/proc/{pid}/cgroup"), mounts)
             if f"{group}/".startswith(f"{self._path(run_id)}/"):
                 signal.pidfd_send_signal(handle, number)
         finally:
@@ -199,7 +217,7 @@ class ControlGroups:
         if not self._base:
             return
         with contextlib.suppress(OSError):
-            _write(os.path.join(self._origin, "cgroup.procs"), b"0")
+            self._go_back()
         self._let_go()
         remove_dead(os.path.dirname(self._base), only=os.path.basename(self._base))
         self._base, self.reason = "", "closed"
@@ -218,12 +236,10 @@ class ControlGroups:
             self._told = True
             self._log(sentence)
 
-    _told = False
 
-
-def own_group(pid: int | str = "self") -> str:
-    """Return the folder of a process's control group. Raises FileNotFoundError where there is no cgroup v2."""
-    with open(f"/proc/{pid}/cgroup") as groups, open("/proc/self/mountinfo") as mounts:
+def own_group() -> str:
+    """Return the folder of our own control group. Raises FileNotFoundError where there is no cgroup v2."""
+    with open("/proc/self/cgroup") as groups, open(_MOUNTS) as mounts:
         found = group_folder(groups.read(), mounts.read())
     if not found:
         raise FileNotFoundError(errno.ENOENT, "no cgroup v2 is mounted here")
