@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from cronkeeper.wire.znodes import LeaderNote
 from cronkeeper_worker import run_files
 from cronkeeper_worker.artifacts import ArtifactCache
 from cronkeeper_worker.config import WorkerConfig
+from cronkeeper_worker.crontab_place import SystemFiles
 from cronkeeper_worker.engine_thread import EngineThread
 from cronkeeper_worker.node_crontab import NodeCrontab
 from cronkeeper_worker.node_tasks import NodeTasks
@@ -79,6 +82,43 @@ def start_daemon(world: World) -> None:
     # MySQL is away from this node from now on: ZooKeeper grants whatever nobody has asked it for.
     world.fences.mysql_ok = False
     tasks.begin(world.coordinator, "w1")
+
+
+def test_the_crontab_follows_a_change_that_failed_half_way(world: World, tmp_path: Path) -> None:
+    """The engine has let go of the task, so nobody asks for that again."""
+    world.give(spec())
+    (tmp_path / "cron.d").mkdir()
+    settings: dict[str, Any] = {"state_dir": tmp_path / "daemon", "cron": "system", "cron_dir": tmp_path / "cron.d"}
+    files = SystemFiles(tmp_path / "cron.d", lambda _name, _text: None)
+    thread = EngineThread(world.engine, world.clock, PauseGuard(world.clock, world.clock.boot_s), timers=False)
+    metrics = WorkerMetrics(CollectorRegistry())
+    crontab = NodeCrontab(
+        WorkerConfig(**settings),
+        "w1",
+        world.journal,
+        world.clock,
+        metrics,
+        lambda: list(world.engine.tasks.values()),
+        lambda texts: files.install(texts or ()),
+    )
+    cache = ArtifactCache(tmp_path / "artifacts", open_blobs((tmp_path / "blobs").as_uri()))
+    runner = RunnerClient(tmp_path, lambda _event: None)
+    node = NodeTasks(world.engine, thread, world.journal, cache, runner, crontab, str(tmp_path)).as_seen_by_the_agent()
+    crontab.write()
+    assert str(TASK) in str(files.read())
+    # As the journal of a full disk: nothing can be written down.
+    world.journal.close()
+    engine = threading.Thread(target=thread.run)
+    engine.start()
+    try:
+        with pytest.raises(sqlite3.Error):
+            node.apply([], [TASK])
+    finally:
+        thread.stop()
+        engine.join(30)
+    assert TASK not in world.engine.tasks
+    crontab.step()
+    assert str(TASK) not in str(files.read())
 
 
 def end_without_daemon(world: World, run_id: str, exit_code: int) -> None:

@@ -60,6 +60,10 @@ class NodeCrontab:
         else:
             self._stale.set()
 
+    def doubt(self) -> None:
+        """Have the next step write it: a change of the tasks failed somewhere on its way."""
+        self._stale.set()
+
     def clear(self) -> None:
         """Remove every entry of ours."""
         self._keeper.clear()

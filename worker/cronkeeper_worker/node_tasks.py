@@ -95,7 +95,12 @@ class NodeTasks:
             self._engine.take(given, dropped)
             return list(self._engine.tasks.values())
 
-        now = self._thread.ask(change)
+        try:
+            now = self._thread.ask(change)
+        except BaseException:
+            # The journal's disk is full, say: what the engine has of it already is not asked for again.
+            self._crontab.doubt()
+            raise
         self._cache.want(artifact for item in now if (artifact := item.view.spec.artifact) is not None)
         self._show([row.envelope for row, _ in given])
         self._crontab.write()
