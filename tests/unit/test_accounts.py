@@ -100,6 +100,19 @@ def test_a_daemon_without_a_free_descriptor_refuses_no_account(tmp_path: Path) -
             assert orders.obstacle(Installed(view, 1, 1, None)) is None
 
 
+def test_a_node_under_a_number_without_a_name_runs_what_names_no_account(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 4_242_424)
+    orders = NodeOrders(
+        worker="w1", account="nobody", accounts=("daemon",), artifact_path=lambda _: tmp_path, secrets_keys=NO_KEYS
+    )
+    for name, expected in ((None, None), ("daemon", Reason.USER_REFUSED), ("4242424", Reason.USER_REFUSED)):
+        spec = JobSpec("true", "* * * * *", JobType.COMMAND, run_as=name)
+        view = TaskView(TaskId(7, 0), spec, spec.parsed_schedule(), JobState.ACTIVE, 0)
+        assert orders.obstacle(Installed(view, 1, 1, None)) is expected
+
+
 @pytest.mark.parametrize("left", [0, 1])
 @pytest.mark.parametrize("name", [None, "nobody" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name])
 def test_an_account_that_cannot_be_read_is_not_taken_for_none(name: str | None, left: int) -> None:

@@ -42,7 +42,7 @@ class NodeOrders:
         self._worker = worker
         self._sealed = sealed
         self._privileged = os.geteuid() == 0 or sealed is not None
-        self._me = pwd.getpwuid(os.geteuid()).pw_name
+        self._me = _own_name()
         self._default = account
         self._allowed = frozenset(accounts) | {account}
         self._artifact_path = artifact_path
@@ -117,6 +117,13 @@ class NodeOrders:
         if not self._privileged:
             return run_as is not None and run_as != self._me
         return (run_as or self._default) not in self._allowed
+
+
+def _own_name() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:  # a container may run under a number that no account has
+        return ""
 
 
 def _variables(item: Installed, run: Run) -> dict[str, str]:
