@@ -17,7 +17,7 @@ import pytest
 
 from cronkeeper_worker import run_files
 from cronkeeper_worker.executor import Executor
-from cronkeeper_worker.orders import Ended, Expired, Order, RunEvent, SpawnFailed, Started
+from cronkeeper_worker.orders import Ended, Expired, Order, RunEvent, Secret, SpawnFailed, Started
 from tests.harness.folders import make_folder, remove_folder
 from tests.harness.processes import alive
 
@@ -128,13 +128,14 @@ def test_what_cannot_be_executed_itself_is_the_shells_to_judge(bench: Bench, acc
     folder = make_folder("programs")
     folder.chmod(0o755)
     text, program = folder / "text", folder / "program"
-    text.write_text("echo $# by a shell; exit 7\n")
+    text.write_text("echo $# by a shell; cat $KEY; exit 7\n")
     program.write_text("#!/nowhere/interpreter\n")
     try:
         for path in (text, program):
             path.chmod(0o755)
-        ended = bench.run(Order("1-0-1-1", "n", command=f"{text} a b", run_as=account))
-        assert (ended.exit_code, ended.tail) == (7, "2 by a shell\n")
+        secrets = {"KEY": Secret("not a word of the output\n", as_file=True)}
+        ended = bench.run(Order("1-0-1-1", "n", command=f"{text} a b", run_as=account, secrets=secrets))
+        assert (ended.exit_code, ended.tail) == (7, "2 by a shell\n***")
         ended = bench.run(Order("1-0-2-1", "n", command=str(program), run_as=account))
         assert ended.exit_code == 127 and "not found" in ended.tail
         ended = bench.run(Order("1-0-3-1", "n", command=f"{folder} x", run_as=account))
@@ -464,7 +465,7 @@ def test_an_account_that_cannot_be_entered_says_why(bench: Bench) -> None:
     resource.setrlimit(resource.RLIMIT_NPROC, (0, before[1]))
     try:
         assert bench.refuse(Order("1-0-2-1", "n", command="/bin/true", run_as="nobody")) == (
-            "[Errno 11] cannot execute /bin/sh: Resource temporarily unavailable"
+            "cannot execute: Resource temporarily unavailable"
         )
     finally:
         resource.setrlimit(resource.RLIMIT_NPROC, before)

@@ -29,6 +29,7 @@ from cronkeeper_worker.orders import (
     is_run_id,
 )
 from cronkeeper_worker.remains import Remains, boot_s, signal_group
+from cronkeeper_worker.spawn import explain
 from cronkeeper_worker.timers import Timer, Timers
 
 if TYPE_CHECKING:
@@ -46,14 +47,15 @@ class _Run:
     """A run that we are the parent of."""
 
     __slots__ = (
-        "cancelled", "ended_ms", "exit_code", "folder", "kill_after_s", "output", "over", "pid", "pidfd", "run_id",
-        "signal", "started_ms", "status", "timed_out", "timeout_s", "timer",
+        "cancelled", "direct", "ended_ms", "exit_code", "folder", "kill_after_s", "output", "over", "pid", "pidfd",
+        "run_id", "signal", "started_ms", "status", "timed_out", "timer",
     )  # fmt: skip
 
     def __init__(self, order: Order, launched: launch.Launched, folder: str) -> None:
         self.run_id = order.run_id
         self.folder = folder
-        self.timeout_s = order.timeout_s
+        #: Its order, until it is known whether it goes without a shell.
+        self.direct = order if launched.direct else None
         self.kill_after_s = order.kill_after_s
         self.pid = launched.pid
         #: Descriptors; -1 once closed.
@@ -203,16 +205,22 @@ class Executor:
             # The last look before the process is made: only a pause between here and its first instruction is left.
             self._events.append(Expired(order.run_id))
             return
+        self._begin(order, folder)
+
+    def _begin(self, order: Order, folder: str, *, by_shell: bool = False) -> None:
         try:
             # First: once there is a process, it is too late to find out that it cannot be watched.
             descriptors.need()
-            launched = self._launcher.launch(order)
+            launched = self._launcher.launch(order, by_shell=by_shell)
         except FileExistsError:
             self._answer_again(order, folder)
         except (ValueError, OSError) as exc:  # of the order, or a text that no program can be given
             self._fail(order.run_id, folder, str(exc), account=isinstance(exc, AccountError))
         else:
             run = self._runs[order.run_id] = _Run(order, launched, folder)
+            if order.timeout_s is not None:
+                # From now on: the program may lie on a disk that hangs.
+                run.timer = self.timers.after(order.timeout_s, lambda: self._on_timeout(run))
             if run.status < 0:
                 self._on_started(run)
             else:
@@ -256,16 +264,26 @@ class Executor:
         self.note(folder, event)
 
     def _on_status(self, run: _Run) -> None:
-        reason = os.read(run.status, 4096)
+        reason = b""
+        # It comes in pieces, by somebody who is about to end.
+        while piece := os.read(run.status, 4096):
+            reason += piece
         self.unwatch(run.status)
         os.close(run.status)
         run.status = -1
+        order, run.direct = run.direct, None
         if reason:
             os.waitpid(run.pid, 0)
             self.groups.remove(run.run_id)
+            self.timers.cancel(run.timer)
             self._close_run(run)
             del self._runs[run.run_id]
-            self._fail(run.run_id, run.folder, reason.decode(errors="replace"))
+            text, of_program = explain(reason)
+            if order is not None and of_program and not run.cancelled:
+                # The shell's to judge: it runs a text without an interpreter's name, and has words for what is missing.
+                self._begin(order, run.folder, by_shell=True)
+            else:
+                self._fail(run.run_id, run.folder, text)
             return
         self._on_started(run)
 
@@ -273,8 +291,6 @@ class Executor:
         start = run_files.read_start(run.folder)
         run.started_ms = start.started_ms if start is not None else _now_ms()
         self._events.append(Started(run.run_id, run.pid, run.started_ms))
-        if run.timeout_s is not None:
-            run.timer = self.timers.after(run.timeout_s, lambda: self._on_timeout(run))
 
     # ----------------------------------------------------------------------------------------------------- watching
 

@@ -1,8 +1,8 @@
 """Makes processes: nothing but this and spawn.py forks and executes. Whoever makes runs does one thing at a time.
 
 Two ways lead to the same job. A plain command line, which is nearly every job, is started without Python in between
-(spawn.py): by posix_spawn, which does not copy the parent, or as another account by the C code of subprocess. Whatever
-needs more (an artifact's descriptor, limits, a folder) is forked and prepared step by step.
+(spawn.py): by posix_spawn, which does not copy the parent, or by the C code of subprocess. Whatever needs more (an
+artifact's descriptor, limits, a folder) is forked and prepared step by step.
 """
 
 from __future__ import annotations
@@ -15,19 +15,11 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from cronkeeper_worker import run_files
+from cronkeeper_worker import run_files, spawn
 from cronkeeper_worker.accounts import Account, Accounts
 from cronkeeper_worker.control_groups import ControlGroups
 from cronkeeper_worker.orders import Order
-from cronkeeper_worker.spawn import (
-    CAN_ENTER,
-    DEFAULT_SIGNALS,
-    Barred,
-    enter_and_execute,
-    execute,
-    hear_ignored_signals,
-    words,
-)
+from cronkeeper_worker.spawn import DEFAULT_SIGNALS, Barred, words
 from cronkeeper_worker.verified import Verifier, sha256_hex
 
 if TYPE_CHECKING:
@@ -45,6 +37,8 @@ class Launched(NamedTuple):
     output_fd: int
     #: End of file when the job is executed; before that, the reason why it cannot be. -1: it is executed already.
     status_fd: int
+    #: It goes without a shell, which may know how to run what the kernel refuses to execute.
+    direct: bool = False
 
 
 class _Job(NamedTuple):
@@ -79,10 +73,10 @@ class Launcher:
         self._processes = processes or _half_of_all_processes()
         if os.geteuid() == 0:
             _limit_processes(self._processes)
-            hear_ignored_signals()
         else:
             # All our runs are of this account, and get it from us.
             _load_no_new_privs()()
+        spawn.hear_ignored_signals()
         self._shielded = _oom_score_adj() < 0
         _keep_to_ourselves()
         self.groups = ControlGroups(state_dir, run_files.boot_id(), log)
@@ -96,8 +90,8 @@ class Launcher:
         resource.setrlimit(resource.RLIMIT_NOFILE, self._nofile)
         resource.setrlimit(resource.RLIMIT_CORE, self._core)
 
-    def launch(self, order: Order) -> Launched:
-        """Start the order's process.
+    def launch(self, order: Order, *, by_shell: bool = False) -> Launched:
+        """Start the order's process; `by_shell` says that it could not be executed without one.
 
         Raises FileExistsError when the run has a folder already (it was started before), OrderError or OSError when it
         cannot be started: nothing of it was executed then.
@@ -112,7 +106,11 @@ class Launcher:
             if order.executable:
                 program = self._verifier.open(order.executable, order.sha256)
                 opened.append(program)
-            folder = self.folders.make(order.run_id, account.uid, account.gid)
+            if by_shell:
+                folder = os.path.join(self.folders.runs, order.run_id)
+                run_files.withdraw(folder)
+            else:
+                folder = self.folders.make(order.run_id, account.uid, account.gid)
             output, output_end = os.pipe2(os.O_CLOEXEC)
             opened.append(output_end)
             try:
@@ -120,7 +118,8 @@ class Launcher:
                 secrets = run_files.deliver(folder, order.secrets, account.uid, account.gid)
                 environment = {**account.environment(), **order.env, **secrets}
                 job = _Job(order, account, environment, start, folder, program, output_end)
-                launched = self._spawn(job, output) if self._is_plain(order, account) else self._fork(job, output)
+                plain = self._is_plain(order, account)
+                launched = self._spawn(job, output, by_shell) if plain else self._fork(job, output)
                 self.groups.limit(order.run_id, self._processes)
                 return launched
             except BaseException:
@@ -138,41 +137,37 @@ class Launcher:
             and order.cpu_s is None
             and order.memory_mb is None
             and not self._shielded
-            and (CAN_ENTER or not account.switch)
+            and (spawn.CAN_FORK_AND_EXECUTE or not account.switch)
         )
 
     # ------------------------------------------------------------------------------------------------ the quick way
 
-    def _spawn(self, job: _Job, output: int) -> Launched:
+    def _spawn(self, job: _Job, output: int, by_shell: bool) -> Launched:
         work = os.path.join(job.folder, run_files.WORK)
-        begin = partial(self._begin, job, work)
+        direct = None if by_shell or not spawn.CAN_FORK_AND_EXECUTE else words(job.order.command)
+        begin = partial(self._begin, job, direct, work)
         with run_files.StartNote(job.folder, job.start) as note:
             os.chdir(work)
             umask = os.umask(0o077)
             resource.setrlimit(resource.RLIMIT_NOFILE, self._nofile)
             try:
-                pid = self._barred.do(begin) if job.account.switch else begin()
+                pid, status = self._barred.do(begin) if job.account.switch else begin()
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (self._nofile[1], self._nofile[1]))
                 os.umask(umask)
                 os.fchdir(self._here)
             note.complete(job.start._replace(pid=pid, start_ticks=run_files.start_ticks(pid), started_ms=_now_ms()))
-        return Launched(pid, _pidfd(pid), output, -1)
+        return Launched(pid, _pidfd(pid), output, status, direct=direct is not None)
 
-    def _begin(self, job: _Job, work: str) -> int:
-        """Execute the command line, by a shell where it takes one. Comes back when it is executed."""
+    def _begin(self, job: _Job, direct: list[str] | None, work: str) -> tuple[int, int]:
+        argv, environment = ["/bin/sh", "-c", job.order.command], job.environment
+        if direct is not None:
+            # As a shell would tell it.
+            argv, environment = direct, {**environment, "PWD": work}
         with self.groups.around(job.order.run_id):
-            argv = words(job.order.command)
-            if argv is not None:
-                # What cannot be executed is the shell's to judge: it may be a text without an interpreter's name.
-                with contextlib.suppress(OSError):
-                    return self._begin_with(job, argv, {**job.environment, "PWD": work})
-            return self._begin_with(job, ["/bin/sh", "-c", job.order.command], job.environment)
-
-    def _begin_with(self, job: _Job, argv: list[str], environment: dict[str, str]) -> int:
-        if job.account.switch:
-            return enter_and_execute(job.account, argv, environment, self._null, job.output_fd)
-        return execute(argv, environment, self._null, job.output_fd)
+            if direct is None and not job.account.switch:
+                return spawn.execute(argv, environment, self._null, job.output_fd), -1
+            return spawn.fork_and_execute(argv, environment, self._null, job.output_fd, job.account)
 
     # ------------------------------------------------------------------------------------------------- the other way
 

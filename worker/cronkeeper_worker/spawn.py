@@ -25,7 +25,7 @@ T = TypeVar("T")
 #: A path and words that no shell looks into: nothing to expand, to quote, to redirect, or to be taken for a comment.
 _PLAIN = re.compile(r"[ \t]*(/[\w@%+=:,./-]*(?:[ \t]+[\w@%+=:,./-]+)*)[ \t]*", re.ASCII)
 #: Python 3.11 to 3.13 take the same arguments, in the same order; subprocess itself would cost 2.6 MiB.
-CAN_ENTER = sys.version_info < (3, 14)
+CAN_FORK_AND_EXECUTE = sys.version_info < (3, 14)
 
 #: An ignored signal stays so across exec: what Python ignores, what a shell ignored before us, what the runner handles.
 DEFAULT_SIGNALS = tuple(number for number in range(1, 32) if number not in (signal.SIGKILL, signal.SIGSTOP))
@@ -43,7 +43,8 @@ def words(command: str) -> list[str] | None:
 def execute(argv: Sequence[str], environment: Mapping[str, str], null_fd: int, output_fd: int) -> int:
     """Return the pid of a process of our own account, with a session of its own, that has been executed.
 
-    Its working folder, umask and limits are ours; its output goes to `output_fd`. Raises OSError: there is none.
+    Its working folder, umask and limits are ours; its output goes to `output_fd`. Raises OSError: there is none. We
+    wait for the kernel to read the program: for those on a disk of the system only.
     """
     return os.posix_spawn(
         argv[0],
@@ -56,54 +57,56 @@ def execute(argv: Sequence[str], environment: Mapping[str, str], null_fd: int, o
     )
 
 
-def enter_and_execute(
-    account: Account, argv: Sequence[str], environment: Mapping[str, str], null_fd: int, output_fd: int
-) -> int:
-    """Return the pid of such a process of another account. OSError also where that cannot be entered.
+def fork_and_execute(
+    argv: Sequence[str], environment: Mapping[str, str], null_fd: int, output_fd: int, account: Account
+) -> tuple[int, int]:
+    """Return the pid of such a process, of any account, and a descriptor that tells how it goes on.
 
-    To be called in a thread that is barred from gaining privileges.
+    That comes to its end of file when the program is executed; before that it gives a reason (`explain`) why it is not.
+    Nobody waits for it here: the program may be on a disk that hangs, and the next one can be made meanwhile. Another
+    account is to be entered in a thread that is barred from gaining privileges. Raises OSError: there is no process.
     """
-    answer, answer_end = os.pipe2(os.O_CLOEXEC)
+    gid, groups, uid = (account.gid, list(account.groups), account.uid) if account.switch else (None, None, None)
+    status, status_end = os.pipe2(os.O_CLOEXEC)
     try:
-        try:
-            pid = _posixsubprocess.fork_exec(
-                [os.fsencode(word) for word in argv],
-                [os.fsencode(argv[0])],
-                False,  # close_fds: all of ours are closed by exec
-                (),
-                None,  # type: ignore[arg-type]  # cwd
-                [os.fsencode(f"{name}={value}") for name, value in environment.items()],
-                null_fd, -1, -1, output_fd, -1, output_fd, answer, answer_end,
-                True,  # restore_signals: those that Python ignores
-                True,  # start_new_session
-                -1,  # process_group
-                account.gid,
-                list(account.groups),
-                account.uid,
-                -1,  # umask
-                None,  # type: ignore[arg-type]  # preexec_fn
-                False,  # allow_vfork: it is never done with another account
-            )  # fmt: skip
-        finally:
-            os.close(answer_end)
-        # End of file when it is executed, as the other end is closed by that; a failure comes in several pieces.
-        failure = b""
-        while piece := os.read(answer, 1000):
-            failure += piece
+        pid = _posixsubprocess.fork_exec(
+            [os.fsencode(word) for word in argv],
+            [os.fsencode(argv[0])],
+            False,  # close_fds: all of ours are closed by exec
+            (),
+            None,  # type: ignore[arg-type]  # cwd
+            [os.fsencode(f"{name}={value}") for name, value in environment.items()],
+            null_fd, -1, -1, output_fd, -1, output_fd, status, status_end,
+            True,  # restore_signals: those that Python ignores
+            True,  # start_new_session
+            -1,  # process_group
+            gid,
+            groups,
+            uid,
+            -1,  # umask
+            None,  # type: ignore[arg-type]  # preexec_fn
+            False,  # allow_vfork: we would wait
+        )  # fmt: skip
+    except BaseException:
+        os.close(status)
+        raise
     finally:
-        os.close(answer)
-    if failure:
-        os.waitpid(pid, 0)
-        raise _as_error(failure, account, argv[0])
-    return pid
+        os.close(status_end)
+    return pid, status
 
 
-def _as_error(failure: bytes, account: Account, path: str) -> OSError:
-    """Return what the C code tells as `OSError:<errno in hex>:<"noexec" if it did not come so far>`."""
-    _kind, number, stage = failure.split(b":", 2)
-    code = int(number, 16)
-    where = f"cannot become {account.name}" if stage == b"noexec" else f"cannot execute {path}"
-    return OSError(code, f"{where}: {os.strerror(code)}")
+def explain(reason: bytes) -> tuple[str, bool]:
+    """Return for people why a program was not executed, and whether the kernel refused the program itself.
+
+    The C code says `OSError:<errno in hex>:`, with "noexec" at its end if it did not come so far.
+    """
+    text = reason.decode(errors="replace")
+    kind, _, rest = text.partition(":")
+    number, _, stage = rest.partition(":")
+    if kind != "OSError":
+        return text, False
+    what = "cannot prepare the process" if stage == "noexec" else "cannot execute"
+    return f"{what}: {os.strerror(int(number, 16))}", stage != "noexec"
 
 
 def hear_ignored_signals() -> None:
