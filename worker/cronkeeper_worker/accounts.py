@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import grp
 import os
 import pwd
 import time
@@ -28,9 +27,6 @@ class Account(NamedTuple):
     groups: tuple[int, ...]
     home: str
     switch: bool
-    #: The names of `gid` and `groups`, or their numbers where they have none.
-    group_name: str = ""
-    group_names: tuple[str, ...] = ()
 
     def environment(self) -> dict[str, str]:
         """Return what a login would give; nothing of ours leaks in."""
@@ -87,8 +83,7 @@ def _find(name: str | None) -> Account:
     if switch and _has_expired(name, time.time()):
         raise AccountError(f"the account {name!r} has expired on this machine")
     groups = tuple(os.getgrouplist(name, entry.pw_gid)) if switch else ()
-    names = tuple(map(_group_name, groups))
-    return Account(name, entry.pw_uid, entry.pw_gid, groups, entry.pw_dir, switch, _group_name(entry.pw_gid), names)
+    return Account(name, entry.pw_uid, entry.pw_gid, groups, entry.pw_dir, switch)
 
 
 def _has_expired(name: str, now_s: float) -> bool:
@@ -109,10 +104,3 @@ def _has_expired(name: str, now_s: float) -> bool:
             day = fields[_LAST_DAY].strip()
             return day.isdigit() and int(day) * 86_400 <= now_s
     return False
-
-
-def _group_name(gid: int) -> str:
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return str(gid)
