@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import socket
@@ -280,3 +281,18 @@ def test_an_honest_client_on_a_slow_line_is_served(servers: ApiServers) -> None:
             connection.sendall(body[begin : begin + 4000])
             time.sleep(0.2)
         assert statuses(read_all(connection, 10)) == [200]
+
+
+def test_connections_that_wait_for_their_next_request_hold_no_thread(servers: ApiServers) -> None:
+    # Three times as many as there are threads, each of which stays with its connection for a moment.
+    clients = [http.client.HTTPConnection("127.0.0.1", servers.ports[0], timeout=30) for _ in range(48)]
+    for _ in range(3):
+        begun_s = time.monotonic()
+        for client in clients:
+            client.request("GET", "/healthz")
+            answer = client.getresponse()
+            assert (answer.status, answer.will_close) == (200, False), answer.read()
+            answer.read()
+        assert time.monotonic() - begun_s < 10
+    for client in clients:
+        client.close()
