@@ -10,6 +10,7 @@ import json
 import logging
 import re
 import sys
+from functools import lru_cache
 from typing import Any
 
 from cronkeeper.domain.instants import rfc3339
@@ -21,6 +22,9 @@ _URL_PASSWORD = re.compile(r"(://[^:/@\s]+:)[^@\s]+@")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 #: What every record has; all else was given in `extra`.
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
+
+#: Made once: `json.dumps` with arguments makes one for each call.
+_JSON = json.JSONEncoder(default=str)
 
 
 def setup_logs(config: Config, *, service: str, instance: str = "") -> None:
@@ -60,7 +64,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = _hide(self.formatException(record.exc_info))
-        return json.dumps(line, default=str)
+        return _JSON.encode(line)
 
 
 class TextFormatter(logging.Formatter):
@@ -81,13 +85,18 @@ class TextFormatter(logging.Formatter):
 
 
 def _clean(key: str, value: Any) -> Any:
-    if _SECRET_KEY.search(key):
+    if _is_secret(key):
         return "***"
     return _escape(_hide(value)) if isinstance(value, str) else value
 
 
+@lru_cache
+def _is_secret(key: str) -> bool:
+    return _SECRET_KEY.search(key) is not None
+
+
 def _hide(text: str) -> str:
-    return _URL_PASSWORD.sub(r"\1***@", text)
+    return _URL_PASSWORD.sub(r"\1***@", text) if "://" in text else text
 
 
 def _spelt(match: re.Match[str]) -> str:
@@ -96,4 +105,4 @@ def _spelt(match: re.Match[str]) -> str:
 
 
 def _escape(text: str) -> str:
-    return _CONTROL.sub(_spelt, text)
+    return text if text.isprintable() else _CONTROL.sub(_spelt, text)
