@@ -12,7 +12,7 @@ from functools import lru_cache
 from itertools import chain
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Table
+from sqlalchemy import Connection, CursorResult, Table
 from sqlalchemy.exc import IntegrityError
 
 from cronkeeper.store.driver_errors import is_double
@@ -21,7 +21,7 @@ from cronkeeper.store.driver_errors import is_double
 MAX_ROWS = 500
 MAX_BYTES = 2_000_000
 #: From so many rows on, what they have in common is looked for; texts longer than that are sent as their bytes.
-_FEW, _LONG = 8, 100
+_FEW, _LONG = 2, 100
 
 Row = tuple[Any, ...]
 Item = TypeVar("Item")
@@ -34,6 +34,8 @@ class Flavour:
     is_mysql: bool
     #: The database's clock, epoch milliseconds: the start of the statement.
     now_ms: str
+    #: The end of an INSERT whose answer is to be the rows' ids. MariaDB gives them, to MySQL it is a comment.
+    returning_id: str = ""
 
     def new(self, column: str) -> str:
         """Return how an upsert names the value that the statement brings."""
@@ -89,19 +91,28 @@ class Flavour:
 
     def insert(self, conn: Connection, table: Table, columns: Sequence[str], rows: Sequence[Row], end: str = "") -> int:
         """Insert all rows with one statement; return the driver's last row id (MySQL: of the first row)."""
+        return int(self.answer_of_insert(conn, table, columns, rows, end).lastrowid or 0)
+
+    def answer_of_insert(
+        self, conn: Connection, table: Table, columns: Sequence[str], rows: Sequence[Row], end: str
+    ) -> CursorResult[Any]:
+        """Insert all rows with one statement."""
         if self.is_mysql and len(rows) >= _FEW:
-            text, values = _folded(table.name, tuple(columns), rows, end)
-            return int(conn.exec_driver_sql(text, values).lastrowid or 0)
+            return conn.exec_driver_sql(*_folded(table.name, tuple(columns), rows, end))
         text = _insert_text(table.name, tuple(columns), self.mark, len(rows), end)
-        result = conn.exec_driver_sql(text, tuple(chain.from_iterable(rows)))
-        return int(result.lastrowid or 0)
+        return conn.exec_driver_sql(text, tuple(chain.from_iterable(rows)))
 
     def marks(self, count: int) -> str:
         """Return `count` places for values, with commas between them."""
         return ", ".join([self.mark] * count)
 
 
-MYSQL = Flavour(mark="%s", is_mysql=True, now_ms="FLOOR(UNIX_TIMESTAMP(NOW(6)) * 1000)")
+MYSQL = Flavour(
+    mark="%s",
+    is_mysql=True,
+    now_ms="FLOOR(UNIX_TIMESTAMP(NOW(6)) * 1000)",
+    returning_id="/*M!100500 RETURNING `id` */",
+)
 SQLITE = Flavour(mark="?", is_mysql=False, now_ms="CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)")
 
 
@@ -127,7 +138,7 @@ def _folded(table: str, columns: tuple[str, ...], rows: Sequence[Row], end: str)
     return text, dict(zip(keys, values, strict=True))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=128)
 def _folded_text(
     table: str, columns: tuple[str, ...], same: tuple[bool, ...], rows: int, end: str
 ) -> tuple[str, tuple[str, ...]]:

@@ -18,7 +18,7 @@ from cronkeeper.ports import JobQuery, NewJob, PlanRow, Weighing
 from cronkeeper.store import job_rows, schema
 from cronkeeper.store.ahead import ahead
 from cronkeeper.store.calendars import forget_uses, names_calendar, write_uses
-from cronkeeper.store.flavour import chunks, slices
+from cronkeeper.store.flavour import Row, chunks, slices
 from cronkeeper.store.job_versions import remember_jobs, touch
 from cronkeeper.store.namespaces import QuotaCheck
 from cronkeeper.store.notes import note_saved
@@ -224,19 +224,22 @@ class SqlJobStore:
             last = conn.exec_driver_sql("SELECT `seq` FROM `sqlite_sequence` WHERE `name` = 'jobs'").scalar()
             return [int(last or 0) + 1 + index for index in range(len(new))]
         # A table's next number is known only by taking it, and in a cluster numbers come in steps; so insert rows that
-        # only we can recognise and read back which ids they got. One statement numbers its rows in their order.
+        # only we can recognise and ask which ids they got. One statement numbers its rows in their order.
         mark = secrets.token_hex(16)
         ids: list[int] = []
-        flavour, columns = self._db.flavour, job_rows.COLUMNS[1:]
         for rows in chunks([job_rows.placeholder(item.namespace, item.name, mark) for item in new]):
-            first = flavour.insert(conn, _jobs, columns, rows)
-            if len(rows) == 1:
-                ids.append(first)
-                continue
-            after = ids[-1] if ids else first - 1
-            text = f"SELECT `id` FROM `jobs` WHERE `id` > {self._mark} AND `search` = {self._mark} ORDER BY `id`"
-            ids += conn.exec_driver_sql(text, (after, mark)).scalars().all()
+            ids += self._take_places(conn, rows, mark)
         return ids
+
+    def _take_places(self, conn: Connection, rows: Sequence[Row], mark: str) -> Sequence[int]:
+        flavour, columns = self._db.flavour, job_rows.COLUMNS[1:]
+        if len(rows) == 1:
+            return [flavour.insert(conn, _jobs, columns, rows)]
+        answer = flavour.answer_of_insert(conn, _jobs, columns, rows, flavour.returning_id)
+        if not answer.returns_rows:
+            text = f"SELECT `id` FROM `jobs` WHERE `id` >= {self._mark} AND `search` = {self._mark}"
+            answer = conn.exec_driver_sql(text, (answer.lastrowid, mark))
+        return sorted(answer.scalars())
 
     def _replace(self, conn: Connection, changed: Sequence[tuple[Job, int]]) -> None:
         expected = {job.id: generation for job, generation in changed}
