@@ -20,6 +20,7 @@ _DURATION_S = float(os.environ.get("CRONKEEPER_SOAK_DURATION_S", "300"))
 _FIRST = seed_from_environment()
 
 
+@pytest.mark.timeout(_DURATION_S + 900)
 @pytest.mark.parametrize("number", range(_SCHEDULES))
 def test_random_nemesis(number: int, tmp_path: Path) -> None:
     with Fleet() as fleet:
