@@ -17,7 +17,7 @@ from cronkeeper.runtime.config import load
 from cronkeeper_worker import control_groups, node_files, root_part, root_rules, root_start, run_files
 from cronkeeper_worker.config import WorkerConfig
 from cronkeeper_worker.crontab_form import HEADER, NO_TASKS
-from cronkeeper_worker.orders import SpawnFailed, Started
+from cronkeeper_worker.orders import RunnerLost, SpawnFailed, Started
 from tests.harness.accounts import DAEMON, as_account
 from tests.harness.folders import make_folder, remove_folder
 from tests.harness.processes import alive
@@ -121,6 +121,7 @@ def test_a_run_of_another_account_ends_with_all_that_left_its_session(house: Hou
     killed = house.pid()
     os.kill(killed, signal.SIGKILL)
     until(lambda: runners(house.top) not in ([], [killed]))
+    until(lambda: any(isinstance(event, RunnerLost) for event in house.events))
     house.client.ensure()
     house.client.cancel("7-0-60000-1")
     until(lambda: not alive(stray))
