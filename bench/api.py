@@ -10,24 +10,15 @@ from __future__ import annotations
 
 import itertools
 import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from bench import bulk
-from bench.kit import floor
 from bench.kit.figures import Figure, Options, ratios
+from bench.kit.floors import floor
 from bench.kit.load import Load, load, request
-from bench.kit.town import Stores, apply, fleet, never_due, stores
+from bench.kit.town import apply, fleet, never_due, stores
 from tests.harness.cluster import Cluster
-from tests.harness.folders import make_folder, remove_folder
-from tests.harness.haproxy import HAProxy
-from tests.harness.ports import free_port
-from tests.harness.processes import Process
 
-_ROOT = Path(__file__).resolve().parents[1]
 _CLIENTS = (1, 8, 32)
 _BULK = 10_000
 _names = itertools.count()
@@ -48,13 +39,13 @@ def run(options: Options) -> list[Figure]:
     lengths = Lengths(2, 1, (8,)) if options.quick else Lengths(5, options.rounds, _CLIENTS)
     found: list[Figure] = []
     pages: dict[int, float] = {}
-    with stores() as on, fleet(on, workers=0, managers=0, apis=2) as cluster, _floor(on, cluster) as port:
+    with stores() as on, fleet(on, workers=0, managers=0, apis=2) as cluster, floor(on, cluster) as beside:
         there = 0
         for size in sizes:
             apply(cluster, [never_due(number) for number in range(there, size)])
             there = size
             for clients in lengths.clients:
-                found += _posts(cluster, port, size, clients, lengths)
+                found += _posts(cluster, beside.port, size, clients, lengths)
             for clients in lengths.clients:
                 found += _reads(cluster, size, clients, lengths, pages)
         found += bulk.measure(on, cluster, 1_000 if options.quick else _BULK, lengths.rounds)
@@ -63,39 +54,8 @@ def run(options: Options) -> list[Figure]:
     return found
 
 
-@contextmanager
-def _floor(on: Stores, cluster: Cluster) -> Iterator[int]:
-    """Serve the floor behind a HAProxy of its own; gives that one's port."""
-    folder = make_folder("floor")
-    on.mariadb.execute(floor.TABLE, cluster.database)
-    env, url = cluster.env, on.mariadb.url(cluster.database)
-    binds = [f"127.0.0.1:{free_port()}" for _ in range(2)]
-    servers = [
-        Process(
-            f"floor-{number}",
-            [sys.executable, "-m", "bench.kit.floor", bind, url, on.zookeeper.hosts],
-            log_path=folder / f"floor-{number}.log",
-            env={"PATH": env["PATH"]},
-            cwd=_ROOT,
-        ).start()
-        for number, bind in enumerate(binds)
-    ]
-    try:
-        with HAProxy(*binds) as haproxy:
-            body = json.dumps(never_due(0) | {"name": "first"}).encode()
-            haproxy.process.wait_until(
-                lambda: load(haproxy.port, 1, 0, lambda _: request("POST", "/jobs", "x", body)).bad == 0,
-                timeout_s=60,
-                what="ready",
-            )
-            yield haproxy.port
-    finally:
-        for server in servers:
-            server.stop()
-        remove_folder(folder)
-
-
-def _new(token: str) -> bytes:
+def new_job(token: str) -> bytes:
+    """Return a POST of a job that nobody has yet."""
     job = never_due(number := next(_names)) | {"name": f"posted-{number}"}
     return request("POST", "/jobs", token, json.dumps(job).encode())
 
@@ -105,7 +65,8 @@ def _port(cluster: Cluster) -> int:
     return cluster.haproxy.port
 
 
-def _checked(done: Load) -> Load:
+def checked(done: Load) -> Load:
+    """Return what was done, if all of it was."""
     assert done.bad == 0, f"answers that were no success: {done.statuses}"
     return done
 
@@ -113,8 +74,8 @@ def _checked(done: Load) -> Load:
 def _posts(cluster: Cluster, floor_port: int, size: int, clients: int, lengths: Lengths) -> list[Figure]:
     ours, theirs = [], []
     for _ in range(lengths.rounds):
-        ours.append(_checked(load(_port(cluster), clients, lengths.seconds, lambda _: _new(cluster.token))))
-        theirs.append(_checked(load(floor_port, clients, lengths.seconds, lambda _: _new("x"))))
+        ours.append(checked(load(_port(cluster), clients, lengths.seconds, lambda _: new_job(cluster.token))))
+        theirs.append(checked(load(floor_port, clients, lengths.seconds, lambda _: new_job("x"))))
     what = f"POST /jobs, {clients} client{'s' if clients > 1 else ''}, at {size:,} jobs"
     rates, floors = [one.rate for one in ours], [one.rate for one in theirs]
     return [
@@ -134,7 +95,7 @@ def _reads(cluster: Cluster, size: int, clients: int, lengths: Lengths, pages: d
     found = []
     for what, sent in (("GET one job", one), ("page of 50, the last", page)):
         done = [
-            _checked(load(_port(cluster), clients, lengths.seconds, lambda _, sent=sent: sent))  # type: ignore[misc]
+            checked(load(_port(cluster), clients, lengths.seconds, lambda _, sent=sent: sent))  # type: ignore[misc]
             for _ in range(lengths.rounds)
         ]
         words = f"{what}, {clients} client{'s' if clients > 1 else ''}, at {size:,} jobs"

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tests.harness.cluster import Cluster
+from tests.harness.cluster import CRONKEEPER, Cluster
 from tests.harness.mariadb import MariaDB
 from tests.harness.objectstore import ObjectStore
 from tests.harness.zookeeper import ZooKeeper
@@ -42,10 +42,17 @@ def stores(*, zookeepers: int = 3) -> Iterator[Stores]:
 
 @contextmanager
 def fleet(
-    on: Stores, *, workers: int = 1, managers: int = 1, apis: int = 1, settings: Mapping[str, str] | None = None
+    on: Stores,
+    *,
+    workers: int = 1,
+    managers: int = 1,
+    apis: int = 1,
+    settings: Mapping[str, str] | None = None,
+    program: str = CRONKEEPER,
 ) -> Iterator[Cluster]:
     """Start a cluster of its own database and tree over the stores. `settings` are the workers'."""
-    with Cluster(on.zookeeper, on.mariadb, on.objects, workers=0, managers=managers, apis=apis) as cluster:
+    parts = (on.zookeeper, on.mariadb, on.objects)
+    with Cluster(*parts, workers=0, managers=managers, apis=apis, program=program) as cluster:
         for number in range(workers):
             cluster.add_worker(f"w{number + 1}", {}, {**SETTINGS, **(settings or {})})
         cluster.wait(lambda: len(cluster.workers_up()) == workers, "all workers are up", 60)

@@ -66,6 +66,7 @@ class Cluster:
     node of its name, its folder and the worker's state folder. Each kind of part has an account of its own in MySQL,
     with its rights and no others; `env` holds the one that may do everything. With `tls` the parts speak TLS with all
     stores (which must be able to, with certificates of that CA), and MySQL takes their accounts in no other way.
+    `program` is another version's `cronkeeper`, for all but the workers.
     """
 
     def __init__(
@@ -80,8 +81,10 @@ class Cluster:
         place: Callable[[str], Host] = lambda _name: LOOPBACK,
         node: Callable[[str, Path, Path], Node] | None = None,
         tls: Authority | None = None,
+        program: str = CRONKEEPER,
     ) -> None:
         self.place = place
+        self._program = program
         self._new_node = node or (lambda name, folder, _state_dir: Node(name, folder=folder, host=place(name)))
         self.folder = make_folder("cluster")
         self.zookeeper, self.mariadb, self.objects = zookeeper, mariadb, objects
@@ -324,7 +327,7 @@ class Cluster:
     def command(self, *argv: str, env: Mapping[str, str] | None = None) -> str:
         """Run the command line with the cluster's settings; return what it printed."""
         done = subprocess.run(
-            [CRONKEEPER, *argv],
+            [self._program, *argv],
             env={**self.env, **(env or {})},
             capture_output=True,
             text=True,
@@ -359,4 +362,4 @@ class Cluster:
     def _service(self, kind: str, number: int, host: Host, settings: Mapping[str, str]) -> Process:
         name = f"{kind}-{number + 1}"
         env = {**self.env, **self.part_env[kind], **settings}
-        return Process(name, [CRONKEEPER, kind], log_path=self.folder / f"{name}.log", env=env, host=host).start()
+        return Process(name, [self._program, kind], log_path=self.folder / f"{name}.log", env=env, host=host).start()
