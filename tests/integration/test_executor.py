@@ -12,10 +12,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from cronkeeper_worker import run_files
+from cronkeeper_worker import run_files, spawn
 from cronkeeper_worker.executor import Executor
 from cronkeeper_worker.orders import Ended, Expired, Order, RunEvent, Secret, SpawnFailed, Started
 from tests.harness.folders import make_folder, remove_folder
@@ -144,6 +145,114 @@ def test_what_cannot_be_executed_itself_is_the_shells_to_judge(bench: Bench, acc
         remove_folder(folder)
     ended = bench.run(Order("1-0-4-1", "n", command="/usr/bin/env", run_as=account))
     assert f"PWD={bench.folder / 'runs/1-0-4-1/work'}\n" in ended.tail
+
+
+def holding(monkeypatch: pytest.MonkeyPatch, said: bytes = b"") -> None:
+    """Have the next program that is executed itself stand still before that, as one on a disk that hangs.
+
+    What it has `said` of its reason is all that it will say. SIGCONT lets it go on.
+    """
+    whole = spawn.fork_and_execute
+
+    def hold(*args: Any) -> int:
+        monkeypatch.setattr(spawn, "fork_and_execute", whole)
+        argv, environment, _null, output, status, status_end, _account = args
+        pid = os.fork()
+        if pid == 0:
+            os.close(status)
+            os.setsid()
+            os.dup2(output, 1)
+            for number in (signal.SIGTERM, signal.SIGCONT):
+                signal.signal(number, lambda *_: None)  # as the runner's own are heard
+            os.write(status_end, said)
+            os.kill(os.getpid(), signal.SIGSTOP)
+            if not said:
+                os.execve(argv[0], argv, environment)
+            os._exit(255)
+        return pid
+
+    monkeypatch.setattr(spawn, "fork_and_execute", hold)
+
+
+@pytest.mark.parametrize("said", [b"OSError:", b"OSError:2:"])
+def test_who_is_stopped_amid_its_reason_holds_up_nobody(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, said: bytes
+) -> None:
+    """Any process of the same account can do that to it, between its fork and its end."""
+    holding(monkeypatch, said)
+    bench.executor.start(Order("1-0-1-1", "n", command="/bin/true", timeout_s=1))
+    assert bench.run(Order("1-0-2-1", "n", command="/bin/true")).exit_code == 0
+    bench.until(lambda: bench.ended("1-0-1-1") is not None)
+    ended = bench.ended("1-0-1-1")
+    assert ended is not None and ended.timed_out and ended.exit_code is None
+    assert bench.started("1-0-1-1") is None
+
+
+@pytest.mark.parametrize("by", ["cancel", "time-out"])
+def test_a_signal_that_came_before_the_program_was_executed_is_sent_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    holding(monkeypatch)
+    order = Order("1-0-1-1", "n", command="/bin/sleep 60", timeout_s=1 if by == "time-out" else None, kill_after_s=600)
+    bench.executor.start(order)
+    bench.executor.poll(0)
+    if by == "cancel":
+        bench.executor.cancel("1-0-1-1")
+    bench.until(lambda: bench.ended("1-0-1-1") is not None)
+    ended = bench.ended("1-0-1-1")
+    assert ended is not None and ended.signal == signal.SIGTERM
+    assert (ended.cancelled, ended.timed_out) == (by == "cancel", by == "time-out")
+
+
+def test_a_program_that_is_refused_too_late_is_not_begun_again_by_the_shell(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    text = tmp_path / "text"
+    text.write_text("echo executed\n")
+    text.chmod(0o755)
+    holding(monkeypatch)
+    expires = time.clock_gettime(time.CLOCK_BOOTTIME) + 0.5
+    bench.executor.start(Order("1-0-1-1", "n", command=str(text), expires_boot_s=expires))
+    bench.executor.poll(0)
+    time.sleep(0.6)
+    (run,) = bench.executor._runs.values()
+    os.kill(run.pid, signal.SIGKILL)
+    bench.until(lambda: bool(bench.events))
+    # Killed before it said anything: for all that is known it was executed.
+    assert [type(event) for event in bench.events][:1] == [Started]
+    holding(monkeypatch, b"OSError:8:")
+    expires = time.clock_gettime(time.CLOCK_BOOTTIME) + 0.5
+    bench.executor.start(Order("1-0-2-1", "n", command=str(text), expires_boot_s=expires))
+    bench.executor.poll(0)
+    time.sleep(0.6)
+    os.kill(bench.executor._runs["1-0-2-1"].pid, signal.SIGCONT)
+    bench.until(lambda: Expired("1-0-2-1") in bench.events)
+    assert not (bench.folder / "runs" / "1-0-2-1").exists()
+
+
+def test_what_the_shell_is_left_with_holds_up_nobody_and_ends_in_time(bench: Bench, tmp_path: Path) -> None:
+    """Descriptors are given away again at once: news of the one before must not be taken for the next one's."""
+    text = tmp_path / "text"
+    text.write_text("sleep 60\n")
+    text.chmod(0o755)
+    for number in range(20):
+        bench.executor.start(Order(f"1-0-{number}-1", "n", command=str(text), timeout_s=1))
+    began = time.monotonic()
+    bench.until(lambda: all(bench.ended(f"1-0-{number}-1") for number in range(20)))
+    assert time.monotonic() - began < 20
+    assert all(ended.timed_out for ended in bench.events if isinstance(ended, Ended))
+
+
+def test_a_cancelled_program_that_is_refused_is_told_as_cancelled(bench: Bench) -> None:
+    for number in range(10):
+        run_id = f"1-0-{number}-1"
+        bench.executor.start(Order(run_id, "n", command="/nowhere/program"))
+        bench.executor.poll(0)
+        bench.executor.cancel(run_id)
+        bench.until(lambda run_id=run_id: bench.ended(run_id) is not None)  # type: ignore[misc]
+        ended = bench.ended(run_id)
+        # Either the shell has had its say already, or it is told as what it was.
+        assert ended is not None and (ended.cancelled or ended.exit_code == 127)
 
 
 @both_ways

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cronkeeper_worker.spawn import Barred, words
+from cronkeeper_worker.spawn import Barred, explain, words
 
 _LOOKED_INTO = [*"$*?[]~#{}'\"\\`()<>;&|!^", "$HOME", "~x", "#x", "a#b", "a=*", "$(id)", "2>x", "ü"]
 
@@ -47,6 +47,20 @@ def test_words_are_what_a_shell_makes_of_them(rest: str) -> None:
         assert found == shlex.split("/bin/printf " + rest)
 
 
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        (b"OSError:2:", ("cannot execute: No such file or directory", True)),
+        (b"OSError:B:noexec", ("cannot prepare the process: Resource temporarily unavailable", False)),
+        (b"cannot enter /x: Permission denied", ("cannot enter /x: Permission denied", False)),
+        (b"OSError:", ("OSError:", False)),
+        (b"OSError:\xff:", ("OSError:\ufffd:", False)),
+    ],
+)
+def test_a_reason_is_told_in_words(reason: bytes, told: tuple[str, bool]) -> None:
+    assert explain(reason) == told
+
+
 def test_a_barred_thread_works_while_we_wait_and_is_barred_once() -> None:
     bars: list[int] = []
     barred = Barred(lambda: bars.append(threading.get_native_id()))
@@ -56,6 +70,8 @@ def test_a_barred_thread_works_while_we_wait_and_is_barred_once() -> None:
         barred.do(lambda: 1 / 0)
     assert barred.do(lambda: "on") == "on"
     assert len(bars) == 1
+    # What it did may have held secrets.
+    assert barred._work is None
     barred.close()
     barred.close()
 

@@ -15,7 +15,6 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from cronkeeper_worker import descriptors, launch, run_files
-from cronkeeper_worker.capture import Capture
 from cronkeeper_worker.orders import (
     AccountError,
     Ended,
@@ -29,8 +28,9 @@ from cronkeeper_worker.orders import (
     is_run_id,
 )
 from cronkeeper_worker.remains import Remains, boot_s, signal_group
+from cronkeeper_worker.run_process import RunProcess
 from cronkeeper_worker.spawn import explain
-from cronkeeper_worker.timers import Timer, Timers
+from cronkeeper_worker.timers import Timers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,37 +41,6 @@ _STARTS_PER_TURN = 8
 _DRAIN_S = 2.0
 #: What cannot be read at the moment is read again after so long.
 _AGAIN_S = 0.5
-
-
-class _Run:
-    """A run that we are the parent of."""
-
-    __slots__ = (
-        "cancelled", "direct", "ended_ms", "exit_code", "folder", "kill_after_s", "output", "over", "pid", "pidfd",
-        "run_id", "signal", "started_ms", "status", "timed_out", "timer",
-    )  # fmt: skip
-
-    def __init__(self, order: Order, launched: launch.Launched, folder: str) -> None:
-        self.run_id = order.run_id
-        self.folder = folder
-        #: Its order, until it is known whether it goes without a shell.
-        self.direct = order if launched.direct else None
-        self.kill_after_s = order.kill_after_s
-        self.pid = launched.pid
-        #: Descriptors; -1 once closed.
-        self.pidfd, self.status = launched.pidfd, launched.status_fd
-        values = [secret.value.encode() for secret in order.secrets.values()]
-        self.output = Capture(launched.output_fd, folder, order.output_kb * 1024, values)
-        self.started_ms = 0
-        self.ended_ms = 0
-        self.exit_code: int | None = None
-        self.signal: int | None = None
-        self.timed_out = False
-        self.cancelled = False
-        #: Its time-out; then the grace before SIGKILL.
-        self.timer: Timer | None = None
-        #: The main process has ended and was reaped.
-        self.over = False
 
 
 class Executor:
@@ -99,7 +68,7 @@ class Executor:
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[], None]] = {}
         self._queue: deque[Order] = deque()
-        self._runs: dict[str, _Run] = {}
+        self._runs: dict[str, RunProcess] = {}
         self.timers = Timers()
         self._events: list[RunEvent] = []
         #: Notes that could not be written (the disk is full), until they are acknowledged.
@@ -156,10 +125,10 @@ class Executor:
             self._launch(self._queue.popleft())
         if self._queue or self._events:
             timeout_s = 0
-        for fd, _mask in self._epoll.poll(self.timers.wait_s(timeout_s)):
-            # A handler may have closed the descriptor of another event of the same turn.
-            handler = self._handlers.get(fd)
-            if handler is not None:
+        ready = [(fd, self._handlers.get(fd)) for fd, _mask in self._epoll.poll(self.timers.wait_s(timeout_s))]
+        for fd, handler in ready:
+            # Another one of the same turn may have closed the descriptor, or have given its number to somebody else.
+            if handler is not None and self._handlers.get(fd) is handler:
                 handler()
         self.timers.run_due()
         events, self._events = self._events, []
@@ -207,23 +176,28 @@ class Executor:
             return
         self._begin(order, folder)
 
-    def _begin(self, order: Order, folder: str, *, by_shell: bool = False) -> None:
+    def _begin(self, order: Order, folder: str, before: RunProcess | None = None) -> None:
+        """Make its process; by the shell, if the one before was refused by the kernel."""
+        timer = None if before is None else before.timer
         try:
             # First: once there is a process, it is too late to find out that it cannot be watched.
             descriptors.need()
-            launched = self._launcher.launch(order, by_shell=by_shell)
+            launched = self._launcher.launch(order, by_shell=before is not None)
         except FileExistsError:
             self._answer_again(order, folder)
         except (ValueError, OSError) as exc:  # of the order, or a text that no program can be given
+            self.timers.cancel(timer)
             self._fail(order.run_id, folder, str(exc), account=isinstance(exc, AccountError))
         else:
-            run = self._runs[order.run_id] = _Run(order, launched, folder)
-            if order.timeout_s is not None:
+            run = self._runs[order.run_id] = RunProcess(order, launched, folder)
+            run.timer = timer
+            if timer is None and order.timeout_s is not None:
                 # From now on: the program may lie on a disk that hangs.
-                run.timer = self.timers.after(order.timeout_s, lambda: self._on_timeout(run))
+                run.timer = self.timers.after(order.timeout_s, lambda: self._on_timeout(order.run_id))
             if run.status < 0:
                 self._on_started(run)
             else:
+                os.set_blocking(run.status, False)
                 self.watch(run.status, lambda: self._on_status(run))
             self.watch(run.output.fd, lambda: self._on_output(run))
             self.watch(run.pidfd, lambda: self._on_exit(run))
@@ -263,48 +237,63 @@ class Executor:
             self._launcher.folders.make_bare(run_id)
         self.note(folder, event)
 
-    def _on_status(self, run: _Run) -> None:
-        reason = b""
-        # It comes in pieces, by somebody who is about to end.
-        while piece := os.read(run.status, 4096):
-            reason += piece
+    def _on_status(self, run: RunProcess) -> None:
+        try:
+            while piece := os.read(run.status, 4096):
+                run.reason += piece
+        except BlockingIOError:
+            # It comes in pieces, by somebody whom others of the same account can stop in between: nobody waits for it.
+            return
         self.unwatch(run.status)
         os.close(run.status)
         run.status = -1
-        order, run.direct = run.direct, None
-        if reason:
-            os.waitpid(run.pid, 0)
-            self.groups.remove(run.run_id)
-            self.timers.cancel(run.timer)
-            self._close_run(run)
-            del self._runs[run.run_id]
-            text, of_program = explain(reason)
-            if order is not None and of_program and not run.cancelled:
-                # The shell's to judge: it runs a text without an interpreter's name, and has words for what is missing.
-                self._begin(order, run.folder, by_shell=True)
-            else:
-                self._fail(run.run_id, run.folder, text)
+        if run.reason:
+            self._on_refused(run)
             return
         self._on_started(run)
+        if run.cancelled or run.timed_out:
+            # Before it was executed, a signal was heard by our own handlers, which it had of us.
+            run.send(signal.SIGTERM)
 
-    def _on_started(self, run: _Run) -> None:
+    def _on_refused(self, run: RunProcess) -> None:
+        """It was not executed: tell why; or have the shell try, which runs a text without a first line, and has words
+        for what is missing."""
+        os.waitpid(run.pid, 0)
+        self.groups.remove(run.run_id)
+        self._close_run(run)
+        del self._runs[run.run_id]
+        text, of_program = explain(run.reason)
+        ended = run.cancelled or run.timed_out
+        if run.direct is not None and of_program and not ended and not _has_expired(run.direct):
+            self._begin(run.direct, run.folder, run)
+            return
+        self.timers.cancel(run.timer)
+        if ended:
+            self.note(run.folder, Ended(run.run_id, _now_ms(), None, None, run.timed_out, run.cancelled, 0, ""))
+        elif run.direct is not None and of_program:
+            self.forget(run.run_id)
+            self._events.append(Expired(run.run_id))
+        else:
+            self._fail(run.run_id, run.folder, text)
+
+    def _on_started(self, run: RunProcess) -> None:
         start = run_files.read_start(run.folder)
         run.started_ms = start.started_ms if start is not None else _now_ms()
         self._events.append(Started(run.run_id, run.pid, run.started_ms))
 
     # ----------------------------------------------------------------------------------------------------- watching
 
-    def _on_output(self, run: _Run) -> None:
+    def _on_output(self, run: RunProcess) -> None:
         if not run.output.take():
             self._close_output(run)
             if run.over:
                 self._finish(run)
 
-    def _on_exit(self, run: _Run) -> None:
+    def _on_exit(self, run: RunProcess) -> None:
         if run.status >= 0:
             # It was quicker than we are: first say that it started, or why not.
             self._on_status(run)
-            if run.run_id not in self._runs:
+            if self._runs.get(run.run_id) is not run:
                 return
         found = os.waitid(os.P_PIDFD, run.pidfd, os.WEXITED | os.WNOWAIT)
         assert found is not None
@@ -327,14 +316,14 @@ class Executor:
         else:
             self.timers.after(_DRAIN_S, lambda: self._on_drained(run))
 
-    def _on_drained(self, run: _Run) -> None:
+    def _on_drained(self, run: RunProcess) -> None:
         """A process that left the group still holds the output: the run is over without it."""
         if run.output.fd >= 0:
             run.output.take()
             self._close_output(run)
             self._finish(run)
 
-    def _finish(self, run: _Run) -> None:
+    def _finish(self, run: RunProcess) -> None:
         self._close_run(run)
         del self._runs[run.run_id]
         event = Ended(
@@ -357,28 +346,29 @@ class Executor:
 
     # ------------------------------------------------------------------------------------------------------- ending
 
-    def _on_timeout(self, run: _Run) -> None:
-        if not run.over and not run.cancelled:
+    def _on_timeout(self, run_id: str) -> None:
+        run = self._runs.get(run_id)
+        if run is not None and not run.over and not run.cancelled:
             run.timed_out = True
             self._terminate(run)
 
-    def _terminate(self, run: _Run) -> None:
-        signal_group(run.pid, signal.SIGTERM)
-        signal_group(run.pid, signal.SIGCONT)  # a stopped process would sleep on it
+    def _terminate(self, run: RunProcess) -> None:
+        run.send(signal.SIGTERM)
+        run.send(signal.SIGCONT)  # a stopped process would sleep on it
         self.groups.signal(run.run_id, signal.SIGTERM, but=run.pid)
         self.timers.cancel(run.timer)
         run.timer = self.timers.after(run.kill_after_s, lambda: self._kill(run))
 
-    def _kill(self, run: _Run) -> None:
+    def _kill(self, run: RunProcess) -> None:
         run.kill_after_s = 0.0
-        signal_group(run.pid, signal.SIGKILL)
+        run.send(signal.SIGKILL)
         self.groups.kill(run.run_id)
 
-    def _close_output(self, run: _Run) -> None:
+    def _close_output(self, run: RunProcess) -> None:
         self.unwatch(run.output.fd)
         run.output.close()
 
-    def _close_run(self, run: _Run) -> None:
+    def _close_run(self, run: RunProcess) -> None:
         for fd in (run.pidfd, run.status):
             if fd >= 0:
                 self.unwatch(fd)

@@ -15,7 +15,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from cronkeeper_worker import run_files, spawn
+from cronkeeper_worker import our_process, run_files, spawn
 from cronkeeper_worker.accounts import Account, Accounts
 from cronkeeper_worker.control_groups import ControlGroups
 from cronkeeper_worker.orders import Order
@@ -23,9 +23,7 @@ from cronkeeper_worker.spawn import DEFAULT_SIGNALS, Barred, words
 from cronkeeper_worker.verified import Verifier, sha256_hex
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-_PR_SET_NO_NEW_PRIVS = 38
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 
 class Launched(NamedTuple):
@@ -69,16 +67,16 @@ class Launcher:
         resource.setrlimit(resource.RLIMIT_NOFILE, (self._nofile[1], self._nofile[1]))
         resource.setrlimit(resource.RLIMIT_CORE, (0, self._core[1]))
         self._no_new_privs: Callable[[], None] | None = None
-        self._barred = Barred(no_new_privs)
-        self._processes = processes or _half_of_all_processes()
+        self._barred = Barred(our_process.no_new_privs)
+        self._processes = processes or our_process.half_of_all_processes()
         if os.geteuid() == 0:
-            _limit_processes(self._processes)
+            our_process.limit_processes(self._processes)
         else:
             # All our runs are of this account, and get it from us.
-            _load_no_new_privs()()
+            our_process.load_no_new_privs()()
         spawn.hear_ignored_signals()
-        self._shielded = _oom_score_adj() < 0
-        _keep_to_ourselves()
+        self._shielded = our_process.oom_score_adj() < 0
+        our_process.keep_to_ourselves()
         self.groups = ControlGroups(state_dir, run_files.boot_id(), log)
 
     def close(self) -> None:
@@ -147,45 +145,67 @@ class Launcher:
         direct = None if by_shell or not spawn.CAN_FORK_AND_EXECUTE else words(job.order.command)
         begin = partial(self._begin, job, direct, work)
         with run_files.StartNote(job.folder, job.start) as note:
-            os.chdir(work)
-            umask = os.umask(0o077)
-            resource.setrlimit(resource.RLIMIT_NOFILE, self._nofile)
+            pid, status = self._barred.do(begin) if job.account.switch else begin()
             try:
-                pid, status = self._barred.do(begin) if job.account.switch else begin()
-            finally:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (self._nofile[1], self._nofile[1]))
-                os.umask(umask)
-                os.fchdir(self._here)
-            note.complete(job.start._replace(pid=pid, start_ticks=run_files.start_ticks(pid), started_ms=_now_ms()))
-        return Launched(pid, _pidfd(pid), output, status, direct=direct is not None)
+                note.complete(job.start._replace(pid=pid, start_ticks=run_files.start_ticks(pid), started_ms=_now_ms()))
+                return Launched(pid, os.pidfd_open(pid), output, status, direct=direct is not None)
+            except BaseException:
+                # Nobody would know of it, or could watch it: it must not live.
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                if status >= 0:
+                    os.close(status)
+                raise
 
     def _begin(self, job: _Job, direct: list[str] | None, work: str) -> tuple[int, int]:
         argv, environment = ["/bin/sh", "-c", job.order.command], job.environment
         if direct is not None:
             # As a shell would tell it.
             argv, environment = direct, {**environment, "PWD": work}
-        with self.groups.around(job.order.run_id):
-            if direct is None and not job.account.switch:
-                return spawn.execute(argv, environment, self._null, job.output_fd), -1
-            return spawn.fork_and_execute(argv, environment, self._null, job.output_fd, job.account)
+        by_us = direct is None and not job.account.switch
+
+        def make(status: int, status_end: int) -> int:
+            with self.groups.around(job.order.run_id), self._as_a_job(work):
+                if by_us:
+                    return spawn.execute(argv, environment, self._null, job.output_fd)
+                return spawn.fork_and_execute(
+                    argv, environment, self._null, job.output_fd, status, status_end, job.account
+                )
+
+        return (make(-1, -1), -1) if by_us else _told(make)
+
+    @contextlib.contextmanager
+    def _as_a_job(self, work: str) -> Iterator[None]:
+        """What is started within has a job's working folder, umask and limits."""
+        os.chdir(work)
+        umask = os.umask(0o077)
+        resource.setrlimit(resource.RLIMIT_NOFILE, self._nofile)
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (self._nofile[1], self._nofile[1]))
+            os.umask(umask)
+            os.fchdir(self._here)
 
     # ------------------------------------------------------------------------------------------------- the other way
 
     def _fork(self, job: _Job, output: int) -> Launched:
         if job.account.switch and job.account.uid != 0 and self._no_new_privs is None:
-            self._no_new_privs = _load_no_new_privs()
-        status, status_end = os.pipe2(os.O_CLOEXEC)
-        try:
+            self._no_new_privs = our_process.load_no_new_privs()
+
+        def make(_status: int, status_end: int) -> int:
             with self.groups.around(job.order.run_id):
                 pid = os.fork()
                 if pid == 0:
                     self._become(job, status_end)
+                return pid
+
+        pid, status = _told(make)
+        try:
             return Launched(pid, _pidfd(pid), output, status)
         except BaseException:
             os.close(status)
             raise
-        finally:
-            os.close(status_end)
 
     def _become(self, job: _Job, status_fd: int) -> NoReturn:
         """In the child: turn into the job. Never returns, never raises: two parents would be worse than any error."""
@@ -256,6 +276,18 @@ def _execute(job: _Job) -> NoReturn:
     os.execvpe(order.argv[0], list(order.argv), job.environment)  # noqa: S606
 
 
+def _told(make: Callable[[int, int], int]) -> tuple[int, int]:
+    """Return the process that is made, and what tells how it goes on; `make` is given both ends of that."""
+    status, status_end = os.pipe2(os.O_CLOEXEC)
+    try:
+        return make(status, status_end), status
+    except BaseException:
+        os.close(status)
+        raise
+    finally:
+        os.close(status_end)
+
+
 def _pidfd(pid: int) -> int:
     """Return a handle of our child; without one it cannot be watched and must not live."""
     try:
@@ -270,64 +302,6 @@ def digest(order: Order) -> str:
     """Return the SHA-256 of what the order asks for, in hex: it tells two orders of one run id apart."""
     *wanted, _sealed = order._replace(expires_boot_s=None)
     return sha256_hex(repr(tuple(wanted)).encode(errors="backslashreplace"))
-
-
-def _limit_processes(most: int) -> None:
-    """Bound how many processes an account may have: one whose job multiplies leaves room for others.
-
-    Runs get it from us. Root itself is not bound by it. (Our own account, where that is not root, does other things,
-    too.) It is never raised, which takes more than root has in some containers.
-    """
-    hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
-    limit = most if hard == resource.RLIM_INFINITY else min(most, hard)
-    resource.setrlimit(resource.RLIMIT_NPROC, (limit, limit))
-
-
-def _half_of_all_processes() -> int:
-    """Return how many processes are half of what the kernel can have."""
-    most = []
-    for name in ("pid_max", "threads-max"):
-        with open(f"/proc/sys/kernel/{name}") as file:
-            most.append(int(file.read()))
-    return min(most) // 2
-
-
-def _load_no_new_privs() -> Callable[[], None]:
-    """Return a function that bars the process from ever gaining privileges (setuid programs, file capabilities).
-
-    ctypes is loaded before the first fork that needs it, and only then: 0.6 MiB.
-    """
-    import ctypes
-
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
-
-    def no_new_privs() -> None:
-        if prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
-            raise OSError(ctypes.get_errno(), "no_new_privs was refused")
-
-    return no_new_privs
-
-
-def no_new_privs() -> None:
-    """Bar this process from ever gaining privileges."""
-    _load_no_new_privs()()
-
-
-def _keep_to_ourselves() -> None:
-    """Mark whatever we have inherited to be closed at exec, as everything is that Python opens."""
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) > 2:
-            with contextlib.suppress(OSError):  # the listing's own descriptor is closed by now
-                os.set_inheritable(int(name), False)
-
-
-def _oom_score_adj() -> int:
-    try:
-        with open("/proc/self/oom_score_adj") as file:
-            return int(file.read())
-    except (OSError, ValueError):
-        return 0
 
 
 def _now_ms() -> int:

@@ -104,6 +104,11 @@ def check(order: Order) -> None:
     texts = (order.command, order.executable, order.cwd or "", *order.argv, *order.env, *order.env.values())
     if any("\0" in text for text in (*texts, *(secret.value for secret in order.secrets.values()))):
         raise OrderError("a NUL character has no place in a command or an environment")
+    try:
+        for secret in order.secrets.values():
+            secret.value.encode()
+    except UnicodeEncodeError:
+        raise OrderError("half of a character has no place in a secret") from None
     if not all(_SECRET_CHARACTERS.issuperset(name) and name and name not in order.env for name in order.secrets):
         raise OrderError("the variable of a secret is set twice, or no file can have its name")
     if any("=" in name or not name for name in order.env):

@@ -6,7 +6,7 @@ import fcntl
 import os
 import pwd
 
-from cronkeeper_worker import launch, runner_main
+from cronkeeper_worker import launch, our_process, runner_main
 
 
 def start(top: str, python: str, idle_s: float = runner_main.IDLE_S) -> None:
@@ -27,6 +27,6 @@ def drop(uid: int, gid: int) -> None:
     os.initgroups(pwd.getpwuid(uid).pw_name, gid)
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
-    launch.no_new_privs()
+    our_process.no_new_privs()
     for name in ("HOME", "MAIL", "XDG_RUNTIME_DIR", "LOGNAME", "USER"):
         os.environ.pop(name, None)

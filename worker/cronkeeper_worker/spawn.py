@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _posixsubprocess
 import _thread
+import errno
 import os
 import re
 import signal
@@ -58,41 +59,39 @@ def execute(argv: Sequence[str], environment: Mapping[str, str], null_fd: int, o
 
 
 def fork_and_execute(
-    argv: Sequence[str], environment: Mapping[str, str], null_fd: int, output_fd: int, account: Account
-) -> tuple[int, int]:
-    """Return the pid of such a process, of any account, and a descriptor that tells how it goes on.
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    null_fd: int,
+    output_fd: int,
+    status_fd: int,
+    status_end_fd: int,
+    account: Account,
+) -> int:
+    """Return the pid of such a process, of any account, which tells by the end of a pipe how it goes on.
 
     That comes to its end of file when the program is executed; before that it gives a reason (`explain`) why it is not.
     Nobody waits for it here: the program may be on a disk that hangs, and the next one can be made meanwhile. Another
     account is to be entered in a thread that is barred from gaining privileges. Raises OSError: there is no process.
     """
     gid, groups, uid = (account.gid, list(account.groups), account.uid) if account.switch else (None, None, None)
-    status, status_end = os.pipe2(os.O_CLOEXEC)
-    try:
-        pid = _posixsubprocess.fork_exec(
-            [os.fsencode(word) for word in argv],
-            [os.fsencode(argv[0])],
-            False,  # close_fds: all of ours are closed by exec
-            (),
-            None,  # type: ignore[arg-type]  # cwd
-            [os.fsencode(f"{name}={value}") for name, value in environment.items()],
-            null_fd, -1, -1, output_fd, -1, output_fd, status, status_end,
-            True,  # restore_signals: those that Python ignores
-            True,  # start_new_session
-            -1,  # process_group
-            gid,
-            groups,
-            uid,
-            -1,  # umask
-            None,  # type: ignore[arg-type]  # preexec_fn
-            False,  # allow_vfork: we would wait
-        )  # fmt: skip
-    except BaseException:
-        os.close(status)
-        raise
-    finally:
-        os.close(status_end)
-    return pid, status
+    return _posixsubprocess.fork_exec(
+        [os.fsencode(word) for word in argv],
+        [os.fsencode(argv[0])],
+        False,  # close_fds: all of ours are closed by exec
+        (),
+        None,  # type: ignore[arg-type]  # cwd
+        [os.fsencode(f"{name}={value}") for name, value in environment.items()],
+        null_fd, -1, -1, output_fd, -1, output_fd, status_fd, status_end_fd,
+        True,  # restore_signals: those that Python ignores
+        True,  # start_new_session
+        -1,  # process_group
+        gid,
+        groups,
+        uid,
+        -1,  # umask
+        None,  # type: ignore[arg-type]  # preexec_fn
+        False,  # allow_vfork: we would wait
+    )  # fmt: skip
 
 
 def explain(reason: bytes) -> tuple[str, bool]:
@@ -101,17 +100,17 @@ def explain(reason: bytes) -> tuple[str, bool]:
     The C code says `OSError:<errno in hex>:`, with "noexec" at its end if it did not come so far.
     """
     text = reason.decode(errors="replace")
-    kind, _, rest = text.partition(":")
-    number, _, stage = rest.partition(":")
-    if kind != "OSError":
+    found = re.fullmatch("OSError:([0-9A-Fa-f]+):(noexec)?", text)
+    if found is None:
         return text, False
-    what = "cannot prepare the process" if stage == "noexec" else "cannot execute"
-    return f"{what}: {os.strerror(int(number, 16))}", stage != "noexec"
+    what = "cannot prepare the process" if found[2] else "cannot execute"
+    return f"{what}: {os.strerror(int(found[1], 16))}", not found[2]
 
 
 def hear_ignored_signals() -> None:
     """Have what a shell made us ignore be heard, and then ignored: an ignored signal stays so across exec, a heard one
-    does not. In the main thread."""
+    does not. What was blocked before us is heard, too. In the main thread."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for number in signal.valid_signals():
         if signal.getsignal(number) is signal.SIG_IGN and number not in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, lambda *_: None)
@@ -134,9 +133,12 @@ class Barred:
         self._is_there = False
 
     def do(self, work: Callable[[], T]) -> T:
-        """Return what `work` returns, or raise what it raises."""
+        """Return what `work` returns, or raise what it raises. OSError: there is no such thread to be had."""
         if not self._is_there:
-            _thread.start_new_thread(self._run, ())
+            try:
+                _thread.start_new_thread(self._run, ())
+            except RuntimeError as exc:
+                raise OSError(errno.EAGAIN, f"cannot prepare the process: {exc}") from exc
             self._is_there = True
         self._work = work
         self._asked.release()
@@ -159,16 +161,17 @@ class Barred:
         barred = False
         while True:
             self._asked.acquire()
-            if self._work is None:
+            # Nothing is kept of it: it may hold secrets.
+            work, self._work = self._work, None
+            if work is None:
                 self._answered.release()
                 return
             try:
                 if not barred:
-                    # Nothing that somebody had blocked who started us.
-                    signal.pthread_sigmask(signal.SIG_SETMASK, ())
                     self._bar()
                     barred = True
-                self._result = self._work()
+                self._result = work()
             except BaseException as exc:  # noqa: BLE001 - it is raised again, in the thread that asked
                 self._fault = exc
+            del work
             self._answered.release()

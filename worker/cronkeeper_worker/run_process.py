@@ -1,0 +1,54 @@
+"""A run whose parent we are: its process, what it is watched by, and what has become of it so far."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from typing import TYPE_CHECKING
+
+from cronkeeper_worker.capture import Capture
+from cronkeeper_worker.remains import signal_group
+
+if TYPE_CHECKING:
+    from cronkeeper_worker.launch import Launched
+    from cronkeeper_worker.orders import Order
+    from cronkeeper_worker.timers import Timer
+
+
+class RunProcess:
+    """A run that we are the parent of."""
+
+    __slots__ = (
+        "cancelled", "direct", "ended_ms", "exit_code", "folder", "kill_after_s", "output", "over", "pid", "pidfd",
+        "reason", "run_id", "signal", "started_ms", "status", "timed_out", "timer",
+    )  # fmt: skip
+
+    def __init__(self, order: Order, launched: Launched, folder: str) -> None:
+        self.run_id = order.run_id
+        self.folder = folder
+        #: Its order, if it was to go without a shell.
+        self.direct = order if launched.direct else None
+        self.kill_after_s = order.kill_after_s
+        self.pid = launched.pid
+        #: Descriptors; -1 once closed.
+        self.pidfd, self.status = launched.pidfd, launched.status_fd
+        values = [secret.value.encode() for secret in order.secrets.values()]
+        self.output = Capture(launched.output_fd, folder, order.output_kb * 1024, values)
+        #: Why it is not executed, as far as it has been told.
+        self.reason = b""
+        self.started_ms = 0
+        self.ended_ms = 0
+        self.exit_code: int | None = None
+        self.signal: int | None = None
+        self.timed_out = False
+        self.cancelled = False
+        #: Its time-out; then the grace before SIGKILL.
+        self.timer: Timer | None = None
+        #: The main process has ended and was reaped.
+        self.over = False
+
+    def send(self, number: int) -> None:
+        """Signal its process group; or the process, where it has not come so far as to have one."""
+        if not signal_group(self.pid, number) and self.pidfd >= 0:
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(self.pidfd, number)
