@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from tests.harness.processes import alive
 #: A call that is not made within so long is not on the way of this process.
 REACHED_S = 12.0
 _ATTACH_S = 10.0
+#: A runner makes the processes of other accounts in a thread of its own, which is there from the first of them on.
+OF_A_THREAD = frozenset({"clone"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +63,21 @@ def workload(trial: Trial) -> str:
     return worker
 
 
+def watched(pid: int) -> list[str]:
+    """Return strace's options for all threads that a process has."""
+    with contextlib.suppress(FileNotFoundError):  # it has ended
+        return [word for tid in os.listdir(f"/proc/{pid}/task") for word in ("-p", tid)]
+    return ["-p", str(pid)]
+
+
 @contextlib.contextmanager
 def killed_inside(pid: int, point: Failpoint, *, threads: bool) -> Iterator[Callable[[], bool]]:
     """Have a process killed at a failpoint. What is given says whether it is dead. Needs strace.
 
-    With `threads` each thread counts for itself, and what the process forks is counted and killed too.
+    Each thread counts for itself. With `threads` so do those that are still to come, and what the process forks is
+    counted and killed too.
     """
-    argv = ["strace", "-qq", "-o", os.devnull, *(["-f"] if threads else []), "-p", str(pid)]
+    argv = ["strace", "-qq", "-o", os.devnull, *(["-f"] if threads else []), *watched(pid)]
     argv += ["-e", f"trace={point.syscall}", "-e", f"inject={point.syscall}:signal=KILL:when={point.nth}"]
     tracer = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -102,19 +113,39 @@ def sweep_worker(trial: Trial, worker: str, wanted: Iterable[Failpoint]) -> list
 
 
 def sweep_runner(trial: Trial, worker: str, wanted: Iterable[Failpoint]) -> list[Failpoint]:
-    """kill -9 a worker's runner at each point, counted from when it has been found; return those that it came to."""
+    """kill -9 a worker's runner at each point, counted from when it has been found anew; return those it came to."""
     node = trial.fleet.cluster.nodes[worker]
     reached = []
+    _kill_runner(trial, worker)
     for point in wanted:
         pid = wait_for(lambda: runner_pids(node), "there is a runner", 20)[0]
+        if point.syscall in OF_A_THREAD:
+            wait_for(partial(_has_threads, pid), "the runner has made a run", 20)
         with killed_inside(pid, point, threads=False) as is_dead:
             dead = _within(REACHED_S, is_dead)
         if dead:
             reached.append(point)
             trial.note_fault(FaultKind.RUNNER_KILLED, [worker], Healing())
-        elif alive(pid):
-            os.kill(pid, signal.SIGCONT)
+        else:
+            _kill_runner(trial, worker)
     return reached
+
+
+def _kill_runner(trial: Trial, worker: str) -> None:
+    """Have the next point be counted from the start of a runner, which is the more delicate half."""
+    for pid in runner_pids(trial.fleet.cluster.nodes[worker]):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        wait_for(partial(_is_gone, pid), "the runner is dead", 10, every_s=0.01)
+    trial.note_fault(FaultKind.RUNNER_KILLED, [worker], Healing())
+
+
+def _is_gone(pid: int) -> bool:
+    return not alive(pid)
+
+
+def _has_threads(pid: int) -> bool:
+    return not alive(pid) or len(watched(pid)) > 2
 
 
 def _has_journal(pid: int) -> bool:
