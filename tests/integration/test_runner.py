@@ -264,13 +264,15 @@ def test_a_run_made_by_another_process_is_left_to_it_to_tell(desk: Desk, folder:
     second.client.close()
 
 
-def test_a_run_that_was_never_let_go_is_told_as_not_started(folder: Path) -> None:
-    """A runner killed between making the folder and letting the process go leaves a folder without a start."""
+def test_a_run_whose_runner_died_before_it_began_is_lost_and_not_refused(folder: Path) -> None:
+    """A runner killed between making the folder and letting the process go leaves a folder without a start. Nobody runs
+    again what could not be started; what is lost is run again, if its job wants that."""
     Executor(str(folder)).close()
     (folder / "runs/1-0-1-1/work").mkdir(parents=True)
     desk = Desk(folder)
     desk.client.ensure()
-    until(lambda: any(isinstance(event, SpawnFailed) for event in desk.events))
+    until(lambda: desk.ended("1-0-1-1"))
+    assert desk.ended("1-0-1-1")[0].lost
     assert not desk.started("1-0-1-1")
     desk.client.close()
 

@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from cronkeeper_worker import descriptors, run_files
-from cronkeeper_worker.orders import Ended, RunEvent, SpawnFailed, Started
+from cronkeeper_worker.orders import Ended, RunEvent, Started
 
 if TYPE_CHECKING:
     from cronkeeper_worker.executor import Executor
@@ -157,8 +157,9 @@ class Orphans:
         elif start is not None:
             self._adopt(run_id)
         else:
-            # The process notes its start before it becomes the job, so nothing of the job was executed.
-            self._write(folder, SpawnFailed(run_id, "the runner ended before it could start the run", _now_ms()))
+            # The process notes its start before it becomes the job; but a note may have gone with the power. It is lost
+            # and not refused: a job that is to be run again after a loss is, and no other.
+            self._write(folder, Ended(run_id, _now_ms(), None, None, False, False, 0, "", lost=True))
 
     def _gone(self, orphan: _Orphan) -> None:
         """The process is over: give its parent some seconds to say how."""
@@ -186,7 +187,7 @@ class Orphans:
         size, tail = run_files.output_tail(orphan.folder)
         return Ended(orphan.run_id, ended_ms, None, None, orphan.timed_out, orphan.cancelled, size, tail, lost=True)
 
-    def _write(self, folder: str, event: Ended | SpawnFailed) -> None:
+    def _write(self, folder: str, event: Ended) -> None:
         self._executor.note(folder, event)
 
     def _on_timeout(self, orphan: _Orphan) -> None:
