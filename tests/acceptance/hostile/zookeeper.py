@@ -174,13 +174,14 @@ def an_assignment_taken_away(us: Intruder, job: Job) -> Sign:
 def an_assignment_to_a_second_worker(us: Intruder, job: Job) -> Sign:
     """Both may believe that the job is theirs: MySQL grants each fire once, and one of them is to let go."""
     owner = us.ground.owner(job)
-    other = next(name for name in ("w1", "w2", "w3") if name != owner)
+    workers = sorted(us.ground.cluster.workers)
+    other = next(name for name in workers if name != owner)
     given = json.loads(us.get(assign_path(owner, int(job["id"]))))
     forged = json.dumps({**given, "epoch": given["epoch"] + 10**9}).encode()
     us.put(assign_path(other, int(job["id"])), forged)
 
     def is_one_workers_again() -> bool:
-        return sum(us.has(assign_path(name, int(job["id"]))) for name in ("w1", "w2", "w3")) == 1
+        return sum(us.has(assign_path(name, int(job["id"]))) for name in workers) == 1
 
     return Sign(healed=is_one_workers_again)
 
