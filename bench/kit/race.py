@@ -114,7 +114,7 @@ def _round(on: Stores, field: Field, cluster: Cluster, bare: Node, stamps: Stamp
         return processor_ms(with_offspring([*on.pids, *pids(cluster)]))
 
     def bare_ms() -> float:
-        return processor_ms(with_offspring([bare.init_pid]))
+        return processor_ms(with_offspring(bare.pids()))
 
     looks = list(itertools.starmap(_look, [(minute, ours_ms, bare_ms), (minute + 1, ours_ms, bare_ms)]))
     looks.append(_look(minute + 2, ours_ms, bare_ms))

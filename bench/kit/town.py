@@ -60,9 +60,9 @@ def fleet(
 
 
 def pids(cluster: Cluster) -> list[int]:
-    """Return the processes of the cluster's own parts, without what they have started."""
+    """Return the processes of the cluster's own parts, and all that is in its nodes: none is a child of their first."""
     parts = [*cluster.apis, *cluster.managers, *([cluster.haproxy.process] if cluster.haproxy else [])]
-    return [*(part.pid for part in parts), *(node.init_pid for node in cluster.nodes.values())]
+    return [*(part.pid for part in parts), *(pid for node in cluster.nodes.values() for pid in node.pids())]
 
 
 def job(name: str, command: str, schedule: str, **fields: Any) -> dict[str, Any]:
