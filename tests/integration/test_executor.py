@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -172,6 +173,22 @@ def holding(monkeypatch: pytest.MonkeyPatch, said: bytes = b"") -> None:
         return pid
 
     monkeypatch.setattr(spawn, "fork_and_execute", hold)
+
+
+@both_ways
+@pytest.mark.parametrize("command", ["/bin/sleep 60", "sleep 60; true"])
+def test_a_process_that_cannot_be_watched_does_not_live(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, command: str, cpu_s: int | None
+) -> None:
+    made: list[int] = []
+
+    def refuse(pid: int) -> int:
+        made.append(pid)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    assert "Too many open files" in bench.refuse(Order("1-0-1-1", "n", command=command, cpu_s=cpu_s))
+    assert made and not any(map(alive, made))
 
 
 @pytest.mark.parametrize("said", [b"OSError:", b"OSError:2:"])
