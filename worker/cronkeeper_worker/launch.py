@@ -146,16 +146,9 @@ class Launcher:
         begin = partial(self._begin, job, direct, work)
         with run_files.StartNote(job.folder, job.start) as note:
             pid, status = self._barred.do(begin) if job.account.switch else begin()
-            try:
+            with _watched_or_dead(pid, status):
                 note.complete(job.start._replace(pid=pid, start_ticks=run_files.start_ticks(pid), started_ms=_now_ms()))
                 return Launched(pid, os.pidfd_open(pid), output, status, direct=direct is not None)
-            except BaseException:
-                # Nobody would know of it, or could watch it: it must not live.
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-                if status >= 0:
-                    os.close(status)
-                raise
 
     def _begin(self, job: _Job, direct: list[str] | None, work: str) -> tuple[int, int]:
         argv, environment = ["/bin/sh", "-c", job.order.command], job.environment
@@ -201,11 +194,8 @@ class Launcher:
                 return pid
 
         pid, status = _told(make)
-        try:
-            return Launched(pid, _pidfd(pid), output, status)
-        except BaseException:
-            os.close(status)
-            raise
+        with _watched_or_dead(pid, status):
+            return Launched(pid, os.pidfd_open(pid), output, status)
 
     def _become(self, job: _Job, status_fd: int) -> NoReturn:
         """In the child: turn into the job. Never returns, never raises: two parents would be worse than any error."""
@@ -288,13 +278,16 @@ def _told(make: Callable[[int, int], int]) -> tuple[int, int]:
         os.close(status_end)
 
 
-def _pidfd(pid: int) -> int:
-    """Return a handle of our child; without one it cannot be watched and must not live."""
+@contextlib.contextmanager
+def _watched_or_dead(pid: int, status: int) -> Iterator[None]:
+    """Have our child killed when what is done within fails: nobody would know of it, or could watch it."""
     try:
-        return os.pidfd_open(pid)
-    except OSError:
+        yield
+    except BaseException:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+        if status >= 0:
+            os.close(status)
         raise
 
 

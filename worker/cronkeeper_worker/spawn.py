@@ -153,7 +153,6 @@ class Barred:
         """End the thread. Safe to repeat."""
         if self._is_there:
             self._is_there = False
-            self._work = None
             self._asked.release()
             self._answered.acquire()
 
