@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
@@ -218,21 +219,17 @@ class SqlRunStore(RunReads, RunOutput):
 
     def _owners(self, conn: Connection, keys: Sequence[RunKey]) -> dict[RunKey, str]:
         """Return whose rows these are, by nonce."""
-        columns, among = names((*run_rows.KEY, "nonce", "state")), self._flavour.among(run_rows.KEY, len(keys))
-        text = f"SELECT {columns} FROM `runs` {self._flavour.by_key()} WHERE {among}"
-        found = conn.exec_driver_sql(text, tuple(value for key in keys for value in run_rows.key_row(key)))
+        found = self._select(conn, names((*run_rows.KEY, "nonce", "state")), keys)
         # A claim that the leader has given up is nobody's: a later attempt may be under way elsewhere.
         return {run_rows.key_of(row[:4]): "" if row[5] == RunState.LOST else row[4] for row in found}
 
     def _record(self, rows: Sequence[Row], reported: Mapping[RunKey, Run]) -> list[RunKey]:
         flavour = self._flavour
-        keys = list(dict.fromkeys(row[:4] for row in rows))
+        keys = list(dict.fromkeys(run_rows.key_of(row[:4]) for row in rows))
 
         def body(conn: Connection) -> list[RunKey]:
             flavour.insert(conn, schema.runs, run_rows.COLUMNS, rows, self._record_end)
-            among = flavour.among(run_rows.KEY, len(keys))
-            text = f"SELECT {names(run_rows.COLUMNS)} FROM `runs` {flavour.by_key()} WHERE {among}"
-            stored = self._runs(conn.exec_driver_sql(text, tuple(value for key in keys for value in key)))
+            stored = self._stored(conn, [reported[key] for key in keys])
             stored = [self._replace_skipped(conn, run, reported[run.key]) for run in stored]
             ours = [run for run in stored if run.nonce == reported[run.key].nonce]
             self._move_heads(conn, ours)
@@ -240,6 +237,28 @@ class SqlRunStore(RunReads, RunOutput):
             return sorted(run.key for run in stored if run.nonce != reported[run.key].nonce)
 
         return self._db.transaction(body, repeatable=True)
+
+    def _stored(self, conn: Connection, reported: Sequence[Run]) -> list[Run]:
+        """Return these runs, which are ordered by key, as the table has them now.
+
+        To read a row's 20 values costs more than to write it. Where those are as reported that tell whose it is and how
+        far it has come, the rest is not asked for.
+        """
+        told = [(run.nonce, run.state.value, run.started_ms, run.ended_ms) for run in reported]
+        columns = names(("nonce", "state", "started_ms", "ended_ms"))
+        found = self._select(conn, columns, [run.key for run in reported], f"ORDER BY {names(run_rows.KEY)}")
+        same = [tuple(row) == one for row, one in zip(found, told, strict=False)]
+        as_told = [run for run, one in zip(reported, same, strict=False) if one]
+        if len(as_told) == len(reported):
+            return as_told
+        kept = {run.key for run in as_told}
+        others = [run.key for run in reported if run.key not in kept]
+        return [*as_told, *self._runs(self._select(conn, names(run_rows.COLUMNS), others))]
+
+    def _select(self, conn: Connection, columns: str, keys: Sequence[RunKey], end: str = "") -> Sequence[Any]:
+        among = self._flavour.among(run_rows.KEY, len(keys))
+        text = f"SELECT {columns} FROM `runs` {self._flavour.by_key()} WHERE {among} {end}"
+        return conn.exec_driver_sql(text, tuple(value for key in keys for value in run_rows.key_row(key))).all()
 
     def _replace_skipped(self, conn: Connection, stored: Run, reported: Run) -> Run:
         """Return the row as it is afterwards: a worker that was cut off did run what another one has skipped."""
