@@ -191,11 +191,11 @@ class Worker:
         for kind, run_id in news:
             key = RunKey.parse(run_id)
             if kind == "started":
-                self.engine.on_started([(key, now_ms)])
+                self.engine.hear([(key, now_ms)], [])
             elif kind == "expired":
                 self.engine.on_expired([key])
             else:
-                self.engine.on_ended([self._ended(run_id, kind)])
+                self.engine.hear([], [self._ended(run_id, kind)])
 
     def look(self, trigger: Trigger = Trigger.TIMER) -> None:
         self.hear()

@@ -115,10 +115,10 @@ class World:
             self.engine.look(Trigger.TIMER)
 
     def begin(self, run_id: str) -> None:
-        self.engine.on_started([(RunKey.parse(run_id), self.clock.now_ms())])
+        self.engine.hear([(RunKey.parse(run_id), self.clock.now_ms())], [])
 
     def end(self, run_id: str, exit_code: int | None = 0, *, lost: bool = False, cancelled: bool = False) -> None:
-        self.engine.on_ended([Ended(run_id, self.clock.now_ms(), exit_code, None, False, cancelled, 0, "", lost=lost)])
+        self.engine.hear([], [Ended(run_id, self.clock.now_ms(), exit_code, None, False, cancelled, 0, "", lost=lost)])
 
     def ordered(self) -> list[str]:
         return [order.run_id for order in self.runner.orders]
@@ -673,7 +673,7 @@ def test_a_run_that_ended_while_no_daemon_was_here_is_no_overlap(world: World, m
     assert len(world.ordered()) == 2
     assert world.state(first) is RunState.SUCCEEDED
     # The runner tells it all the same, once it is reached.
-    world.engine.on_ended([ended])
+    world.engine.hear([], [ended])
     assert world.engine.running() == 1
 
 

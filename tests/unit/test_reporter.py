@@ -13,7 +13,7 @@ from cronkeeper.runtime.metrics import WorkerMetrics
 from cronkeeper.testing.fake_clock import FakeClock
 from cronkeeper.testing.memory_store import MemoryStore
 from cronkeeper_worker.journal import Entry, Journal, Phase
-from cronkeeper_worker.reporter import Reporter
+from cronkeeper_worker.reporter import LIVE_MS, Reporter
 from tests.harness.starved import no_descriptors
 
 BAD, GOOD = (RunKey(TaskId(number, 0), 60_000, 1) for number in (1, 2))
@@ -60,4 +60,22 @@ def test_output_waits_for_a_descriptor_and_with_it_the_news_that_lets_it_go(tmp_
     assert not let_go
     reporter.step()
     assert let_go == [str(GOOD)]
+    assert store.runs.read_output(GOOD, offset=0, limit=100) == b"hello\n"
+
+
+def test_what_a_run_says_is_shown_while_it_runs_once_it_has_run_for_a_moment(tmp_path: Path) -> None:
+    (tmp_path / str(GOOD)).write_bytes(b"hello\n")
+    clock = FakeClock()
+    store, journal = MemoryStore(clock), Journal(Path(":memory:"))
+    run = Run(GOOD, Trigger.TIMER, RunState.RUNNING, "w1", nonce="n", started_ms=clock.now_ms())
+    journal.update([Entry(run, Phase.STARTED)])
+    reporter = Reporter(
+        journal, store, None, clock, WorkerMetrics(CollectorRegistry()),
+        output_file=lambda key: tmp_path / str(key), acknowledge=lambda _: None, given_up=lambda _: None,
+    )  # fmt: skip
+
+    reporter.step()
+    assert store.runs.read_output(GOOD, offset=0, limit=100) == b""
+    clock.advance_ms(LIVE_MS + 1)
+    reporter.step()
     assert store.runs.read_output(GOOD, offset=0, limit=100) == b"hello\n"

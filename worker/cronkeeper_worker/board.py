@@ -23,6 +23,7 @@ class Board:
         self._orphans: dict[RunKey, Entry] = {}
         #: Until when (boot-time clock) the newest order of a run may be carried out, of those that were made here.
         self.order_expiry_s: dict[RunKey, float] = {}
+        self._running = 0
 
     def install(self, items: Iterable[Installed]) -> list[Entry]:
         """Install or replace tasks; runs in progress are kept. Returns waiting runs that are to be decided again.
@@ -93,16 +94,17 @@ class Board:
     def keep(self, entry: Entry) -> Entry:
         """Note that a run is in progress, in its present phase."""
         item = self.tasks.get(entry.run.key.task)
-        (self._orphans if item is None else item.active)[entry.run.key] = entry
+        runs = self._orphans if item is None else item.active
+        self._running += entry.run.key not in runs
+        runs[entry.run.key] = entry
         return entry
 
     def drop(self, key: RunKey) -> None:
         """Note that a run is over."""
-        self._orphans.pop(key, None)
         self.order_expiry_s.pop(key, None)
         item = self.tasks.get(key.task)
-        if item is not None:
-            item.active.pop(key, None)
+        known = self._orphans.pop(key, None) or (item is not None and item.active.pop(key, None))
+        self._running -= bool(known)
 
     def find(self, key: RunKey) -> Entry | None:
         """Return a run in progress, or None."""
@@ -113,7 +115,7 @@ class Board:
 
     def running(self) -> int:
         """Return how many runs of this node have a process, or are to have one at once."""
-        return len(self._orphans) + sum(len(item.active) for item in self.tasks.values())
+        return self._running
 
 
 def _waiting_ms(item: Installed) -> int | None:

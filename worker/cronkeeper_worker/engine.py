@@ -8,6 +8,7 @@ transition table could decide.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -158,18 +159,30 @@ class Engine:
             run = entry.run.evolve(state=state, reason=reason)
             self._parts.journal.update([replace(entry, run=run, phase=Phase.OVER)])
 
-    def on_started(self, started: Sequence[tuple[RunKey, int]]) -> None:
-        """Processes exist: (run, started_ms)."""
-        entries = []
+    def hear(self, started: Sequence[tuple[RunKey, int]], ended: Sequence[Ended]) -> None:
+        """Processes exist: (run, started_ms); and processes have ended, also some of these: written down with one sync.
+
+        The end of a run says all that its start would.
+        """
+        begun: dict[RunKey, Entry] = {}
         for key, started_ms in started:
             entry = self._board.find(key)
-            if entry is None or entry.phase is not Phase.CLAIMED:
+            if entry is not None and entry.phase is Phase.CLAIMED:
+                run = entry.run.evolve(state=advance(entry.run.state, RunEvent.START), started_ms=started_ms)
+                begun[key] = Entry(run, Phase.STARTED, entry.not_before_ms, entry.claim_fence)
+        lags = [max(0, started_ms - key.fire_ms) / 1000 for key, started_ms in started if key in begun]
+        pairs = []
+        for one in ended:
+            key = RunKey.parse(one.run_id)
+            entry = begun.pop(key, None) or self._board.find(key)
+            if entry is None:
+                self._on_old_news(key)
                 continue
-            run = entry.run.evolve(state=advance(entry.run.state, RunEvent.START), started_ms=started_ms)
-            self._parts.metrics.lag.observe(max(0, started_ms - key.fire_ms) / 1000)
-            entries.append(self._board.keep(replace(entry, run=run, phase=Phase.STARTED)))
-        self._parts.journal.update(entries)
-        self._parts.metrics.running.set(self.running())
+            reason = self._cancel_reasons.get(key, Reason.REQUESTED)
+            pairs.append((entry, ended_run(entry.run, one, reason)))
+        self._end(pairs, list(begun.values()))
+        for lag_s in lags:
+            self._parts.metrics.lag.observe(lag_s)
 
     def on_spawn_failed(self, event: SpawnFailed) -> None:
         """No process came to be."""
@@ -196,19 +209,6 @@ class Engine:
             else:
                 self._fail(key, Reason.SPAWN_FAILED, "the task had left this node before the run could be started")
         self._starter.launch_again(again)
-
-    def on_ended(self, ended: Sequence[Ended]) -> None:
-        """Processes have ended."""
-        pairs = []
-        for one in ended:
-            key = RunKey.parse(one.run_id)
-            entry = self._board.find(key)
-            if entry is None:
-                self._on_old_news(key)
-                continue
-            reason = self._cancel_reasons.pop(key, Reason.REQUESTED)
-            pairs.append((entry, ended_run(entry.run, one, reason)))
-        self._end(pairs)
 
     def resume(
         self,
@@ -248,7 +248,7 @@ class Engine:
         self._starter.skip_paused(self._board.tasks.values())
         # Before anything that waits: these had their turn already.
         self._starter.launch_again(claimed)
-        self.on_ended([*lost, *(end for end in over if isinstance(end, Ended))])
+        self.hear([], [*lost, *(end for end in over if isinstance(end, Ended))])
         for failed in (end for end in over if isinstance(end, SpawnFailed)):
             self.on_spawn_failed(failed)
 
@@ -275,9 +275,16 @@ class Engine:
             [(item.id, verdict.cursor_ms, verdict.next_ms) for item, verdict, _ in verdicts],
         )
         start: list[Entry] = []
+        outcomes: Counter[tuple[str, str]] = Counter()
         for item, verdict, entries in verdicts:
+            outcomes.update(
+                (entry.run.trigger.value, "run" if entry.run.state is RunState.PENDING else str(entry.run.reason))
+                for entry in entries
+            )
             self._believe(item, verdict, entries)
             start += [entry for entry in entries if entry.phase is Phase.DECIDED]
+        for labels, count in outcomes.items():
+            self._parts.metrics.fires.labels(*labels).inc(count)
         begun = {entry.run.key.task for entry in start}
         for item in due:
             start += self._starter.take_ready(item, now_ms, begun=item.id in begun)
@@ -297,8 +304,6 @@ class Engine:
             for key in verdict.cancel:
                 self.cancel(key, Reason.REPLACED)
         for entry in entries:
-            outcome = "run" if entry.run.state is RunState.PENDING else str(entry.run.reason)
-            self._parts.metrics.fires.labels(entry.run.trigger.value, outcome).inc()
             if entry.phase is Phase.WAITING:
                 item.waiting[entry.run.key] = entry
 
@@ -319,14 +324,19 @@ class Engine:
             log.warning("a run could not be started", extra=facts)
         self._end([(entry, run)])
 
-    def _end(self, pairs: Sequence[tuple[Entry, Run]]) -> None:
-        """Write down how runs ended, plan retries, and let go what waited for them."""
-        self._parts.journal.update([replace(entry, run=run, phase=Phase.OVER) for entry, run in pairs])
+    def _end(self, pairs: Sequence[tuple[Entry, Run]], begun: Sequence[Entry] = ()) -> None:
+        """Write down what has begun, and how runs ended; plan retries, and let go what waited for them."""
+        over = [Entry(run, Phase.OVER, entry.not_before_ms, entry.claim_fence) for entry, run in pairs]
+        self._parts.journal.update([*begun, *over])
+        for entry in begun:
+            self._board.keep(entry)
+        for state, count in Counter(run.state.value for _, run in pairs).items():
+            self._parts.metrics.runs.labels(state).inc(count)
         touched: dict[TaskId, Installed] = {}
         retries: list[Entry] = []
         for _, run in pairs:
             self._board.drop(run.key)
-            self._parts.metrics.runs.labels(run.state.value).inc()
+            self._cancel_reasons.pop(run.key, None)
             item = self._board.tasks.get(run.key.task)
             if item is None:
                 continue

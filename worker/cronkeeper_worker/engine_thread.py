@@ -27,6 +27,8 @@ LONGEST_WAIT_S = 1.0
 FAULT_REST_S = 1.0
 #: How long a goodbye waits for the runs that have begun: whatever is not told by then counts as lost.
 FINISH_S = 2.0
+#: What the runner tells is written down at once; what comes sooner than this after it, together: each time is a sync.
+HEAR_EVERY_S = 0.02
 _FINISH_LOOK_S = 0.02
 
 
@@ -43,6 +45,7 @@ class EngineThread:
         self._ended: list[Ended] = []
         self._expired: list[RunKey] = []
         self._looks = 0
+        self._heard_s = -HEAR_EVERY_S
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -85,13 +88,16 @@ class EngineThread:
             self.post(lambda: self._engine.on_spawn_failed(event))
             return
         with self._lock:
+            # Whoever is the first wakes the thread, which then waits for the others by itself.
+            first = not (self._started or self._ended)
             if isinstance(event, Started):
                 self._started.append((RunKey.parse(event.run_id), event.started_ms))
             elif isinstance(event, Ended):
                 self._ended.append(event)
             elif isinstance(event, Expired):
                 self._expired.append(RunKey.parse(event.run_id))
-        self._wake.set()
+        if first:
+            self._wake.set()
 
     def retire(self, untold: Callable[[], int]) -> None:
         """Decide nothing more, for good; return once what has begun is over and told, at the latest after FINISH_S.
@@ -123,28 +129,9 @@ class EngineThread:
             self._wake.wait(self._wait_s())
 
     def _turn(self) -> None:
-        # After a pause, what came too late is not asked for again before somebody has looked whose it is.
-        held = self._guard.holds()
-        expired: list[RunKey] = []
+        self._hear()
         with self._lock:
-            started, self._started = self._started, []
-            ended, self._ended = self._ended, []
-            if not held:
-                expired, self._expired = self._expired, []
             looks, self._looks = self._looks, 0
-        try:
-            if started:
-                self._engine.on_started(started)
-            if ended:
-                self._engine.on_ended(ended)
-            if expired:
-                self._engine.on_expired(expired)
-        except sqlite3.Error:
-            # The runner says it once: it is heard when it can be written down. Hearing it twice does no harm.
-            with self._lock:
-                self._started, self._ended = started + self._started, ended + self._ended
-                self._expired = expired + self._expired
-            raise
         while True:
             try:
                 action = self._inbox.get_nowait()
@@ -161,7 +148,41 @@ class EngineThread:
         elif self._timers:
             self._engine.look(Trigger.TIMER)
 
+    def _hear(self) -> None:
+        """Take in what the runner has told, unless it is to wait for more."""
+        if self._unheard_s() > 0:
+            return
+        # After a pause, what came too late is not asked for again before somebody has looked whose it is.
+        held = self._guard.holds()
+        expired: list[RunKey] = []
+        with self._lock:
+            started, self._started = self._started, []
+            ended, self._ended = self._ended, []
+            if not held:
+                expired, self._expired = self._expired, []
+        try:
+            if started or ended:
+                self._engine.hear(started, ended)
+            if expired:
+                self._engine.on_expired(expired)
+        except sqlite3.Error:
+            # The runner says it once: it is heard when it can be written down. Hearing it twice does no harm.
+            with self._lock:
+                self._started, self._ended = started + self._started, ended + self._ended
+                self._expired = expired + self._expired
+            raise
+        if started or ended or expired:
+            self._heard_s = self._clock.boot_s()
+
+    def _unheard_s(self) -> float:
+        """Return how long what the runner has told is to wait for more of it."""
+        return max(0.0, self._heard_s + HEAR_EVERY_S - self._clock.boot_s())
+
     def _wait_s(self) -> float:
+        news = self._started or self._ended or (self._expired and not self._guard.holds())
+        return min(self._unheard_s(), self._look_s()) if news else self._look_s()
+
+    def _look_s(self) -> float:
         if self._retired.is_set():
             return LONGEST_WAIT_S
         if self._guard.holds():

@@ -17,6 +17,7 @@ from typing import Any
 from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.run import Reason, Run, RunState, Trigger
 from cronkeeper.ports import Event
+from cronkeeper_worker.journal_rows import COLUMNS, from_row, to_row
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS tasks (
@@ -41,24 +42,20 @@ CREATE TABLE IF NOT EXISTS doubts (
 CREATE INDEX IF NOT EXISTS runs_dirty ON runs (dirty) WHERE dirty = 1;
 CREATE INDEX IF NOT EXISTS runs_open ON runs (phase) WHERE phase != 'over';
 """
-_RUN_COLUMNS = (
-    "run_id, task, trigger, state, worker, nonce, generation, fence, reason, claimed_ms, started_ms, ended_ms, "
-    "exit_code, signal, autonomous, output_tail, output_bytes"
-)
 # Column names and placeholders only; every value travels as a parameter.
-_INTO = f"INTO runs (phase, not_before_ms, dirty, claim_fence, {_RUN_COLUMNS}) VALUES ({', '.join('?' * 21)})"
+_INTO = f"INTO runs (phase, not_before_ms, dirty, claim_fence, {COLUMNS}) VALUES ({', '.join('?' * 21)})"
 _REPLACE = f"INSERT OR REPLACE {_INTO}"
 _DECIDE = (
     f"INSERT {_INTO} ON CONFLICT (run_id) DO UPDATE SET "
     + ", ".join(
         f"{name} = excluded.{name}"
-        for name in f"phase, not_before_ms, dirty, claim_fence, {_RUN_COLUMNS}".split(", ")
+        for name in f"phase, not_before_ms, dirty, claim_fence, {COLUMNS}".split(", ")
         if name != "run_id"
     )
     + f" WHERE phase = 'over' AND dirty = 0 AND (state = '{RunState.PENDING}'"
     f" OR (state = '{RunState.SKIPPED}' AND reason = '{Reason.FENCE_REFUSED}'))"
 )
-_SELECT = f"SELECT phase, not_before_ms, claim_fence, {_RUN_COLUMNS} FROM runs "  # noqa: S608
+_SELECT = f"SELECT phase, not_before_ms, claim_fence, {COLUMNS} FROM runs "  # noqa: S608
 
 #: A claim that MySQL was asked for and never answered may take effect for so long still: it may be on its way.
 SETTLED_MS = 60_000
@@ -183,7 +180,7 @@ class Journal:
             self._db.executemany(
                 _DECIDE,
                 [
-                    (e.phase, e.not_before_ms, e.run.state is not RunState.PENDING, e.claim_fence, *_columns(e.run))
+                    (e.phase, e.not_before_ms, e.run.state is not RunState.PENDING, e.claim_fence, *to_row(e.run))
                     for e in entries
                 ],
             )
@@ -194,17 +191,19 @@ class Journal:
 
     def update(self, entries: Sequence[Entry], *, report: bool = True) -> None:
         """Write how far runs have come. With `report`, MySQL is to hear of it."""
+        if not entries:
+            return
         with self._lock, self._transaction():
             self._db.executemany(
                 _REPLACE,
-                [(e.phase, e.not_before_ms, report, e.claim_fence, *_columns(e.run)) for e in entries],
+                [(e.phase, e.not_before_ms, report, e.claim_fence, *to_row(e.run)) for e in entries],
             )
 
     def give_up(self, entries: Sequence[Entry], reason: Reason, now_ms: int) -> None:
         """Write entries on which nobody will act. MySQL may have granted their claims unheard, and is to hear it."""
         with self._lock, self._transaction():
             self._db.executemany(
-                _REPLACE, [(e.phase, e.not_before_ms, False, e.claim_fence, *_columns(e.run)) for e in entries]
+                _REPLACE, [(e.phase, e.not_before_ms, False, e.claim_fence, *to_row(e.run)) for e in entries]
             )
             self._db.executemany(
                 "INSERT OR REPLACE INTO doubts (run_id, nonce, trigger, reason, noted_ms) VALUES (?, ?, ?, ?, ?)",
@@ -268,6 +267,11 @@ class Journal:
         prefix = f"{task.job_id}-{task.shard}"
         found = self._read(text, (f"{prefix}-", f"{prefix}.", Reason.FENCE_REFUSED.value))
         return sorted(RunKey.parse(run_id) for (run_id,) in found)
+
+    def started_before(self, before_ms: int) -> list[RunKey]:
+        """Return the runs that have begun before this instant (epoch ms) and have not ended."""
+        text = "SELECT run_id FROM runs WHERE phase != 'over' AND phase = ? AND coalesce(started_ms, 0) < ?"
+        return [RunKey.parse(run_id) for (run_id,) in self._read(text, (Phase.STARTED, before_ms))]
 
     def dirty(self, limit: int) -> list[Entry]:
         """Return runs of which MySQL has not heard the latest."""
@@ -333,7 +337,7 @@ class Journal:
 
     def _entries(self, where: str, parameters: tuple[Any, ...]) -> list[Entry]:
         rows = self._read(_SELECT + where, parameters)
-        return [Entry(_run(row[3:]), Phase(row[0]), row[1], row[2]) for row in rows]
+        return [Entry(from_row(row[3:]), Phase(row[0]), row[1], row[2]) for row in rows]
 
     def _read(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
         with self._lock:
@@ -354,46 +358,3 @@ class _Transaction:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._db.execute("COMMIT" if kind is None else "ROLLBACK")
-
-
-def _columns(run: Run) -> tuple[Any, ...]:
-    return (
-        str(run.key),
-        str(run.key.task),
-        run.trigger,
-        run.state,
-        run.worker,
-        run.nonce,
-        run.generation,
-        run.fence,
-        run.reason,
-        run.claimed_ms,
-        run.started_ms,
-        run.ended_ms,
-        run.exit_code,
-        run.signal,
-        run.autonomous,
-        run.output_tail,
-        run.output_bytes,
-    )
-
-
-def _run(row: tuple[Any, ...]) -> Run:
-    return Run(
-        key=RunKey.parse(row[0]),
-        trigger=Trigger(row[2]),
-        state=RunState(row[3]),
-        worker=row[4],
-        nonce=row[5],
-        generation=row[6],
-        fence=row[7],
-        reason=None if row[8] is None else Reason(row[8]),
-        claimed_ms=row[9],
-        started_ms=row[10],
-        ended_ms=row[11],
-        exit_code=row[12],
-        signal=row[13],
-        autonomous=bool(row[14]),
-        output_tail=row[15],
-        output_bytes=row[16],
-    )

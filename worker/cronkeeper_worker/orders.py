@@ -102,7 +102,7 @@ def check(order: Order) -> None:
     if order.executable and not order.sha256:
         raise OrderError("an artifact is run only with its sha256")
     texts = (order.command, order.executable, order.cwd or "", *order.argv, *order.env, *order.env.values())
-    if any("\0" in text for text in (*texts, *(secret.value for secret in order.secrets.values()))):
+    if "\0" in "".join((*texts, *(secret.value for secret in order.secrets.values()))):
         raise OrderError("a NUL character has no place in a command or an environment")
     try:
         for secret in order.secrets.values():
@@ -111,7 +111,7 @@ def check(order: Order) -> None:
         raise OrderError("half of a character has no place in a secret") from None
     if not all(_SECRET_CHARACTERS.issuperset(name) and name and name not in order.env for name in order.secrets):
         raise OrderError("the variable of a secret is set twice, or no file can have its name")
-    if any("=" in name or not name for name in order.env):
+    if "" in order.env or "=" in "".join(order.env):
         raise OrderError("the name of an environment variable is empty or holds '='")
 
 

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 BATCH = 500
 CHUNK = 65_536
+#: What a run says is shown while it runs, once it has run for so long.
+LIVE_MS = 500
 #: Reported runs stay in the journal for so long, for `cronkeeper-fire` and for people.
 KEEP_MS = 3_600_000
 #: After a journal that could not be written, or a file that could not be opened, a loop rests for so long.
@@ -131,9 +133,9 @@ class Reporter:
             log.info("znodes of an ended run stay for now", extra={"event": "run.znodes_left", "run": entry.run.id})
 
     def _upload_running(self) -> None:
-        for entry in self._journal.open_entries():
-            if entry.phase is Phase.STARTED:
-                self._upload(entry.run.key, whole=False)
+        # Most runs are over before anybody could look at what they say: their ends tell it.
+        for key in self._journal.started_before(self._clock.now_ms() - LIVE_MS):
+            self._upload(key, whole=False)
 
     def _upload(self, key: RunKey, *, whole: bool) -> None:
         """Send what the output file has grown by. A file that is gone was sent by an earlier try, or never was.

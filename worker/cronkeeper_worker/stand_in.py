@@ -89,13 +89,13 @@ class StandIn:
                 return
             match event:
                 case Started():
-                    self._engine.on_started([(RunKey.parse(event.run_id), event.started_ms)])
+                    self._engine.hear([(RunKey.parse(event.run_id), event.started_ms)], [])
                 case SpawnFailed():
                     self._engine.on_spawn_failed(event)
                 case Expired():
                     self._engine.on_expired([RunKey.parse(event.run_id)])
                 case Ended():
-                    self._engine.on_ended([event])
+                    self._engine.hear([], [event])
             if not self._engine.running():
                 return
 
