@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -114,7 +115,7 @@ def _crowd(gather: Gather[int, int], work: Work) -> None:
 
 def test_after_a_crowd_a_batch_waits_for_as_many() -> None:
     work = Work()
-    gather = Gather(work, linger_s=30)
+    gather = Gather(work, linger_s=(30, 30))
     _crowd(gather, work)
     threads: list[threading.Thread] = []
     for count, item in enumerate((4, 5), 1):
@@ -129,7 +130,7 @@ def test_after_a_crowd_a_batch_waits_for_as_many() -> None:
 
 def test_who_does_not_come_is_not_waited_for_twice() -> None:
     work = Work()
-    gather = Gather(work, linger_s=0.01)
+    gather = Gather(work, linger_s=(0.01, 0.01))
     _crowd(gather, work)
     assert [gather.submit(item) for item in (4, 5)] == [8, 10]
     assert [len(batch) for batch in work.batches] == [1, 3, 1, 1]
@@ -160,3 +161,56 @@ def test_a_batch_is_followed_up_before_its_callers_hear_and_while_the_next_is_wo
         thread.join(30)
     assert (found, found_second) == ({1: 2}, {2: 4})
     assert told == [[2], [4]]
+
+
+class Following:
+    """Follows a batch up until the test lets it go."""
+
+    def __init__(self) -> None:
+        self.begun, self.over = threading.Event(), threading.Event()
+
+    def __call__(self, _: Sequence[int | Exception]) -> None:
+        self.begun.set()
+        assert self.over.wait(30)
+
+
+def test_a_batch_waits_for_those_who_are_about_to_hear() -> None:
+    work, following = Work(), Following()
+    work.gate.set()
+    gather = Gather(work, following, linger_s=(30, 30))
+    threads = _submit_all(gather, [1])[0]
+    assert following.begun.wait(30)
+    threads += _submit_all(gather, [2])[0]
+    _wait_for(gather, 1)
+    following.over.set()
+    threads[0].join(10)
+    assert work.batches == [[1]]
+    threads += _submit_all(gather, [3])[0]
+    for thread in threads:
+        thread.join(10)
+    assert work.batches == [[1], [2, 3]]
+
+
+def test_callers_who_never_come_back_are_waited_for_once() -> None:
+    work, following = Work(), Following()
+    work.gate.set()
+    gather = Gather(work, following, linger_s=(0.01, 0.01))
+    threads = _submit_all(gather, [1])[0]
+    assert following.begun.wait(30)
+    threads += _submit_all(gather, [2])[0]
+    while len(work.batches) < 2:
+        following.over.wait(0.005)
+    assert not gather._come_back
+    following.over.set()
+    for thread in threads:
+        thread.join(10)
+    assert [len(batch) for batch in work.batches] == [1, 1]
+
+
+def test_a_batch_waits_no_longer_than_one_takes_within_bounds() -> None:
+    gather: Gather[int, int] = Gather(lambda items: items, linger_s=(0.01, 0.05))
+    for took_s, at_least_s, at_most_s in ((0.0, 0.01, 0.04), (0.03, 0.03, 0.2), (9.0, 0.05, 5.0)):
+        gather._last, gather._took_s = 2, took_s
+        begun_s = time.monotonic()
+        gather.submit(1)
+        assert at_least_s <= time.monotonic() - begun_s < at_most_s

@@ -2,12 +2,14 @@
 
 A caller that finds nobody at work does the work itself, at once: alone, nobody waits for anybody. When it is done, the
 first of those who came meanwhile does the work for all of them. If the last batch was of several, they will soon be
-back: it waits a moment for as many of them, since a batch costs hardly more than one item.
+back, and so will those who are about to hear: it waits for as many of them, since a batch costs hardly more than one
+item, but no longer than a batch takes. Who was waited for in vain is not waited for again.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -17,8 +19,9 @@ R = TypeVar("R")
 
 #: One batch stays one transaction of a few milliseconds.
 MAX_BATCH = 100
-#: How long a batch waits for as many items as the last one had: no longer than a write to the disk takes.
-LINGER_S = 0.004
+#: How long a batch waits for others: as long as the last one took (on a busy machine answers take longer, too), within
+#: these bounds.
+LINGER_S, MOST_LINGER_S = 0.004, 0.02
 
 
 @dataclass(slots=True)
@@ -41,7 +44,7 @@ class Gather(Generic[T, R]):
         work: Callable[[Sequence[T]], Sequence[R | Exception]],
         after: Callable[[Sequence[R | Exception]], object] = lambda _: None,
         *,
-        linger_s: float = LINGER_S,
+        linger_s: tuple[float, float] = (LINGER_S, MOST_LINGER_S),
     ) -> None:
         self._work = work
         self._after = after
@@ -50,15 +53,19 @@ class Gather(Generic[T, R]):
         self._arrived = threading.Condition(self._lock)
         self._waiting: list[_Entry[T, R]] = []
         self._busy = False
-        #: How many were in the last batch.
-        self._last = 0
+        #: How many the present batch waits for.
+        self._wanted = 0
+        #: How many were in the last batch, and how long it took until its callers heard.
+        self._last, self._took_s = 0, 0.0
+        #: How many are in batches that are followed up, and whether such callers come back.
+        self._followed, self._come_back = 0, True
 
     def submit(self, item: T) -> R:
         """Return the item's result, or raise its error. Safe to call from several threads."""
         entry = _Entry[T, R](item)
         with self._lock:
             self._waiting.append(entry)
-            if len(self._waiting) >= self._last:
+            if len(self._waiting) >= self._wanted:
                 self._arrived.notify()
             waits = self._busy
             self._busy = True
@@ -73,11 +80,7 @@ class Gather(Generic[T, R]):
 
     def _do_batch(self) -> None:
         """Work for all who wait, ourselves among them, then hand over."""
-        with self._lock:
-            if self._last > 1:
-                self._arrived.wait_for(lambda: len(self._waiting) >= self._last, self._linger_s)
-            batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
-            self._last = len(batch)
+        begun_s, batch = self._gathered()
         outcomes: Sequence[R | Exception] = []
         try:
             outcomes = self._work([entry.item for entry in batch])
@@ -89,10 +92,26 @@ class Gather(Generic[T, R]):
             with self._lock:
                 heir = self._waiting[0] if self._waiting else None
                 self._busy = heir is not None
+                self._followed += len(batch)
             if heir is not None:
                 heir.woken.set()
             try:
                 self._after(outcomes)
             finally:
+                with self._lock:
+                    self._followed -= len(batch)
+                    self._took_s = time.monotonic() - begun_s
                 for entry in batch:
                     entry.woken.set()
+
+    def _gathered(self) -> tuple[float, list[_Entry[T, R]]]:
+        """Return when the work begins, and whom it is for."""
+        with self._lock:
+            self._wanted = max(self._last, len(self._waiting) + self._followed if self._come_back else 0)
+            if self._wanted > 1:
+                shortest_s, longest_s = self._linger_s
+                bound_s = min(max(self._took_s, shortest_s), longest_s)
+                self._come_back = self._arrived.wait_for(lambda: len(self._waiting) >= self._wanted, bound_s)
+            batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
+            self._last = len(batch)
+            return time.monotonic(), batch
