@@ -624,6 +624,19 @@ def test_a_job_cannot_forge_its_own_end(bench: Bench) -> None:
     assert json.loads((folder / "exit.json").read_text())["exit_code"] == 5
 
 
+def test_a_note_that_a_crash_of_the_machine_brought_back_refuses_no_order(bench: Bench) -> None:
+    order = Order("1-0-1-1", "n", command="exit 3")
+    bench.run(order)
+    note = bench.folder / "runs/1-0-1-1/start.json"
+    proof = json.loads(note.read_text())
+    bench.events.clear()
+    note.write_text(json.dumps({**proof, "nonce": "of another run", "boot_id": "before"}))
+    assert bench.run(order).exit_code == 3
+    note.write_text(json.dumps({**proof, "nonce": "of another run"}))
+    bench.events.clear()
+    assert "another order" in bench.refuse(order)
+
+
 @root_only
 def test_a_used_folder_goes_to_the_same_account_only(bench: Bench) -> None:
     """Folders are used again, and a process that stayed behind may still stand in one."""

@@ -27,7 +27,7 @@ REVIEWED = {
         "found.hash != _digest(seq, found.entry, prev_hash)",
     ): "it is shown to all",
     ("cli/cronkeeper_cli/audit.py", "found[0]['hash'] != digest"): "the same, on the reader's own machine",
-    ("worker/cronkeeper_worker/executor.py", "(start.nonce, start.digest) != (order.nonce, launch.digest(order))"): (
+    ("worker/cronkeeper_worker/run_files.py", "(start.nonce, start.digest) != (nonce, digest)"): (
         "of an order of ours that the runner wrote back; whoever could try others has the node's files already"
     ),
 }

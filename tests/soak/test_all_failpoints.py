@@ -16,7 +16,7 @@ from tests.harness.cron import children
 #: What a daemon does to its journal, its crontab, its folders and the stores.
 WORKER_CALLS = ("fdatasync", "fsync", "pwrite64", "rename", "unlink", "sendto", "connect")
 #: What a runner does for a run: its folder, its process, its note of the end, its words to the daemon.
-RUNNER_CALLS = ("mkdir", "rename", "openat", "write", "clone", "pidfd_open", "waitid", "sendto", "unlink")
+RUNNER_CALLS = ("mkdir", "rename", "openat", "write", "pwrite64", "clone", "pidfd_open", "waitid", "sendto", "unlink")
 EARLY, LATER = (1, 2, 3, 4, 5, 6, 8), (10, 13, 17, 22, 28, 35)
 STORE_CALLS = [Failpoint("sendto", nth) for nth in (1, 2, 3, 4, 5, 7, 9, 12, 16, 21)]
 

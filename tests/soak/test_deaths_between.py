@@ -65,8 +65,8 @@ def test_t04_worker_kill9_between_exit_and_report(make_trial: MakeTrial) -> None
     trial.wait(max(0.0, begun["wall_s"] + 2.5 - time.time()))
     daemon.pause()
     note = trial.fleet.cluster.state_dir(owner) / "runs" / run["id"] / "exit.json"
-    # An empty one lies in every folder that is used again.
-    wait_for(lambda: note.exists() and note.stat().st_size, "the runner has noted its end", 10)
+    # A blank one lies in every folder that is used again.
+    wait_for(lambda: note.exists() and note.read_bytes().strip(), "the runner has noted its end", 10)
     with trial.fault(FaultKind.WORKER_KILLED, [owner]):
         kill_runner(trial.fleet, owner)
     trial.finish(steady_s=STEADY_S)

@@ -206,7 +206,7 @@ class Executor:
         """The run was started before: tell what became of it, if it is the same order; refuse another one."""
         try:
             start = run_files.read_start(folder)
-            if start is not None and (start.nonce, start.digest) != (order.nonce, launch.digest(order)):
+            if start is not None and run_files.is_of_another(start, order.nonce, launch.digest(order)):
                 self._events.append(SpawnFailed(order.run_id, "another order has this run id", _now_ms()))
                 return
             self._tell_again(order.run_id, folder)

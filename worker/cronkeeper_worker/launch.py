@@ -19,6 +19,7 @@ from cronkeeper_worker import our_process, run_files, spawn
 from cronkeeper_worker.accounts import Account, Accounts
 from cronkeeper_worker.control_groups import ControlGroups
 from cronkeeper_worker.orders import Order
+from cronkeeper_worker.run_folders import Folders
 from cronkeeper_worker.spawn import DEFAULT_SIGNALS, Barred, words
 from cronkeeper_worker.verified import Verifier, sha256_hex
 
@@ -57,7 +58,7 @@ class Launcher:
     def __init__(
         self, state_dir: str, *, group: int = -1, processes: int = 0, log: Callable[[str], None] = lambda _text: None
     ) -> None:
-        self.folders = run_files.Folders(state_dir, group=group)
+        self.folders = Folders(state_dir, group=group)
         self._accounts = Accounts()
         self._verifier = Verifier()
         self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)

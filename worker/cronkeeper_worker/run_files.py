@@ -6,8 +6,12 @@
     runs/<run id>/secrets      as long as it runs: the secrets that it asked for as files, mode 0400, of its account
     runs/<run id>/work         the job's own folder, owned by its account
 
-All but `work` and the files of `secrets` belongs to the runner's account: a job can neither read nor forge it. An empty
-or torn file is an absent one.
+All but `work` and the files of `secrets` belongs to the runner's account: a job can neither read nor forge it. A file
+that is empty, blank or torn is an absent one.
+
+Folders are used again, and so are both notes: written over in place, as to cut a file short takes ext4 longer than all
+else that is done for it. A note is blanked before its folder is offered. Other processes see that at once, but a crash
+of the machine may undo it and keep the folder's new name: such a note is of another run, or of another boot.
 """
 
 from __future__ import annotations
@@ -17,16 +21,15 @@ import errno
 import json
 import os
 import stat
-import time
 from typing import Any, NamedTuple
 
 from cronkeeper_worker.orders import Ended, Secret, SpawnFailed, event_from, event_to_json
 
 #: Of a run's output, this much of the end always comes with the news of its end.
 TAIL_BYTES = 4096
-_START_BYTES = 640
-#: What is made in such a folder belongs to the folder's group.
-_SHARED = 0o2711
+#: The width of each note, blanks included. What a disk writes whole or not at all are 512 bytes: none of them is half
+#: the end of one run, half that of another. A longer end, and only that, takes a file that was cut short.
+_START_BYTES, _EXIT_BYTES = 640, 512
 START, EXIT, OUTPUT, WORK, SECRETS = "start.json", "exit.json", "output", "work", "secrets"
 
 
@@ -77,7 +80,8 @@ def withdraw(folder: str) -> None:
     place = os.path.join(folder, SECRETS)
     try:
         for name in os.listdir(place):
-            _unlink(os.path.join(place, name))
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(place, name))
         os.rmdir(place)
     except FileNotFoundError:
         return
@@ -95,7 +99,7 @@ def run_folder(state_dir: str, run_id: str) -> str:
 
 def read_start(folder: str) -> RunStart | None:
     """Return the proof of start, or None when the process was never let go."""
-    data = _read(os.path.join(folder, START))
+    data = _read(f"{folder}/{START}")
     try:
         return RunStart(**data) if data is not None else None
     except TypeError:
@@ -104,12 +108,19 @@ def read_start(folder: str) -> RunStart | None:
 
 def read_exit(folder: str) -> Ended | SpawnFailed | None:
     """Return how the run ended, or None while nobody has said so."""
-    data = _read(os.path.join(folder, EXIT))
+    data = _read(f"{folder}/{EXIT}")
     try:
         event = event_from(data) if data is not None else None
     except ValueError:
         return None
-    return event if isinstance(event, (Ended, SpawnFailed)) else None
+    if not isinstance(event, (Ended, SpawnFailed)) or event.run_id != os.path.basename(folder):
+        return None
+    return event
+
+
+def is_of_another(start: RunStart, nonce: str, digest: str) -> bool:
+    """Say whether a folder was made for another order than this one. What is of another boot proves nothing."""
+    return (start.nonce, start.digest) != (nonce, digest) and start.boot_id == boot_id()
 
 
 def is_alive(start: RunStart) -> bool:
@@ -162,8 +173,11 @@ def start_ticks(pid: int | str) -> int:
 def _stat(pid: int | str) -> tuple[str, int] | None:
     """Return state and start time. The command's name stands in brackets and may hold anything, brackets too."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fields = os.read(fd, 4096).rpartition(b")")[2].split()
+        finally:
+            os.close(fd)
         return fields[0].decode(), int(fields[19])
     except (OSError, IndexError):
         return None
@@ -177,8 +191,7 @@ class StartNote:
     """
 
     def __init__(self, folder: str, start: RunStart) -> None:
-        path = os.path.join(folder, START)
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self._fd = os.open(f"{folder}/{START}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             self.complete(start)
         except BaseException:
@@ -204,7 +217,43 @@ def write_exit(folder: str, event: Ended | SpawnFailed, *, flush: bool) -> None:
     With `flush` it is on the disk when this returns; without, a crash of the machine may lose the last seconds' answers
     (such a run is then told as lost).
     """
-    _write(os.path.join(folder, EXIT), json.dumps(event_to_json(event)), flush=flush)
+    data = json.dumps(event_to_json(event)).encode().ljust(_EXIT_BYTES)
+    fd = os.open(f"{folder}/{EXIT}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+    try:
+        # By one system call over nothing or blanks: a part of it is no JSON, and `_read` takes it for an absent one.
+        _clear(fd, _EXIT_BYTES)
+        if os.pwrite(fd, data, 0) < len(data):
+            raise OSError(errno.ENOSPC, "no space left for the facts of a run", folder)
+        if flush:
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+    if flush:
+        place = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(place)
+        finally:
+            os.close(place)
+
+
+def blank(folder: str) -> None:
+    """Make absent notes of those in a folder that is to be used again. Raises OSError."""
+    for name, width in ((START, _START_BYTES), (EXIT, _EXIT_BYTES)):
+        with contextlib.suppress(FileNotFoundError):
+            fd = os.open(f"{folder}/{name}", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                _clear(fd, width)
+            finally:
+                os.close(fd)
+
+
+def _clear(fd: int, width: int) -> None:
+    """Make an absent note of what is in a file, so that nothing shows through what is written over it."""
+    old = os.pread(fd, width + 1, 0)
+    if len(old) > width:
+        os.ftruncate(fd, 0)
+    elif old.strip() and os.pwrite(fd, b" " * len(old), 0) < len(old):
+        raise OSError(errno.ENOSPC, "no space left for the facts of a run")
 
 
 def tail_text(tail: bytes) -> str:
@@ -232,149 +281,8 @@ def _read(path: str) -> dict[str, Any] | None:
     try:
         with open(path, "rb") as file:
             data = json.load(file)
+        # Between the two the folder may have become another run's.
+        os.stat(path)
     except (FileNotFoundError, ValueError):
         return None
     return data if isinstance(data, dict) else None
-
-
-def _write(path: str, text: str, *, flush: bool) -> None:
-    """Write the file by one system call. No rename: a torn file is no JSON, and `_read` takes it for an absent one."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
-    try:
-        data = text.encode()
-        if os.write(fd, data) < len(data):
-            raise OSError(errno.ENOSPC, "no space left for the facts of a run", path)
-        if flush:
-            os.fsync(fd)
-    finally:
-        os.close(fd)
-    if flush:
-        folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def _share(folder: str, group: int) -> None:
-    """Give a run's folder of before to the group that may read it. None of this is a job's to change."""
-    with contextlib.suppress(OSError):
-        if os.stat(folder).st_gid == group:
-            return
-        os.chown(folder, -1, group)
-        os.chmod(folder, _SHARED)
-    for name in (OUTPUT, EXIT):
-        with contextlib.suppress(OSError):
-            os.chown(os.path.join(folder, name), -1, group)
-            os.chmod(os.path.join(folder, name), 0o640)
-
-
-def _unlink(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-
-
-class Folders:
-    """Makes and removes the runs' folders, using them again: most runs leave an empty work folder and two short notes.
-
-    On ext4 a new inode costs 0.03 ms, but up to 1 ms in the minutes after many were deleted, and a run needs four. A
-    folder is used again for the same account only, so that nothing passes from one account to another.
-
-    `group` may read how runs ended and what they printed: the daemon, where it is another account than ours. Under a
-    umask of 027 files get it by way of their folder.
-    """
-
-    def __init__(self, state_dir: str, *, spares: int = 2048, group: int = -1) -> None:
-        self._group = group
-        self.runs = os.path.join(state_dir, "runs")
-        self._spare_dir = os.path.join(state_dir, "spare")
-        # Others must be able to pass through to their own work folder, and to nothing else.
-        for folder, mode in ((self.runs, 0o711), (self._spare_dir, 0o700)):
-            os.makedirs(folder, exist_ok=True)
-            os.chmod(folder, mode)
-        self._limit = spares
-        self._spares: dict[int, list[str]] = {}
-        self._count = 0
-        self._number = 0
-        if group >= 0:
-            for folder in (self.runs, self._spare_dir):
-                for name in os.listdir(folder):
-                    _share(os.path.join(folder, name), group)
-        for name in os.listdir(self._spare_dir):
-            # Of an earlier runner: it may have died before it cleaned them.
-            self._offer(os.path.join(self._spare_dir, name))
-
-    def make(self, run_id: str, uid: int, gid: int) -> str:
-        """Return the run's new folder, whose `work` belongs to the account. FileExistsError: it was started before.
-
-        This is the one fence on this machine: whoever makes the folder starts the run.
-        """
-        folder = os.path.join(self.runs, run_id)
-        spares = self._spares.get(uid)
-        while spares:
-            try:
-                os.rename(spares[-1], folder)
-            except FileNotFoundError:  # another process of ours took it
-                spares.pop()
-                self._count -= 1
-                continue
-            except OSError as exc:
-                if exc.errno in (errno.ENOTEMPTY, errno.EEXIST):
-                    raise FileExistsError(exc.errno, "the run was started before", folder) from exc
-                raise
-            spares.pop()
-            self._count -= 1
-            return folder
-        self.make_bare(run_id)
-        work = os.path.join(folder, WORK)
-        os.mkdir(work, 0o700)
-        os.chown(work, uid, gid)
-        os.chmod(work, 0o700)
-        return folder
-
-    def make_bare(self, run_id: str) -> None:
-        """Make the folder of a run that has nowhere to work: of one that was never executed, it holds but the end."""
-        folder = os.path.join(self.runs, run_id)
-        os.mkdir(folder, 0o711)
-        if self._group >= 0:
-            os.chown(folder, -1, self._group)
-            os.chmod(folder, _SHARED)
-
-    def remove(self, run_id: str) -> bool:
-        """Remove an ended run's folder. False when the job left so much in it that a program must do it."""
-        folder = os.path.join(self.runs, run_id)
-        try:
-            withdraw(folder)
-            if self._count < self._limit and not os.listdir(os.path.join(folder, WORK)):
-                self._number += 1
-                spare = os.path.join(self._spare_dir, f"{time.time_ns()}-{self._number}")
-                # In one step: were it cleaned first and we died, it would look like a run that never started.
-                os.rename(folder, spare)
-                self._offer(spare)
-                return True
-        except OSError:
-            pass  # a run that never got its work folder, or none at all: what is there is removed below
-        try:
-            for name in (START, OUTPUT, EXIT):
-                _unlink(os.path.join(folder, name))
-            with contextlib.suppress(FileNotFoundError):
-                os.rmdir(os.path.join(folder, WORK))
-            with contextlib.suppress(FileNotFoundError):
-                os.rmdir(folder)
-        except OSError:
-            return False
-        return True
-
-    def _offer(self, spare: str) -> None:
-        """Clean a folder and offer it to the next run of its account. One that cannot be cleaned stays where it is."""
-        work = os.path.join(spare, WORK)
-        with contextlib.suppress(OSError):
-            if os.listdir(work):
-                return
-            os.chmod(work, 0o700)
-            for name in (START, EXIT):
-                with contextlib.suppress(FileNotFoundError):
-                    os.truncate(os.path.join(spare, name), 0)
-            _unlink(os.path.join(spare, OUTPUT))
-            self._spares.setdefault(os.lstat(work).st_uid, []).append(spare)
-            self._count += 1
