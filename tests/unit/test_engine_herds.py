@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import contextlib
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from cronkeeper.domain.ids import RunKey, TaskId
-from cronkeeper.domain.job import JobSpec, JobState, JobType
-from cronkeeper.domain.run import Reason, Run, RunState
+from cronkeeper.domain.job import Concurrency, JobSpec, JobState, JobType
+from cronkeeper.domain.placement import START_WITHIN_S
+from cronkeeper.domain.retry import Retry
+from cronkeeper.domain.run import Reason, Run, RunState, Trigger
 from cronkeeper.runtime.metrics import WorkerMetrics
 from cronkeeper.testing.fake_clock import FakeClock
 from cronkeeper.testing.memory_store import MemoryStore
 from cronkeeper.wire.task import Signer, Task, Verifier
 from cronkeeper_worker.engine import Engine
 from cronkeeper_worker.engine_parts import Parts
+from cronkeeper_worker.engine_start import PIECE, WINDOW
 from cronkeeper_worker.engine_thread import HEAR_EVERY_S, EngineThread
 from cronkeeper_worker.fences import Fences
 from cronkeeper_worker.journal import Journal, TaskRow
@@ -26,6 +32,7 @@ from cronkeeper_worker.pause_guard import PauseGuard
 from cronkeeper_worker.tasks import Here, install
 
 SIGNER = Signer.from_seed(bytes(range(32)))
+VERIFIER = Verifier([SIGNER.public_bytes])
 MINUTE = 60_000
 
 
@@ -33,13 +40,18 @@ MINUTE = 60_000
 class RunnerOfOrders:
     """A runner that keeps what it is told."""
 
+    #: Called with each order before it is taken.
+    check: Callable[[Order], None] = lambda _: None
     orders: list[Order] = field(default_factory=list)
+    cancelled: list[str] = field(default_factory=list)
 
     def start(self, orders: Sequence[Order]) -> None:
+        for order in orders:
+            self.check(order)
         self.orders += orders
 
     def cancel(self, run_id: str) -> None:
-        raise AssertionError(f"nobody asked to end {run_id}")
+        self.cancelled.append(run_id)
 
     def ack(self, run_ids: Iterable[str]) -> None:
         """Nothing is kept."""
@@ -60,33 +72,42 @@ class Herd:
         self.clock = FakeClock()
         self.store = MemoryStore(self.clock)
         self.journal = Journal(folder / "journal.db")
-        self.runner = RunnerOfOrders()
+        self.runner = RunnerOfOrders(self._check)
         self.fences = Fences(self.store.runs, lambda: None, claim_wait_s=5, clock=self.clock)
-        self.engine = Engine(
-            Parts(
-                "w1", self.journal, self.fences, self.runner, PlainOrders(), self.store.runs.claim_pending,
-                self.clock, WorkerMetrics(CollectorRegistry()),
-            )
+        self.parts = Parts(
+            "w1", self.journal, self.fences, self.runner, PlainOrders(), self.store.runs.claim_pending,
+            self.clock, WorkerMetrics(CollectorRegistry()),
         )  # fmt: skip
-        guard = PauseGuard(self.clock, self.clock.boot_s)
-        self.thread = EngineThread(self.engine, self.clock, guard, timers=True)
+        self.guard = PauseGuard(self.clock, self.clock.boot_s)
+        self.boot()
         self.syncs = 0
         self.journal._db.set_trace_callback(self._count)
 
-    def give(self, jobs: int, spec: JobSpec | None = None) -> None:
-        spec = spec or JobSpec("true", "* * * * *", JobType.COMMAND)
-        now_ms = self.clock.now_ms()
-        rows = [
-            TaskRow(TaskId(n, 0), 1, 1, SIGNER.seal(Task(n, 1, JobState.ACTIVE, now_ms, spec)), now_ms)
-            for n in range(1, jobs + 1)
-        ]
-        verifier = Verifier([SIGNER.public_bytes])
-        self.engine.take([(row, install(row, verifier, Here("w1", 0))) for row in rows], [])
+    def boot(self, *, timers: bool = True) -> None:
+        """Start a daemon over what the last one left: all but journal and runner is new."""
+        self.engine = Engine(self.parts)
+        self.thread = EngineThread(self.engine, self.clock, self.guard, timers=timers)
+        self.engine.install([install(row, VERIFIER, Here("w1", 0)) for row in self.journal.tasks()])
+        started = set(self.ordered())
+        self.engine.resume(self.journal.open_entries(), lambda key: str(key) in started, lambda _key: None)
 
-    def turn(self, ms: int = 0) -> None:
-        """Let time pass, and the engine's thread go round once."""
+    def give(
+        self, jobs: int | Sequence[int], *, generation: int = 1, state: JobState = JobState.ACTIVE, **spec: Any
+    ) -> None:
+        """Have these jobs: their numbers, or how many."""
+        made = JobSpec(**{"executable": "true", "schedule": "* * * * *", "type": JobType.COMMAND} | spec)
+        now_ms, ids = self.clock.now_ms(), range(1, jobs + 1) if isinstance(jobs, int) else jobs
+        rows = [
+            TaskRow(TaskId(n, 0), generation, 1, SIGNER.seal(Task(n, generation, state, now_ms, made)), now_ms)
+            for n in ids
+        ]
+        self.engine.take([(row, install(row, VERIFIER, Here("w1", 0))) for row in rows], [])
+
+    def turn(self, ms: int = 0, *, times: int = 1) -> None:
+        """Let time pass, and the engine's thread go round."""
         self.clock.advance_ms(ms)
-        self.thread._turn()
+        for _ in range(times):
+            self.thread._turn()
 
     def start(self, *run_ids: str) -> None:
         for run_id in run_ids:
@@ -103,6 +124,30 @@ class Herd:
         entry = self.journal.entry(RunKey.parse(run_id))
         assert entry is not None
         return entry.run.state
+
+    def rows(self) -> list[Run]:
+        """Return what was claimed."""
+        return self.store.runs.open_runs(list(self.engine.tasks))
+
+    @contextlib.contextmanager
+    def no_room(self) -> Iterator[None]:
+        """Have a runner that has enough to do."""
+        starter = self.engine._starter
+        window, starter._window = starter._window, 0
+        yield
+        starter._window = window
+
+    def decided(self) -> int:
+        return len(self.journal.open_entries())
+
+    def _check(self, order: Order) -> None:
+        """Nothing is ordered that is not decided for good, and claimed."""
+        key = RunKey.parse(order.run_id)
+        entry, row = self.journal.entry(key), self.store.runs.get(key)
+        assert entry is not None
+        assert entry.run.nonce == row.nonce == order.nonce
+        assert row.state is RunState.CLAIMED
+        assert not self.journal._db.in_transaction
 
     def _count(self, statement: str) -> None:
         self.syncs += statement == "COMMIT"
@@ -166,3 +211,226 @@ def test_how_many_run_is_known_however_they_come_and_go(herd: Herd) -> None:
     herd.end(*others)
     herd.turn(1000)
     assert herd.engine.running() == 0
+
+
+def test_the_runner_begins_with_the_first_while_the_others_are_decided(herd: Herd) -> None:
+    herd.give(250)
+    herd.turn(MINUTE)
+    assert (herd.decided(), len(herd.ordered())) == (PIECE, PIECE)
+    herd.turn()
+    assert (herd.decided(), len(herd.ordered())) == (2 * PIECE, WINDOW)
+    herd.turn()
+    assert (herd.decided(), len(herd.ordered())) == (250, WINDOW), "all is decided, whatever the runner is at"
+
+
+def test_what_stands_in_line_is_claimed_only_when_the_runner_has_come_so_far(herd: Herd) -> None:
+    herd.give(250)
+    herd.turn(MINUTE, times=3)
+    assert len(herd.rows()) == WINDOW
+    assert herd.engine.running() == 250, "they count as those that are to have a process at once"
+    first, *others = herd.ordered()
+    herd.start(first)
+    herd.turn(20)
+    assert len(herd.rows()) == WINDOW, "not one by one: each claim is two statements"
+    herd.start(*others[:49])
+    herd.turn(20)
+    assert len(herd.rows()) == len(set(herd.ordered())) == 250
+    herd.end(*herd.ordered())
+    herd.turn(20)
+    assert herd.engine.running() == 0
+
+
+def test_no_order_is_old_before_its_turn(herd: Herd) -> None:
+    """Issue 6: of 5,000 due together most were ordered twice and three times, being 4 s old."""
+    herd.give(600)
+    herd.turn(MINUTE, times=6)
+    while herd.engine.running():
+        orders = {order.run_id: order for order in herd.runner.orders}
+        some = [run for run in herd.ordered() if herd.state(run) is RunState.PENDING][:50]
+        assert all((orders[run].expires_boot_s or 0) >= herd.clock.boot_s() for run in some)
+        herd.start(*some)
+        herd.end(*some)
+        herd.turn(1000)  # it makes 50 a second
+    assert len(herd.ordered()) == 600
+
+
+def test_a_runner_that_never_answers_holds_up_nobody_for_longer_than_its_orders_are_good_for(herd: Herd) -> None:
+    herd.give(250)
+    herd.turn(MINUTE, times=3)
+    herd.guard.beat()
+    herd.turn(round(START_WITHIN_S * 1000))
+    assert len(herd.ordered()) == WINDOW
+    herd.guard.beat()
+    herd.turn(1)
+    assert len(herd.ordered()) == 250
+
+
+def test_by_calls_of_cron_alone_all_is_decided_too_and_by_cron(herd: Herd) -> None:
+    herd.boot(timers=False)
+    herd.give(250)
+    herd.clock.advance_ms(MINUTE)
+    herd.thread.look()
+    herd.turn(times=4)
+    entries = herd.journal.open_entries()
+    assert [entry.run.trigger for entry in entries] == [Trigger.CRON] * 250
+    herd.turn(times=2)
+    assert not herd.thread._looks
+
+
+def test_who_nobody_stays_with_is_given_all_orders_at_once(herd: Herd) -> None:
+    """The daemon's stand-in goes: nobody would hand over the others."""
+    herd.engine = Engine(herd.parts, window=None)
+    herd.give(450)
+    herd.clock.advance_ms(MINUTE)
+    herd.engine.look(Trigger.CRON)
+    assert len(herd.ordered()) == 450
+
+
+def line_of(herd: Herd, **spec: Any) -> list[str]:
+    """Have 250 jobs due, and return the runs that stand in line."""
+    herd.give(250, **spec)
+    herd.turn(MINUTE, times=3)
+    return [entry.run.id for entry in herd.journal.open_entries() if entry.run.id not in herd.ordered()]
+
+
+def test_a_daemon_that_dies_with_a_line_leaves_it_to_the_next_one(herd: Herd) -> None:
+    line = line_of(herd)
+    herd.boot()
+    assert len(line) == 50
+    assert sorted(herd.ordered()) == sorted({*herd.ordered(), *line})
+
+
+def test_what_is_due_before_an_edit_goes_before_the_edit(herd: Herd) -> None:
+    line = line_of(herd)
+    herd.give([RunKey.parse(line[0]).task.job_id], generation=2, executable="false")
+    assert herd.ordered()[WINDOW:] == line[:1]
+    assert herd.engine.running() == 250
+
+
+def test_what_is_due_before_a_pause_goes_before_the_pause(herd: Herd) -> None:
+    line = line_of(herd)
+    herd.give([RunKey.parse(line[0]).task.job_id], generation=2, state=JobState.PAUSED)
+    assert herd.ordered()[WINDOW:] == line[:1]
+
+
+def test_what_is_due_before_a_task_leaves_goes_before_it_leaves(herd: Herd) -> None:
+    line = line_of(herd)
+    tasks = [RunKey.parse(run).task for run in line]
+    herd.engine.take([], tasks)
+    assert sorted(herd.ordered()) == sorted({*herd.ordered(), *line})
+    assert herd.engine.running() == 250
+    herd.start(*line)
+    herd.end(*line)
+    herd.turn(20)
+    assert herd.engine.running() == WINDOW
+
+
+def test_a_run_that_stands_in_line_is_cancelled_at_once_and_for_good(herd: Herd) -> None:
+    first, *_ = line_of(herd)
+    herd.engine.cancel(RunKey.parse(first))
+    assert herd.state(first) is RunState.CANCELLED
+    herd.start(*herd.ordered())
+    herd.turn(20)
+    herd.turn(20)
+    assert first not in herd.ordered()
+    assert len(herd.ordered()) == 249
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "of_the_first", "of_the_next"),
+    [
+        (Concurrency.FORBID, RunState.PENDING, RunState.SKIPPED),
+        (Concurrency.QUEUE, RunState.PENDING, RunState.PENDING),
+        (Concurrency.REPLACE, RunState.CANCELLED, RunState.PENDING),
+        (Concurrency.ALLOW, RunState.PENDING, RunState.PENDING),
+    ],
+)
+def test_a_run_that_stands_in_line_counts_as_one_that_runs(
+    herd: Herd, concurrency: Concurrency, of_the_first: RunState, of_the_next: RunState
+) -> None:
+    first, *_ = line_of(herd, concurrency=concurrency)
+    herd.guard.beat()
+    with herd.no_room():
+        for _ in range(20):  # a minute, without the pause that such a step would look like
+            herd.turn(3000, times=3)
+    key = RunKey.parse(first)
+    following = str(RunKey(key.task, key.fire_ms + MINUTE, 1))
+    assert (herd.state(first), herd.state(following)) == (of_the_first, of_the_next)
+    waits = herd.engine.tasks[key.task].waiting
+    assert [str(key) for key in waits] == ([following] if concurrency is Concurrency.QUEUE else [])
+    assert first not in herd.runner.cancelled, "there is nothing that could be ended"
+
+
+def test_after_a_pause_of_the_process_nobody_in_line_is_claimed_before_a_look_at_the_tasks(herd: Herd) -> None:
+    line_of(herd)
+    herd.guard.beat()
+    herd.start(*herd.ordered())
+    herd.turn(30_000)
+    herd.end(*herd.ordered())
+    herd.turn(1000)
+    assert len(herd.rows()) == WINDOW
+    herd.guard.around(lambda: 10.0)()
+    herd.turn(100)
+    assert len(herd.rows()) == 250
+
+
+def test_whoever_leaves_for_good_still_starts_what_stands_in_line(herd: Herd) -> None:
+    line_of(herd)
+    herd.thread._retired.set()
+    herd.start(*herd.ordered())
+    herd.turn(20)
+    assert len(herd.ordered()) == 250
+
+
+@pytest.mark.parametrize(("seconds", "state"), [(3, RunState.PENDING), (5, RunState.SKIPPED)])
+def test_who_stood_in_line_beyond_its_grace_starts_as_long_as_an_order_would_have_been_good(
+    herd: Herd, seconds: int, state: RunState
+) -> None:
+    line = line_of(herd, grace_s=2)
+    with herd.no_room():
+        for _ in range(seconds):
+            herd.guard.beat()
+            herd.turn(1000)
+    herd.start(*herd.ordered())
+    herd.turn(20)
+    assert {herd.state(run) for run in line} == {state}
+    assert set(line).isdisjoint(herd.ordered()) is (state is RunState.SKIPPED)
+
+
+def test_a_journal_that_cannot_be_written_loses_nobody_in_line(herd: Herd) -> None:
+    line_of(herd)
+    herd.fences.mysql_ok = False  # granted by nobody, it is written down before it is ordered
+    herd.start(*herd.ordered())
+    herd.turn(20, times=0)
+    herd.thread._hear()
+    herd.journal._db.execute("PRAGMA query_only = ON")
+    with pytest.raises(sqlite3.Error, match="readonly"):
+        herd.thread._turn()
+    assert len(herd.ordered()) == WINDOW
+    herd.journal._db.execute("PRAGMA query_only = OFF")
+    herd.runner.check = lambda _: None
+    herd.turn(1)
+    assert len(herd.ordered()) == len(set(herd.ordered())) == 250
+
+
+def test_a_run_that_waits_for_the_one_before_it_asks_for_no_look(herd: Herd) -> None:
+    """It would be looked at again and again: its time has come, and it cannot go."""
+    herd.give(1, schedule="*/10 * * * *", retry=Retry(limit=1, backoff_s=60))
+    while not herd.ordered():
+        herd.guard.beat()
+        herd.turn(3000)
+    (first,) = herd.ordered()
+    herd.start(first)
+    herd.thread.tell(Ended(first, herd.clock.now_ms(), 3, None, False, False, 0, ""))
+    herd.turn(20)
+    key = RunKey.parse(first)
+    herd.engine.demand([RunKey(key.task, key.fire_ms + 1, 1)], Trigger.CATCH_UP)
+    for _ in range(30):
+        herd.guard.beat()
+        herd.turn(3000)
+    assert (herd.engine.next_look_ms() or 0) > herd.clock.now_ms()
+    second = herd.ordered()[1]
+    herd.start(second)
+    herd.end(second)
+    herd.turn(20)
+    assert herd.ordered()[2:] == [str(RunKey(key.task, key.fire_ms, 2))]

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from cronkeeper.domain.ids import RunKey, TaskId
+from cronkeeper.domain.job import Concurrency
 from cronkeeper.domain.run import Trigger
 from cronkeeper_worker import gate
 from cronkeeper_worker.journal import Entry
@@ -23,7 +24,10 @@ class Board:
         self._orphans: dict[RunKey, Entry] = {}
         #: Until when (boot-time clock) the newest order of a run may be carried out, of those that were made here.
         self.order_expiry_s: dict[RunKey, float] = {}
+        #: The same, of those orders that the runner has not answered.
+        self.unanswered: dict[RunKey, float] = {}
         self._running = 0
+        self._queued = 0
 
     def install(self, items: Iterable[Installed]) -> list[Entry]:
         """Install or replace tasks; runs in progress are kept. Returns waiting runs that are to be decided again.
@@ -36,6 +40,7 @@ class Board:
             known = self.tasks.get(item.id)
             if known is not None:
                 item.active, item.waiting, item.foreign = known.active, known.waiting, known.foreign
+                item.queued = known.queued
                 cursor_ms = item.view.cursor_ms
                 if item.fence > known.fence:
                     again = [e for key, e in item.waiting.items() if _is_of_schedule(e) and key.fire_ms > cursor_ms]
@@ -58,7 +63,8 @@ class Board:
             item = self.tasks.pop(task, None)
             if item is not None:
                 self._orphans |= item.active
-                waiting += item.waiting.values()
+                waiting += [*item.waiting.values(), *item.queued.values()]
+                self._queued -= len(item.queued)
         return waiting
 
     def set_foreign(self, runs: dict[TaskId, frozenset[RunKey]]) -> list[Installed]:
@@ -74,10 +80,10 @@ class Board:
         """Return when `look` is wanted next, or None."""
         return self._heap[0][0] if self._heap else None
 
-    def pop_due(self, now_ms: int) -> list[Installed]:
-        """Take the tasks that want a look at `now_ms`; arm them again afterwards."""
+    def pop_due(self, now_ms: int, limit: int) -> list[Installed]:
+        """Take the tasks, at most so many, that want a look at `now_ms`; arm them again afterwards."""
         found: dict[TaskId, Installed] = {}
-        while self._heap and self._heap[0][0] <= now_ms:
+        while self._heap and self._heap[0][0] <= now_ms and len(found) < limit:
             next_ms, task = heapq.heappop(self._heap)
             item = self.tasks.get(task)
             # An entry that matches neither is left over from before an edit or an earlier look.
@@ -102,9 +108,23 @@ class Board:
     def drop(self, key: RunKey) -> None:
         """Note that a run is over."""
         self.order_expiry_s.pop(key, None)
+        self.unanswered.pop(key, None)
         item = self.tasks.get(key.task)
         known = self._orphans.pop(key, None) or (item is not None and item.active.pop(key, None))
         self._running -= bool(known)
+
+    def queue(self, entry: Entry) -> None:
+        """Note that a run, of a task that is here, stands in line to be claimed and started."""
+        queued = self.tasks[entry.run.key.task].queued
+        self._queued += entry.run.key not in queued
+        queued[entry.run.key] = entry
+
+    def unqueue(self, key: RunKey) -> Entry | None:
+        """Take a run out of the line; None when it does not stand there any more."""
+        item = self.tasks.get(key.task)
+        entry = None if item is None else item.queued.pop(key, None)
+        self._queued -= entry is not None
+        return entry
 
     def find(self, key: RunKey) -> Entry | None:
         """Return a run in progress, or None."""
@@ -115,10 +135,13 @@ class Board:
 
     def running(self) -> int:
         """Return how many runs of this node have a process, or are to have one at once."""
-        return self._running
+        return self._running + self._queued
 
 
 def _waiting_ms(item: Installed) -> int | None:
+    if not item.waiting or (item.view.spec.concurrency is not Concurrency.ALLOW and item.busy()):
+        # What goes one by one goes when the run before it is over, whatever the time.
+        return None
     return min((entry.not_before_ms for entry in item.waiting.values() if entry.not_before_ms), default=None)
 
 

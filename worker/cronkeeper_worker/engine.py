@@ -28,7 +28,7 @@ from cronkeeper_worker.engine_parts import (
     unstarted,
     was_refused,
 )
-from cronkeeper_worker.engine_start import Starter
+from cronkeeper_worker.engine_start import PIECE, WINDOW, Starter
 from cronkeeper_worker.gate import Decision, Verdict
 from cronkeeper_worker.journal import Entry, Phase, TaskRow
 from cronkeeper_worker.orders import Ended, SpawnFailed
@@ -40,10 +40,11 @@ log = logging.getLogger(__name__)
 class Engine:
     """Tasks come by `install`, time by `look`, news of processes by `on_…`."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, *, window: int | None = WINDOW) -> None:
+        """`window` bounds the orders that the runner has not answered; None: nobody stays to give it the others."""
         self._parts = parts
         self._board = Board()
-        self._starter = Starter(parts, self._board, self._fail)
+        self._starter = Starter(parts, self._board, self._fail, window)
         self._cancel_reasons: dict[RunKey, Reason] = {}
 
     @property
@@ -54,12 +55,15 @@ class Engine:
     def install(self, items: Iterable[Installed]) -> None:
         """Install or replace tasks; runs in progress are kept."""
         found = list(items)
+        self._starter.flush([item.id for item in found])
         self._starter.give_up(self._board.install(found))
         self._starter.skip_paused(found)
         self._parts.metrics.tasks.set(len(self._board.tasks))
 
     def uninstall(self, tasks: Iterable[TaskId]) -> None:
         """Disarm tasks. Their runs go on to their end; their waiting runs are given up, for the next owner to take."""
+        tasks = list(tasks)
+        self._starter.flush(tasks)
         self._starter.give_up(self._board.uninstall(tasks))
         self._parts.metrics.tasks.set(len(self._board.tasks))
 
@@ -84,11 +88,16 @@ class Engine:
         return [item.id for item in self._board.tasks.values() if item.foreign]
 
     def look(self, trigger: Trigger) -> None:
-        """Decide about and start whatever is due now."""
+        """Decide about whatever is due now, and start it as far as the runner has come."""
+        while self.look_some(trigger):
+            pass
+
+    def look_some(self, trigger: Trigger) -> bool:
+        """Decide about some of what is due now, and start it; say whether there may be more."""
         now_ms = self._parts.clock.now_ms()
-        due = self._board.pop_due(now_ms)
+        due = self._board.pop_due(now_ms, PIECE)
         if not due:
-            return
+            return False
         try:
             start = self._decide_due(due, now_ms, trigger)
         finally:
@@ -97,6 +106,11 @@ class Engine:
         self._starter.launch(start)
         for item in due:
             self._board.arm(item)
+        return len(due) == PIECE
+
+    def pump(self) -> None:
+        """Start what stands in line, as far as the runner has come."""
+        self._starter.pump()
 
     def next_look_ms(self) -> int | None:
         """Return when `look` is wanted next, or None."""
@@ -109,6 +123,7 @@ class Engine:
     def demand(self, keys: Sequence[RunKey], trigger: Trigger = Trigger.MANUAL) -> None:
         """Run what no schedule asked for: runs on demand, or reruns of lost ones (trigger CATCH_UP)."""
         decided: list[Entry] = []
+        replaced: list[RunKey] = []
         for key in keys:
             item = self._board.tasks.get(key.task)
             known = self._parts.journal.entry(key)
@@ -124,9 +139,10 @@ class Engine:
             decided.append(entry)
             if entry.phase is Phase.WAITING:
                 item.waiting[key] = entry
-            for other in cancel:
-                self.cancel(other, Reason.REPLACED)
+            replaced += cancel
         self._parts.journal.decide(decided, [])
+        for other in replaced:
+            self.cancel(other, Reason.REPLACED)
         self._starter.launch([entry for entry in decided if entry.phase is Phase.DECIDED])
 
     def retry(self, due: Mapping[RunKey, int]) -> None:
@@ -153,11 +169,11 @@ class Engine:
                 self._parts.runner.cancel(str(key))
             except UnavailableError as exc:
                 log.warning("a run could not be told to end", extra={"event": "runner.away", "error": str(exc)})
-        elif item is not None and key in item.waiting:
-            entry = item.waiting.pop(key)
+        elif item is not None and (entry := item.waiting.pop(key, None) or self._board.unqueue(key)) is not None:
             state = advance(RunState.PENDING, RunEvent.CANCEL)
             run = entry.run.evolve(state=state, reason=reason)
             self._parts.journal.update([replace(entry, run=run, phase=Phase.OVER)])
+            self._release_waiting([item])
 
     def hear(self, started: Sequence[tuple[RunKey, int]], ended: Sequence[Ended]) -> None:
         """Processes exist: (run, started_ms); and processes have ended, also some of these: written down with one sync.
@@ -166,6 +182,7 @@ class Engine:
         """
         begun: dict[RunKey, Entry] = {}
         for key, started_ms in started:
+            self._board.unanswered.pop(key, None)
             entry = self._board.find(key)
             if entry is not None and entry.phase is Phase.CLAIMED:
                 run = entry.run.evolve(state=advance(entry.run.state, RunEvent.START), started_ms=started_ms)

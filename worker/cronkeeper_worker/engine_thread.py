@@ -138,15 +138,20 @@ class EngineThread:
             except queue.Empty:
                 break
             action()
-        if self._retired.is_set():
-            return
+        retired = self._retired.is_set()
         if self._guard.holds():
             with self._lock:
                 self._looks += looks
-        elif looks:
-            self._engine.look(Trigger.CRON)
-        elif self._timers:
-            self._engine.look(Trigger.TIMER)
+            return
+        more = False
+        if not retired and (looks or self._timers):
+            more = self._engine.look_some(Trigger.CRON if looks else Trigger.TIMER)
+        if more and looks:
+            # What the runner tells, and others want, is heard between the pieces.
+            with self._lock:
+                self._looks += looks
+            self._wake.set()
+        self._engine.pump()
 
     def _hear(self) -> None:
         """Take in what the runner has told, unless it is to wait for more."""

@@ -56,7 +56,7 @@ class StandIn:
         self._top = root_rules.top_of(str(state_dir))
         self._runner = RunnerClient(self._top, self._events.put, signed=root_rules.is_split(str(state_dir)))
         self._fences = Fences(self._store.runs, self._zookeeper, claim_wait_s=config.claim_wait_s, clock=self._clock)
-        self._engine = Engine(self._parts(state_dir))
+        self._engine = Engine(self._parts(state_dir), window=None)
 
     def look(self, stay_s: float) -> None:
         """Decide and start what is due; stay a little, to write down and report what ends soon."""

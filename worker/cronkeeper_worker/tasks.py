@@ -39,6 +39,8 @@ class Installed:
     next_ms: int | None
     active: dict[RunKey, Entry] = field(default_factory=dict)
     waiting: dict[RunKey, Entry] = field(default_factory=dict)
+    #: Decided runs that stand in line to be claimed and started: as good as active for the concurrency policy.
+    queued: dict[RunKey, Entry] = field(default_factory=dict)
     #: Runs of the task that other nodes started and have not ended: they count for the concurrency policy.
     foreign: frozenset[RunKey] = frozenset()
     #: Why its runs cannot be started at present, if they cannot.
@@ -51,8 +53,8 @@ class Installed:
         return self.view.id
 
     def busy(self) -> list[RunKey]:
-        """Return the runs that live now."""
-        return [*self.active, *self.foreign]
+        """Return the runs that live now, or are about to."""
+        return [*self.active, *self.queued, *self.foreign]
 
 
 def install(row: TaskRow, verifier: Verifier, here: Here) -> Installed:
