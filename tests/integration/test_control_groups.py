@@ -128,6 +128,37 @@ def test_another_account_cannot_leave_its_group(node: Node, cpu_s: int | None) -
     assert tail.rstrip().endswith("/run-1-0-1-1")
 
 
+_BOUNDED = """
+import sys
+from cronkeeper_worker import run_files
+from cronkeeper_worker.control_groups import ControlGroups, own_group
+groups = ControlGroups(sys.argv[1], run_files.boot_id())
+print(own_group())
+with groups.around("1-0-1-1"):
+    pass
+groups.limit("1-0-1-1", 100)
+try:
+    with open(f"{own_group()}/../run-1-0-1-1/pids.max") as file:
+        print(file.read())
+finally:
+    groups.remove("1-0-1-1")
+    groups.close()
+"""
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="takes strace")
+def test_a_run_is_bounded_where_the_kernel_can_and_else_nothing_is_tried(tmp_path: Path) -> None:
+    """A file that is not there takes the kernel longer to find than one that is."""
+    calls = tmp_path / "calls"
+    argv = ["strace", "-qq", "-o", str(calls), "-e", "trace=openat", sys.executable, "-c", _BOUNDED, str(tmp_path)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    asked = [line for line in calls.read_text().splitlines() if "pids.max" in line and "O_WRONLY" in line]
+    if done.returncode == 0:
+        assert done.stdout.split()[1] == "100"
+    else:
+        assert "FileNotFoundError" in done.stderr and not asked
+
+
 # ------------------------------------------------------------------------------------------------------------- the end
 
 

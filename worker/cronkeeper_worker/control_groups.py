@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _PREFIX, _OURS, _RUN = "cronkeeper.runs-", "runner", "run-"
-_THREADS, _MOUNTS = "cgroup.threads", "/proc/self/mountinfo"
+_THREADS, _PIDS_MAX, _MOUNTS = "cgroup.threads", "pids.max", "/proc/self/mountinfo"
 #: What the unit file names as DelegateSubgroup: then the group above it is ours, too, and holds no process.
 _DELEGATED = "cronkeeper.main"
 #: In the state folder: where the groups of this boot are, for a runner that is started from elsewhere.
@@ -39,6 +39,8 @@ class ControlGroups:
         self._lock = self._home = -1
         self._origin = self._base = ""
         self._told = False
+        #: Whether the kernel's controller of how many processes a group may have is at hand.
+        self._bounds = False
         #: Ended runs of which something lives on.
         self.outlived: set[str] = set()
         #: Why runs have no groups; empty when they have.
@@ -63,6 +65,7 @@ class ControlGroups:
         if os.path.basename(self._origin) == _DELEGATED:
             _enable(place)
         _enable(self._base)
+        self._bounds = os.path.exists(os.path.join(self._base, _OURS, _PIDS_MAX))
         _sweep(self._base)
         self.outlived = {name.removeprefix(_RUN) for name in os.listdir(self._base) if name.startswith(_RUN)}
         with contextlib.suppress(OSError):  # where we were started may be gone, now that we have left it
@@ -149,9 +152,9 @@ class ControlGroups:
 
     def limit(self, run_id: str, processes: int) -> None:
         """Bound how many processes the run may have, where the kernel's controller is at hand."""
-        if self._base:
+        if self._bounds:  # it takes the kernel as long to find no such file as to write into one
             with contextlib.suppress(OSError):
-                _write(os.path.join(self._path(run_id), "pids.max"), str(processes).encode())
+                _write(os.path.join(self._path(run_id), _PIDS_MAX), str(processes).encode())
 
     # ------------------------------------------------------------------------------------------------------------ end
 
