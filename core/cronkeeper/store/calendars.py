@@ -14,6 +14,7 @@ from cronkeeper.domain.named_calendars import NamedCalendar, dates_from_dict, da
 from cronkeeper.errors import ConflictError, NotFoundError, StaleCopyError, StaleWriteError, WireFormatError
 from cronkeeper.store import schema
 from cronkeeper.store.flavour import Flavour, chunks, slices
+from cronkeeper.store.script import Script
 from cronkeeper.store.session import Database
 from cronkeeper.store.trail import add_trail
 from cronkeeper.wire.trail import Entry
@@ -113,7 +114,7 @@ def forget_uses(conn: Connection, job_ids: Sequence[int]) -> None:
     conn.execute(_uses.delete().where(_uses.c.job_id.in_(job_ids)))
 
 
-def write_uses(conn: Connection, flavour: Flavour, jobs: Sequence[Job]) -> None:
+def write_uses(script: Script, flavour: Flavour, jobs: Sequence[Job]) -> None:
     """Write which calendars these jobs name, and make sure that they hold those calendars' present days.
 
     Raises StaleCopyError. The calendar's row is moved, not only read: so that the check holds in a Galera cluster too,
@@ -128,10 +129,10 @@ def write_uses(conn: Connection, flavour: Flavour, jobs: Sequence[Job]) -> None:
             if job.state is not JobState.FINISHED:
                 wanted.add((job.spec.namespace, name, digest))
     for namespace, name, digest in sorted(wanted):
-        if conn.execute(_touch(namespace, name, _calendars.c.digest == digest)).rowcount != 1:
+        if script.conn.execute(_touch(namespace, name, _calendars.c.digest == digest)).rowcount != 1:
             raise StaleCopyError(_gone(namespace, name))
     for some in chunks(rows):
-        flavour.insert(conn, _uses, ("job_id", "name", "namespace", "digest"), some)
+        flavour.insert(script, _uses, ("job_id", "name", "namespace", "digest"), some)
 
 
 def _touch(namespace: str, name: str, only: ColumnElement[bool]) -> Any:

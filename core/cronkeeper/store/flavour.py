@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Connection, CursorResult, Table
+from sqlalchemy import Table
 from sqlalchemy.exc import IntegrityError
 
 from cronkeeper.store.driver_errors import is_double
@@ -25,6 +25,12 @@ _FEW, _LONG = 2, 100
 
 Row = tuple[Any, ...]
 Item = TypeVar("Item")
+
+
+class Sender(Protocol):
+    """Takes statements: a connection, or a script that sends them later."""
+
+    def exec_driver_sql(self, statement: str, parameters: Any = None, /) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +51,7 @@ class Flavour:
         """Return the end of an INSERT that leaves rows alone which exist already."""
         return f"ON DUPLICATE KEY UPDATE `{column}` = `{column}`" if self.is_mysql else "ON CONFLICT DO NOTHING"
 
-    def insert_new(self, conn: Connection, table: Table, columns: Sequence[str], rows: Sequence[Row]) -> None:
+    def insert_new(self, conn: Sender, table: Table, columns: Sequence[str], rows: Sequence[Row]) -> None:
         """Insert the rows that are not there yet, as part of a transaction, with no right but to insert.
 
         MariaDB asks who says ON DUPLICATE KEY UPDATE for the right to change every column that is inserted; INSERT
@@ -89,18 +95,17 @@ class Flavour:
         """Return the end of a SELECT that locks what it reads (in SQLite a transaction has the whole database)."""
         return "FOR UPDATE" if self.is_mysql else ""
 
-    def insert(self, conn: Connection, table: Table, columns: Sequence[str], rows: Sequence[Row], end: str = "") -> int:
-        """Insert all rows with one statement; return the driver's last row id (MySQL: of the first row)."""
-        return int(self.answer_of_insert(conn, table, columns, rows, end).lastrowid or 0)
-
-    def answer_of_insert(
-        self, conn: Connection, table: Table, columns: Sequence[str], rows: Sequence[Row], end: str
-    ) -> CursorResult[Any]:
+    def insert(self, conn: Sender, table: Table, columns: Sequence[str], rows: Sequence[Row], end: str = "") -> None:
         """Insert all rows with one statement."""
+        conn.exec_driver_sql(*self.insertion(table, columns, rows, end))
+
+    def insertion(self, table: Table, columns: Sequence[str], rows: Sequence[Row], end: str) -> tuple[str, Any]:
+        """Return the statement that inserts all rows, and its values."""
         if self.is_mysql and len(rows) >= _FEW:
-            return conn.exec_driver_sql(*_folded(table.name, tuple(columns), rows, end))
+            return _folded(table.name, tuple(columns), rows, end)
         text = _insert_text(table.name, tuple(columns), self.mark, len(rows), end)
-        return conn.exec_driver_sql(text, tuple(chain.from_iterable(rows)))
+        values = chain.from_iterable(rows)
+        return text, tuple(map(_cheap, values) if self.is_mysql else values)
 
     def marks(self, count: int) -> str:
         """Return `count` places for values, with commas between them."""
@@ -134,8 +139,13 @@ def _folded(table: str, columns: tuple[str, ...], rows: Sequence[Row], end: str)
     values = [column[0] for column, one in zip(turned, same, strict=True) if one]
     for column, one in zip(turned, same, strict=True):
         if not one:
-            values += [v.encode() if v.__class__ is str and len(v) > _LONG else v for v in column]
+            values += map(_cheap, column)
     return text, dict(zip(keys, values, strict=True))
+
+
+def _cheap(value: Any) -> Any:
+    """Return a long text as its bytes: those the driver writes in hexadecimal, and does not look at one by one."""
+    return value.encode() if value.__class__ is str and len(value) > _LONG else value
 
 
 @lru_cache(maxsize=128)

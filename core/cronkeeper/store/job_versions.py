@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection
-
 from cronkeeper.store import job_rows
-from cronkeeper.store.flavour import Flavour, names, slices
+from cronkeeper.store.flavour import Flavour, Sender, names, slices
 
 
 def touch(flavour: Flavour) -> str:
@@ -16,7 +14,7 @@ def touch(flavour: Flavour) -> str:
     return f"`updated_ms` = CASE WHEN `updated_ms` < {now} THEN {now} ELSE `updated_ms` END"
 
 
-def remember_jobs(conn: Connection, flavour: Flavour, job_ids: Sequence[int]) -> None:
+def remember_jobs(conn: Sender, flavour: Flavour, job_ids: Sequence[int]) -> None:
     """Keep these jobs as they are now: the auditor must be able to tell what was due at any instant of the past."""
     end = flavour.replace_old(job_rows.HISTORY[:3], job_rows.HISTORY[3:])
     for some in slices(job_ids):

@@ -22,6 +22,7 @@ from cronkeeper.store.flavour import Row, chunks, slices
 from cronkeeper.store.job_versions import remember_jobs, touch
 from cronkeeper.store.namespaces import QuotaCheck
 from cronkeeper.store.notes import note_saved
+from cronkeeper.store.script import Script
 from cronkeeper.store.secrets import check_copies
 from cronkeeper.store.session import Database
 from cronkeeper.store.trail import add_trail
@@ -66,22 +67,22 @@ class SqlJobStore:
     ) -> list[Job]:
         inserted: list[Job] = []
 
-        def body(conn: Connection) -> list[Job]:
-            check = None if weighing is None else QuotaCheck(conn, self._db.flavour, weighing)
+        def body(script: Script) -> list[Job]:
+            check = None if weighing is None else QuotaCheck(script, self._db.flavour, weighing)
             if check is not None:
                 check.begin(new, changed)
             try:
-                self._finish(conn, removed)
-                self._replace(conn, changed)
-                inserted[:] = self._insert(conn, new)
+                self._finish(script, removed)
+                self._replace(script, changed)
+                inserted[:] = self._insert(script, new)
                 for job, item in zip(inserted, new, strict=True):
                     if item.request is not None:
-                        note_saved(conn, item.request, [str(job.id)])
+                        note_saved(script.conn, item.request, [str(job.id)])
             except IntegrityError as exc:
                 raise ConflictError(_NAME_TAKEN) from exc
             if check is not None:
                 check.end()
-            add_trail(conn, self._db.flavour, trail)
+            add_trail(script, self._db.flavour, trail)
             return list(inserted)
 
         def landed(conn: Connection) -> bool:
@@ -89,7 +90,7 @@ class SqlJobStore:
             proof = [*inserted[:1], *(job for job, _ in changed[:1])]
             return bool(proof) and self._is_stored(conn, proof[0])
 
-        return self._db.transaction(body, landed=landed)
+        return self._db.script(body, landed=landed)
 
     def get(self, job_id: int) -> Job:
         row = self._db.read(lambda conn: conn.execute(_select_jobs().where(_jobs.c.id == job_id)).first())
@@ -214,37 +215,38 @@ class SqlJobStore:
             after = rows[-1].id
         return found
 
-    def _insert(self, conn: Connection, new: Sequence[NewJob]) -> list[Job]:
-        ids = self._reserve(conn, new) if new else []
-        return self._write(conn, ahead(_made, list(slices(list(zip(new, ids, strict=True))))))
+    def _insert(self, script: Script, new: Sequence[NewJob]) -> list[Job]:
+        ids = self._reserve(script, new) if new else []
+        return self._write(script, ahead(_made, list(slices(list(zip(new, ids, strict=True))))))
 
-    def _reserve(self, conn: Connection, new: Sequence[NewJob]) -> list[int]:
+    def _reserve(self, script: Script, new: Sequence[NewJob]) -> list[int]:
         """Return an id for each, ascending."""
         if not self._db.is_mysql:
-            last = conn.exec_driver_sql("SELECT `seq` FROM `sqlite_sequence` WHERE `name` = 'jobs'").scalar()
+            last = script.ask("SELECT `seq` FROM `sqlite_sequence` WHERE `name` = 'jobs'").scalar()
             return [int(last or 0) + 1 + index for index in range(len(new))]
         # A table's next number is known only by taking it, and in a cluster numbers come in steps; so insert rows that
         # only we can recognise and ask which ids they got. One statement numbers its rows in their order.
         mark = secrets.token_hex(16)
         ids: list[int] = []
         for rows in chunks([job_rows.placeholder(item.namespace, item.name, mark) for item in new]):
-            ids += self._take_places(conn, rows, mark)
+            ids += self._take_places(script, rows, mark)
         return ids
 
-    def _take_places(self, conn: Connection, rows: Sequence[Row], mark: str) -> Sequence[int]:
+    def _take_places(self, script: Script, rows: Sequence[Row], mark: str) -> Sequence[int]:
         flavour, columns = self._db.flavour, job_rows.COLUMNS[1:]
-        if len(rows) == 1:
-            return [flavour.insert(conn, _jobs, columns, rows)]
-        answer = flavour.answer_of_insert(conn, _jobs, columns, rows, flavour.returning_id)
+        answer = script.ask(*flavour.insertion(_jobs, columns, rows, flavour.returning_id))
         if not answer.returns_rows:
+            if len(rows) == 1:
+                return [answer.lastrowid]
             text = f"SELECT `id` FROM `jobs` WHERE `id` >= {self._mark} AND `search` = {self._mark}"
-            answer = conn.exec_driver_sql(text, (answer.lastrowid, mark))
+            answer = script.ask(text, (answer.lastrowid, mark))
         return sorted(answer.scalars())
 
-    def _replace(self, conn: Connection, changed: Sequence[tuple[Job, int]]) -> None:
+    def _replace(self, script: Script, changed: Sequence[tuple[Job, int]]) -> None:
         expected = {job.id: generation for job, generation in changed}
         for some in slices(sorted(expected)):
             query = select(_jobs.c.id, _jobs.c.generation).where(_jobs.c.id.in_(some)).with_for_update()
+            conn = script.conn
             stored = {row.id: row.generation for row in conn.execute(query)}
             if missing := [job_id for job_id in some if job_id not in stored]:
                 raise NotFoundError(f"there is no job {missing[0]}")
@@ -254,34 +256,34 @@ class SqlJobStore:
                 )
             conn.execute(_labels.delete().where(_labels.c.job_id.in_(some)))
             forget_uses(conn, some)
-        self._write(conn, (_Piece(list(some), []) for some in slices([job for job, _ in changed])))
+        self._write(script, (_Piece(list(some), []) for some in slices([job for job, _ in changed])))
 
-    def _write(self, conn: Connection, pieces: Iterable[_Piece]) -> list[Job]:
+    def _write(self, script: Script, pieces: Iterable[_Piece]) -> list[Job]:
         """Write whole rows, new ones and others; return their jobs."""
         flavour, jobs = self._db.flavour, list[Job]()
         end = flavour.replace_old(("id",), job_rows.COLUMNS[1:])
         for piece in pieces:
             jobs += piece.jobs
             for rows in chunks([job_rows.to_row(job) for job in piece.jobs]):
-                flavour.insert(conn, _jobs, job_rows.COLUMNS, rows, end)
-            remember_jobs(conn, flavour, [job.id for job in piece.jobs])
-            add_trail(conn, flavour, piece.notes)
+                flavour.insert(script, _jobs, job_rows.COLUMNS, rows, end)
+            remember_jobs(script, flavour, [job.id for job in piece.jobs])
+            add_trail(script, flavour, piece.notes)
         if not jobs:
             return jobs
         for rows in chunks([row for job in jobs for row in job_rows.label_rows(job)]):
-            flavour.insert(conn, _labels, ("job_id", "key", "value"), rows)
-        write_uses(conn, flavour, jobs)
-        check_copies(conn, jobs)
+            flavour.insert(script, _labels, ("job_id", "key", "value"), rows)
+        write_uses(script, flavour, jobs)
+        check_copies(script, jobs)
         return jobs
 
-    def _finish(self, conn: Connection, removed: Sequence[int]) -> None:
+    def _finish(self, script: Script, removed: Sequence[int]) -> None:
         for some in slices(sorted(removed)):
             text = (
                 f"UPDATE `jobs` SET `state` = '{JobState.FINISHED}', {touch(self._db.flavour)}"
                 f" WHERE `id` IN ({self._db.flavour.marks(len(some))}) AND `state` <> '{JobState.FINISHED}'"
             )
-            conn.exec_driver_sql(text, tuple(some))
-            remember_jobs(conn, self._db.flavour, some)
+            script.exec_driver_sql(text, tuple(some))
+            remember_jobs(script, self._db.flavour, some)
 
     def _is_stored(self, conn: Connection, job: Job) -> bool:
         query = select(_jobs.c.generation, _jobs.c.envelope).where(_jobs.c.id == job.id).with_for_update()

@@ -15,6 +15,7 @@ from cronkeeper.errors import QuotaExceededError
 from cronkeeper.ports import NamespacePolicy, NewJob, Weighing
 from cronkeeper.store import schema
 from cronkeeper.store.flavour import Flavour
+from cronkeeper.store.script import Script
 from cronkeeper.store.session import Database
 from cronkeeper.store.trail import add_trail
 from cronkeeper.wire.trail import Entry
@@ -61,8 +62,8 @@ class SqlNamespaceStore:
 class QuotaCheck:
     """Holds one transaction's write of jobs against the quotas of their namespaces: begin, write, end."""
 
-    def __init__(self, conn: Connection, flavour: Flavour, weighing: Weighing) -> None:
-        self._conn = conn
+    def __init__(self, script: Script, flavour: Flavour, weighing: Weighing) -> None:
+        self._script = script
         self._flavour = flavour
         self._weighing = weighing
         self._before: dict[NamespacePolicy, Usage] = {}
@@ -83,7 +84,7 @@ class QuotaCheck:
 
     def _usage(self, policy: NamespacePolicy) -> Usage:
         files = policy.quotas.max_artifact_bytes is not None
-        return _usage(self._conn, policy.name, self._weighing.load_of, files=files)
+        return _usage(self._script.conn, policy.name, self._weighing.load_of, files=files)
 
     def _locked(self, names: Sequence[str]) -> list[NamespacePolicy]:
         """Return the policies with a bound that is counted, each row locked.
@@ -93,8 +94,8 @@ class QuotaCheck:
         for name in names:
             # All of them before the first read: what is read must be what the others have committed.
             update = f"UPDATE `namespaces` SET `writes` = `writes` + 1 WHERE `name` = {self._flavour.mark}"
-            self._conn.exec_driver_sql(update, (name,))
-        rows = self._conn.execute(select(*_table.c).where(_table.c.name.in_(names)).order_by(_table.c.name))
+            self._script.conn.exec_driver_sql(update, (name,))
+        rows = self._script.conn.execute(select(*_table.c).where(_table.c.name.in_(names)).order_by(_table.c.name))
         return [policy for policy in map(_policy, rows) if policy.quotas.counted]
 
     def _count_creations(self, policy: NamespacePolicy, by: Sequence[str]) -> None:
@@ -104,7 +105,7 @@ class QuotaCheck:
         window = window_of(self._weighing.now_ms)
         for token, count in sorted(Counter(by).items()):
             key = (_creates.c.namespace == policy.name, _creates.c.token == token)
-            row = self._conn.execute(select(_creates.c.minute, _creates.c.count).where(*key)).first()
+            row = self._script.conn.execute(select(_creates.c.minute, _creates.c.count).where(*key)).first()
             minute, before = (window, 0) if row is None else row
             wanted = count + (before if minute == window else 0)
             if wanted > limit:
@@ -112,9 +113,9 @@ class QuotaCheck:
                 raise QuotaExceededError(policy.name, "max_creates_per_minute", "namespace", limit, wanted, wait_s)
             values = {"minute": window, "count": wanted}
             if row is None:
-                self._conn.execute(_creates.insert().values(namespace=policy.name, token=token, **values))
+                self._script.conn.execute(_creates.insert().values(namespace=policy.name, token=token, **values))
             else:
-                self._conn.execute(_creates.update().where(*key).values(values))
+                self._script.conn.execute(_creates.update().where(*key).values(values))
 
 
 def _policy(row: Any) -> NamespacePolicy:

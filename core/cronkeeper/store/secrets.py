@@ -14,6 +14,7 @@ from cronkeeper.errors import StaleCopyError, StaleWriteError
 from cronkeeper.ports import Secret
 from cronkeeper.store import schema
 from cronkeeper.store.flavour import slices
+from cronkeeper.store.script import Script
 from cronkeeper.store.session import Database
 from cronkeeper.store.trail import add_trail
 from cronkeeper.wire.trail import Entry
@@ -78,7 +79,7 @@ class SqlSecretStore:
         return self._db.transaction(body, repeatable=True)
 
 
-def check_copies(conn: Connection, jobs: Sequence[Job]) -> None:
+def check_copies(script: Script, jobs: Sequence[Job]) -> None:
     """Make sure, as part of a transaction that writes these jobs, that their copies of secrets are the present ones.
 
     Raises StaleCopyError. The secret's row is moved, not only read: so that the check holds in a Galera cluster too,
@@ -93,10 +94,10 @@ def check_copies(conn: Connection, jobs: Sequence[Job]) -> None:
     for namespace, name, version in sorted(copies, key=lambda copy: copy[:2]):
         mine = and_(_table.c.namespace == namespace, _table.c.name == name)
         if version is None:
-            stale = conn.execute(select(_table.c.version).where(mine).with_for_update()).first() is not None
+            stale = script.conn.execute(select(_table.c.version).where(mine).with_for_update()).first() is not None
         else:
             touch = _table.update().where(mine, _table.c.version == version)
-            stale = conn.execute(touch.values(touched=_table.c.touched + 1)).rowcount != 1
+            stale = script.conn.execute(touch.values(touched=_table.c.touched + 1)).rowcount != 1
         if stale:
             raise StaleCopyError(f"secret {name} of namespace {namespace} has changed")
 

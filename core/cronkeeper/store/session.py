@@ -12,6 +12,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from sqlalchemy import Connection, Engine
@@ -21,6 +22,7 @@ from cronkeeper.errors import CronkeeperError, UnavailableError, UnknownOutcomeE
 from cronkeeper.store.driver_errors import Trouble, classify, timed_out, translate
 from cronkeeper.store.engine import MYSQL_NAMES
 from cronkeeper.store.flavour import MYSQL, SQLITE, Flavour
+from cronkeeper.store.script import RefusedTogetherError, Script
 
 T = TypeVar("T")
 
@@ -77,9 +79,16 @@ class Database:
                 return self._once_more(lambda: self.transaction(body), lost)
             if landed is None:
                 raise UnknownOutcomeError("the answer to a COMMIT was lost") from lost
-            if self._landed(landed, lost):
-                return lost.result  # type: ignore[return-value]  # what the same body returned
-            raise UnavailableError("the connection broke at the COMMIT, and nothing was saved") from lost
+            self._find_out(landed, lost)
+            return lost.result  # type: ignore[return-value]  # what the same body returned
+
+    def script(self, body: Callable[[Script], T], *, landed: Callable[[Connection], bool]) -> T:
+        """Do `body` in one transaction as `transaction` does, in as few round trips as it waits for answers."""
+        try:
+            return self._tried(lambda conn: self._play(conn, body))
+        except _AnswerLostError as lost:
+            self._find_out(landed, lost)
+            return lost.result  # type: ignore[return-value]  # what the same body returned
 
     def statement(self, body: Callable[[Connection], T], *, repeatable: bool = False) -> T:
         """Do `body`, one autocommit statement (and reads after it), and return its result.
@@ -124,20 +133,32 @@ class Database:
             time.sleep(random.uniform(0, _PAUSE_S * 2**tries))
 
     def _transact(self, conn: Connection, body: Callable[[Connection], T]) -> T:
-        conn.exec_driver_sql(self._begin)
+        return self._committed(Script(conn, self._begin, together=False), conn, lambda script: body(script.conn))
+
+    def _play(self, conn: Connection, body: Callable[[Script], T]) -> T:
+        if getattr(conn.dialect, "is_mariadb", False):
+            with suppress(RefusedTogetherError):
+                return self._committed(Script(conn, self._begin, together=True), conn, body)
+        return self._committed(Script(conn, self._begin, together=False), conn, body)
+
+    def _committed(self, script: Script, conn: Connection, body: Callable[[Script], T]) -> T:
         try:
-            result = body(conn)
+            result = body(script)
         except BaseException:
             _roll_back(conn)
             raise
         try:
-            conn.exec_driver_sql("COMMIT")
-        except DBAPIError as exc:
-            if classify(exc) is Trouble.LOST:
+            script.commit()
+        except (DBAPIError, RefusedTogetherError) as exc:
+            if isinstance(exc, DBAPIError) and classify(exc) is Trouble.LOST:
                 raise _AnswerLostError(result) from exc
             _roll_back(conn)
             raise
         return result
+
+    def _find_out(self, landed: Callable[[Connection], bool], lost: _AnswerLostError) -> None:
+        if not self._landed(landed, lost):
+            raise UnavailableError("the connection broke at the COMMIT, and nothing was saved") from lost
 
     def _landed(self, landed: Callable[[Connection], bool], lost: _AnswerLostError) -> bool:
         def look(conn: Connection) -> bool:

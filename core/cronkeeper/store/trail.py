@@ -15,7 +15,7 @@ from sqlalchemy import Connection, select
 from cronkeeper.errors import StaleWriteError
 from cronkeeper.ports import TrailQuery
 from cronkeeper.store import schema
-from cronkeeper.store.flavour import Flavour, Row, chunks, slices
+from cronkeeper.store.flavour import Flavour, Row, Sender, chunks, slices
 from cronkeeper.store.session import Database
 from cronkeeper.store.terms import hold_term
 from cronkeeper.wire.trail import ORIGIN, Actor, Entry, Link
@@ -134,7 +134,7 @@ class SqlTrailStore:
             conn.execute(_inbox.delete().where(_inbox.c.nonce.in_(some)))
 
 
-def add_trail(conn: Connection, flavour: Flavour, entries: Iterable[Entry | None]) -> None:
+def add_trail(conn: Sender, flavour: Flavour, entries: Iterable[Entry | None]) -> None:
     """Insert entries as part of a transaction, each once; None stands for a write that nobody asked for."""
     for some in chunks([_entry_row(entry) for entry in entries if entry is not None]):
         flavour.insert_new(conn, _inbox, _ENTRY, some)

@@ -22,7 +22,7 @@ class Lose(Enum):
 
 @dataclass(slots=True)
 class _Fault:
-    pattern: bytes
+    patterns: tuple[bytes, ...]
     what: Lose
     count: int
 
@@ -41,10 +41,10 @@ class LossyProxy:
         self.port: int = self._listener.getsockname()[1]
         self._start(self._accept)
 
-    def lose(self, what: Lose, pattern: str, *, count: int = 1) -> None:
-        """Lose the next `count` statements that contain `pattern`, or the answers to them."""
+    def lose(self, what: Lose, *patterns: str, count: int = 1) -> None:
+        """Lose the next `count` statements that contain one of the patterns, or the answers to them."""
         with self._lock:
-            self._faults.append(_Fault(pattern.encode(), what, count))
+            self._faults.append(_Fault(tuple(pattern.encode() for pattern in patterns), what, count))
 
     def refuse(self) -> None:
         """Break all connections and drop new ones, until `mend`."""
@@ -124,7 +124,7 @@ class LossyProxy:
     def _fault_in(self, data: bytes) -> Lose | None:
         with self._lock:
             for fault in self._faults:
-                if fault.pattern in data:
+                if any(pattern in data for pattern in fault.patterns):
                     fault.count -= 1
                     if fault.count == 0:
                         self._faults.remove(fault)

@@ -29,8 +29,8 @@ from tests.harness.mariadb import MariaDB
 #: On a machine that is noisy; what matters is that it is not minutes.
 BOUND_S = 40
 INSERT_RUN = "INSERT INTO `runs`"
-#: The statement itself (3 is the protocol's word for a query), not the driver's SET AUTOCOMMIT.
-COMMIT = "\x03COMMIT"
+#: The statement itself (3 is the protocol's word for a query), not the driver's SET AUTOCOMMIT; or the last of several.
+COMMIT = ("\x03COMMIT", "; COMMIT; END")
 #: A whole packet: of one byte, the first of its conversation, which is the protocol's word for "are you there?".
 PING = "\x01\x00\x00\x00\x0e"
 
@@ -113,7 +113,7 @@ def test_t32_a_job_whose_commit_was_not_confirmed_is_found_to_be_saved(
     store: Store, truth: Store, proxy: LossyProxy
 ) -> None:
     """T32: it is read back, and answered as if nothing had happened."""
-    proxy.lose(Lose.ANSWER, COMMIT)
+    proxy.lose(Lose.ANSWER, *COMMIT)
     job = store.jobs.create(new_job("a"))
     assert proxy.pending_faults() == 0
     assert truth.jobs.page(JobQuery()) == [job]
@@ -123,7 +123,7 @@ def test_t32_a_job_whose_commit_never_arrived_is_found_not_to_be_saved(
     store: Store, truth: Store, proxy: LossyProxy
 ) -> None:
     """T32: it is read back, and safe to repeat."""
-    proxy.lose(Lose.QUESTION, COMMIT)
+    proxy.lose(Lose.QUESTION, *COMMIT)
     with pytest.raises(UnavailableError):
         store.jobs.create(new_job("a"))
     assert truth.jobs.page(JobQuery()) == []
@@ -134,7 +134,7 @@ def test_t32_when_nobody_can_tell_whether_a_job_was_saved_we_say_so(
     store: Store, truth: Store, proxy: LossyProxy
 ) -> None:
     """T32: neither the COMMIT nor the reading back was answered."""
-    proxy.lose(Lose.ANSWER, COMMIT)
+    proxy.lose(Lose.ANSWER, *COMMIT)
     proxy.lose(Lose.QUESTION, "FOR UPDATE", count=9)
     with pytest.raises(UnknownOutcomeError):
         store.jobs.create(new_job("a"))
@@ -146,7 +146,7 @@ def test_a_change_whose_commit_was_not_confirmed_is_no_stale_write(
 ) -> None:
     job = truth.jobs.create(new_job("a"))
     new = changed(job, description="new")
-    proxy.lose(Lose.ANSWER, COMMIT)
+    proxy.lose(Lose.ANSWER, *COMMIT)
     store.jobs.replace(new, expected_generation=1)
     assert truth.jobs.get(job.id) == new
     with pytest.raises(StaleWriteError):
@@ -156,7 +156,7 @@ def test_a_change_whose_commit_was_not_confirmed_is_no_stale_write(
 def test_a_transaction_whose_connection_breaks_half_way_is_done_again(
     store: Store, truth: Store, proxy: LossyProxy
 ) -> None:
-    proxy.lose(Lose.ANSWER, "INSERT INTO `job_labels`")
+    proxy.lose(Lose.ANSWER, "START TRANSACTION; INSERT INTO `jobs`")
     saved = store.jobs.save_many([new_job(f"j{i}", labels={"a": "b"}) for i in range(5)], [], [])
     assert proxy.pending_faults() == 0
     assert truth.jobs.page(JobQuery()) == saved
@@ -164,7 +164,7 @@ def test_a_transaction_whose_connection_breaks_half_way_is_done_again(
 
 def test_a_removal_whose_commit_was_not_confirmed_is_known(store: Store, truth: Store, proxy: LossyProxy) -> None:
     job = truth.jobs.create(new_job("a"))
-    proxy.lose(Lose.ANSWER, COMMIT)
+    proxy.lose(Lose.ANSWER, *COMMIT)
     assert store.jobs.delete(job.id)
     assert truth.jobs.job_ids() == set()
 
@@ -176,7 +176,7 @@ def test_reports_are_recorded_once(store: Store, truth: Store, proxy: LossyProxy
     mine = recorded(truth, RunState.CLAIMED)
     theirs = recorded(truth, RunState.CLAIMED, shard=1, worker="w2")
     double = run(shard=1, state=RunState.SUCCEEDED)
-    proxy.lose(Lose.ANSWER, COMMIT)
+    proxy.lose(Lose.ANSWER, *COMMIT)
     assert store.runs.record([mine.evolve(state=RunState.SUCCEEDED, exit_code=0), double]) == [theirs.key]
     assert truth.runs.get(mine.key).state is RunState.SUCCEEDED
     assert truth.runs.get(theirs.key) == theirs
@@ -203,7 +203,7 @@ def test_a_pending_run_is_claimed_once(store: Store, truth: Store, proxy: LossyP
 
 def test_a_lost_workers_runs_are_all_returned(store: Store, truth: Store, proxy: LossyProxy) -> None:
     running = recorded(truth, RunState.RUNNING)
-    proxy.lose(Lose.ANSWER, COMMIT)
+    proxy.lose(Lose.ANSWER, *COMMIT)
     lost = store.runs.lose("w1", term=truth.terms.take("m1"), reason="worker_lost")
     assert lost == [running.evolve(state=RunState.LOST, reason=Reason.WORKER_LOST)]
 
@@ -211,16 +211,16 @@ def test_a_lost_workers_runs_are_all_returned(store: Store, truth: Store, proxy:
 def test_a_wish_to_cancel_is_known(store: Store, truth: Store, proxy: LossyProxy) -> None:
     asked = run(state=RunState.PENDING, worker="")
     truth.runs.request(asked)
-    proxy.lose(Lose.ANSWER, COMMIT)
+    proxy.lose(Lose.ANSWER, *COMMIT)
     assert store.runs.request_cancel(asked.key).state is RunState.CANCELLED
     assert truth.runs.get(asked.key).state is RunState.CANCELLED
 
 
 def test_the_leaders_writes_survive_a_lost_answer(store: Store, truth: Store, proxy: LossyProxy) -> None:
-    proxy.lose(Lose.ANSWER, COMMIT)
+    proxy.lose(Lose.ANSWER, *COMMIT)
     term = store.terms.take("m1")
     given = Assignment(TaskId(1, 0), "w1", 1, 1, MoveReason.NEW, 5)
-    proxy.lose(Lose.ANSWER, COMMIT)
+    proxy.lose(Lose.ANSWER, *COMMIT)
     store.assignments.save([given], term=term)
     proxy.lose(Lose.ANSWER, "UPDATE `term`")
     store.terms.hold(term)
@@ -230,7 +230,7 @@ def test_the_leaders_writes_survive_a_lost_answer(store: Store, truth: Store, pr
 
 
 def test_a_request_is_new_once(store: Store, truth: Store, proxy: LossyProxy) -> None:
-    proxy.lose(Lose.ANSWER, COMMIT)
+    proxy.lose(Lose.ANSWER, *COMMIT)
     assert begin(store).outcome is Idempotency.NEW
     assert begin(truth).outcome is Idempotency.IN_FLIGHT
 
@@ -238,7 +238,7 @@ def test_a_request_is_new_once(store: Store, truth: Store, proxy: LossyProxy) ->
 @pytest.mark.parametrize("lose", [Lose.ANSWER, Lose.QUESTION])
 def test_what_a_request_saves_is_noted_once(lose: Lose, store: Store, truth: Store, proxy: LossyProxy) -> None:
     request = taken(begin(store))
-    proxy.lose(lose, COMMIT)
+    proxy.lose(lose, *COMMIT)
     try:
         store.runs.request(on_demand(), request=request)
     except UnavailableError:
@@ -250,7 +250,7 @@ def test_what_a_request_saves_is_noted_once(lose: Lose, store: Store, truth: Sto
 
 
 def test_an_event_is_told_once(store: Store, truth: Store, proxy: LossyProxy) -> None:
-    proxy.lose(Lose.ANSWER, COMMIT)
+    proxy.lose(Lose.ANSWER, *COMMIT)
     store.events.add([Event(1, "worker.lost", "w1", "")])
     assert len(truth.events.latest(limit=10)) == 1
 

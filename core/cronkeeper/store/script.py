@@ -1,0 +1,84 @@
+"""A transaction whose statements go to the database together, where nobody waits for their answers.
+
+Each round trip wakes two processes, and on a busy machine both wait for their turn. MariaDB takes several statements as
+one: a compound statement, which ends at the first that fails. MySQL knows it in stored programs alone; there, and in
+SQLite, each statement is sent at once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, CursorResult
+from sqlalchemy.exc import IntegrityError
+
+#: More is not kept back: large statements gain nothing by company.
+_MOST_CHARS = 100_000
+
+
+class RefusedTogetherError(Exception):
+    """One of several statements was refused, and nobody knows which: undo the transaction, send them one by one."""
+
+
+class Script:
+    """One transaction: begun with the first statement that is sent, and ended by `commit`, or by a ROLLBACK."""
+
+    def __init__(self, conn: Connection, begin: str, *, together: bool) -> None:
+        self._conn = conn
+        self._together = together
+        self._waiting: list[str] = []
+        self._chars = 0
+        self.exec_driver_sql(begin)
+        #: Whether one of those who wait may be refused.
+        self._may_fail = False
+
+    @property
+    def conn(self) -> Connection:
+        """The connection, for a statement whose answer counts; all before it have been done."""
+        self._send()
+        return self._conn
+
+    def exec_driver_sql(self, statement: str, parameters: Any = None) -> None:
+        """Do this before whatever comes next."""
+        if not self._together:
+            self._conn.exec_driver_sql(statement, parameters)
+            return
+        self._waiting.append(self._literal(statement, parameters))
+        self._chars += len(self._waiting[-1])
+        self._may_fail = True
+        if self._chars > _MOST_CHARS:
+            self._send()
+
+    def ask(self, statement: str, parameters: Any = None) -> CursorResult[Any]:
+        """Do this at once, after all that was said before, and return its answer."""
+        if not self._waiting:
+            return self._conn.exec_driver_sql(statement, parameters)
+        return self._together_with(self._literal(statement, parameters))
+
+    def commit(self) -> None:
+        """Do what is left, and commit."""
+        self.ask("COMMIT")
+
+    def _send(self) -> None:
+        if self._waiting:
+            last = self._waiting.pop()
+            self._together_with(last)
+
+    def _together_with(self, last: str) -> CursorResult[Any]:
+        texts, may_fail = [*self._waiting, last], self._may_fail
+        self._waiting, self._chars, self._may_fail = [], 0, False
+        text = texts[0] if len(texts) == 1 else f"BEGIN NOT ATOMIC {'; '.join(texts)}; END"
+        try:
+            # Its values are in it already: a percent sign is one.
+            return self._conn.exec_driver_sql(text, execution_options={"no_parameters": True})
+        except IntegrityError as exc:
+            if may_fail:
+                raise RefusedTogetherError from exc
+            raise
+
+    def _literal(self, statement: str, parameters: Any) -> str:
+        """Return the statement with its values, quoted by the driver as it does when it sends them itself."""
+        if parameters is None:
+            return statement
+        text: str = self._conn.connection.cursor().mogrify(statement, parameters)
+        return text
