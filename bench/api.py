@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bench import bulk
@@ -33,11 +34,10 @@ class Lengths:
     clients: tuple[int, ...]
 
 
-def run(options: Options) -> list[Figure]:
+def run(options: Options) -> Iterator[Figure]:
     """Measure at each size, the smallest first: the jobs of one are among those of the next."""
     sizes = (100, 1_000) if options.quick else (100, *options.sizes)
     lengths = Lengths(2, 1, (8,)) if options.quick else Lengths(5, options.rounds, _CLIENTS)
-    found: list[Figure] = []
     pages: dict[int, float] = {}
     with stores() as on, fleet(on, workers=0, managers=0, apis=2) as cluster, floor(on, cluster) as beside:
         there = 0
@@ -45,13 +45,12 @@ def run(options: Options) -> list[Figure]:
             apply(cluster, [never_due(number) for number in range(there, size)])
             there = size
             for clients in lengths.clients:
-                found += _posts(cluster, beside.port, size, clients, lengths)
+                yield from _posts(cluster, beside.port, size, clients, lengths)
             for clients in lengths.clients:
-                found += _reads(cluster, size, clients, lengths, pages)
-        found += bulk.measure(on, cluster, 1_000 if options.quick else _BULK, lengths.rounds)
+                yield from _reads(cluster, size, clients, lengths, pages)
+        yield from bulk.measure(on, cluster, 1_000 if options.quick else _BULK, lengths.rounds)
     few, many = sizes[min(1, len(sizes) - 2)], sizes[-1]
-    found.append(Figure(f"page of 50 at {many:,} jobs ÷ at {few:,}", "", (pages[many] / pages[few],), 1.1))
-    return found
+    yield Figure(f"page of 50 at {many:,} jobs ÷ at {few:,}", "", (pages[many] / pages[few],), 1.1)
 
 
 def new_job(token: str) -> bytes:

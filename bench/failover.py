@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from bench.kit.figures import Figure, Options, percentile
 from bench.kit.stamps import Stamps
@@ -27,20 +27,18 @@ _GONE_S = 15.0
 _START_GOALS_S = {10_000: (None, 1.5), 100_000: (5.0, None)}
 
 
-def run(options: Options) -> list[Figure]:
+def run(options: Options) -> Iterator[Figure]:
     """Measure at each size; the distribution over twenty kills at the smallest."""
     sizes = (100,) if options.quick else options.sizes
-    found: list[Figure] = []
     with stores() as on:
         for number, size in enumerate(sizes):
             kills = (2 if options.quick else _KILLS) if number == 0 else 3
             folder = make_folder("failover")
             try:
                 with fleet(on, workers=3, managers=2) as cluster:
-                    found += _at(cluster, Stamps(folder), size, 1 if options.quick else options.rounds, kills)
+                    yield from _at(cluster, Stamps(folder), size, 1 if options.quick else options.rounds, kills)
             finally:
                 remove_folder(folder)
-    return found
 
 
 def _at(cluster: Cluster, stamps: Stamps, size: int, rounds: int, kills: int) -> list[Figure]:

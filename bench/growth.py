@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from bench.kit.figures import Figure, Options, exponent
 from bench.kit.town import never_due, stores
@@ -33,7 +33,7 @@ _GOALS = {
 }
 
 
-def run(options: Options) -> list[Figure]:
+def run(options: Options) -> Iterator[Figure]:
     """Measure at each size, in one tree and one database that grow."""
     sizes = (100, 1_000) if options.quick else options.sizes
     folder = make_folder("growth")
@@ -51,17 +51,11 @@ def run(options: Options) -> list[Figure]:
                     found = _steps(place, number, 3 if options.quick else 3 * options.rounds)
                     for name, took_s in found.items():
                         costs[name].append(took_s)
+                        yield Figure(f"{name}, at {size:,} jobs", "ms", (took_s * 1000,))
     finally:
         remove_folder(folder)
-    shown = [
-        Figure(f"{name}, at {size:,} jobs", "ms", (took_s * 1000,))
-        for name, all_ in costs.items()
-        for size, took_s in zip(sizes, all_, strict=True)
-    ]
-    return [
-        *shown,
-        *(Figure(f"exponent: {name}", "", (exponent(sizes, costs[name]),), goal) for name, goal in _GOALS.items()),
-    ]
+    for name, goal in _GOALS.items():
+        yield Figure(f"exponent: {name}", "", (exponent(sizes, costs[name]),), goal)
 
 
 def _steps(place: OneProcess, number: int, times: int) -> dict[str, float]:

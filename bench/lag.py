@@ -9,7 +9,7 @@ second.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from bench.kit.figures import Figure, Options, percentile, ratios
 from bench.kit.race import Field, Round, race
@@ -28,26 +28,22 @@ _BY_CRON = {Field(1_000, timers=False): 0.6, Field(1_000, timers=False, distinct
 _SINGLE_S = 60
 
 
-def run(options: Options) -> list[Figure]:
+def run(options: Options) -> Iterator[Figure]:
     """Measure all fields, or with `quick` the smallest one by both triggers."""
-    found: list[Figure] = []
     with stores() as on:
-        found += _single(on, 15 if options.quick else _SINGLE_S)
+        yield from _single(on, 15 if options.quick else _SINGLE_S)
         fields = {Field(100): _GOALS[Field(100)]} if options.quick else _GOALS
         rounds = 1 if options.quick else options.rounds
         for field, goals in fields.items():
-            found += _by_timer(field, race(on, field, rounds), *goals)
+            yield from _by_timer(field, race(on, field, rounds), *goals)
         for field, share in ({} if options.quick else _BY_CRON).items():
-            found += _shown(field, done := race(on, field, rounds))
-            found.append(
-                ratios(
-                    f"{field.words}: p99 ÷ bare cron",
-                    [one.ours.at(0.99) for one in done],
-                    [one.cron.at(0.99) for one in done],
-                    share,
-                )
+            yield from _shown(field, done := race(on, field, rounds))
+            yield ratios(
+                f"{field.words}: p99 ÷ bare cron",
+                [one.ours.at(0.99) for one in done],
+                [one.cron.at(0.99) for one in done],
+                share,
             )
-    return found
 
 
 def _by_timer(

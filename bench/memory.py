@@ -8,6 +8,7 @@ of MariaDB the size of all tables and indexes.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bench.kit.figures import Figure, Options
@@ -20,17 +21,15 @@ _LEADER_GOAL_MIB, _LEADER_TASKS = 300, 100_000
 _WORKER_BASE_MIB, _WORKER_TASK_KIB = 60, 1.5
 
 
-def run(options: Options) -> list[Figure]:
+def run(options: Options) -> Iterator[Figure]:
     """Measure at each size, in a fleet of its own."""
     sizes = (100, 1_000) if options.quick else options.sizes
-    found = []
     with stores() as on:
         for size in sizes:
             with fleet(on) as cluster:
                 fill(cluster, size)
                 time.sleep(5 if options.quick else _SETTLE_S)
-                found += _measure(on, cluster, size)
-    return found
+                yield from _measure(on, cluster, size)
 
 
 def _measure(on: Stores, cluster: Cluster, size: int) -> list[Figure]:
@@ -64,10 +63,14 @@ def _measure(on: Stores, cluster: Cluster, size: int) -> list[Figure]:
 def _of_node(cluster: Cluster) -> tuple[int, int]:
     """Return the pids of the worker's daemon and of its runner."""
     (node,) = cluster.nodes.values()
-    found: dict[str, int] = {}
     for pid in node.pids():
-        argv = Path(f"/proc/{pid}/cmdline").read_bytes()
-        kind = "runner" if b"runner_main" in argv else "worker" if b"cronkeeper_worker" in argv else ""
-        if kind:
-            found.setdefault(kind, pid)
-    return cluster.workers[node.name].pid, found["runner"]
+        argv = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        # Not the shell that keeps it: of that, the whole program is one argument.
+        if is_runner(argv):
+            return cluster.workers[node.name].pid, pid
+    raise LookupError("the node has no runner")
+
+
+def is_runner(argv: Sequence[bytes]) -> bool:
+    """Say whether a command line is the runner's own, and not that of the shell which keeps one."""
+    return b"python" in argv[0].rpartition(b"/")[2] and any(b"runner_main" in part for part in argv[1:])

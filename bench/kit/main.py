@@ -10,7 +10,7 @@ import importlib
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from bench.kit.figures import Figure, Options
 from bench.kit.report import block, show, write
@@ -61,11 +61,26 @@ def main(argv: Sequence[str]) -> int:
 def _measure(part: str, options: Options, *, keep: bool) -> None:
     module = importlib.import_module(f"bench.{part}")
     before, begun_s = os.getloadavg()[0], time.monotonic()
-    figures: list[Figure] = module.run(options)
-    show(f"{part}, {time.monotonic() - begun_s:.0f} s, load average {before:.1f} to {os.getloadavg()[0]:.1f}", figures)
-    if keep:
+    figures, failure = taken(module.run(options))
+    if figures:
+        took = f"{time.monotonic() - begun_s:.0f} s, load average {before:.1f} to {os.getloadavg()[0]:.1f}"
+        show(f"{part}, {took}", figures)
+    if keep and figures:
         words = " ".join((module.__doc__ or "").split())
-        write(part, block(part, words, figures, options, (before, os.getloadavg()[0])))
+        write(part, block(part, words, figures, options, (before, os.getloadavg()[0]), failure=failure))
+    if failure is not None:
+        raise failure
+
+
+def taken(source: Iterable[Figure]) -> tuple[list[Figure], Exception | None]:
+    """Return the figures that a part gives, a list or one after the other, and what ended it early, if anything did."""
+    figures: list[Figure] = []
+    try:
+        for figure in source:
+            figures.append(figure)  # noqa: PERF402  # one by one: the next may fail
+    except Exception as exc:  # noqa: BLE001  # what was measured before it stands
+        return figures, exc
+    return figures, None
 
 
 if __name__ == "__main__":

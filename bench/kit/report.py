@@ -49,8 +49,16 @@ def show(part: str, figures: Sequence[Figure]) -> None:
     sys.stdout.flush()
 
 
-def block(part: str, words: str, figures: Sequence[Figure], options: Options, loads: tuple[float, float]) -> str:
-    """Return what stands in the document of a part."""
+def block(
+    part: str,
+    words: str,
+    figures: Sequence[Figure],
+    options: Options,
+    loads: tuple[float, float],
+    *,
+    failure: Exception | None = None,
+) -> str:
+    """Return what stands in the document of a part. With a `failure` there are more figures than these."""
     quick = " **Quick: small sizes, one repetition; it shows that the program works, not how fast anything is.**"
     taken = f"Taken on {time.strftime('%Y-%m-%d', time.gmtime())} with a load average of {loads[0]:.1f} before and"
     taken += f" {loads[1]:.1f} after: {machine()}.{quick if options.quick else ''}\n"
@@ -64,6 +72,8 @@ def block(part: str, words: str, figures: Sequence[Figure], options: Options, lo
         *(f"| {' | '.join(row)} |\n" for row in (_TITLES, ["---"] * len(_TITLES))),
         *(f"| {' | '.join(figure.cells())} |\n" for figure in figures),
     ]
+    if failure is not None:
+        lines += ["\n", f'**It failed after "{figures[-1].what}": {type(failure).__name__}.**\n']
     return "".join(lines)
 
 

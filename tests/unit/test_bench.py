@@ -5,14 +5,16 @@ from __future__ import annotations
 import ast
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from bench.kit.figures import Figure, Options, exponent, number, percentile, ratios
-from bench.kit.main import PARTS, parse
+from bench.kit.main import PARTS, parse, taken
 from bench.kit.race import Field, expression
 from bench.kit.report import DOCUMENT, block, write
+from bench.memory import is_runner
 from cronkeeper.domain.schedule import parse_schedule
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
@@ -68,6 +70,31 @@ def test_a_part_replaces_its_own_section_and_no_other(tmp_path: Path) -> None:
     assert "load average of 3.0 before and 4.0 after" in written and "Quick" in written
     with pytest.raises(SystemExit, match="no marks for cost"):
         write("cost", text, document)
+
+
+def test_what_was_measured_before_a_part_failed_is_kept_and_told(tmp_path: Path) -> None:
+    def run() -> Iterator[Figure]:
+        yield Figure("at 1,000", "MiB", (1.0,))
+        yield Figure("at 10,000", "MiB", (2.0,))
+        raise TimeoutError("at 100,000")
+
+    figures, failure = taken(run())
+    assert [figure.what for figure in figures] == ["at 1,000", "at 10,000"]
+    assert isinstance(failure, TimeoutError)
+    text = block("memory", "How large.", figures, Options(), (0.0, 0.0), failure=failure)
+    assert "| at 10,000 | 2.00 / 2.00 / 2.00 MiB |" in text
+    assert text.endswith('**It failed after "at 10,000": TimeoutError.**\n')
+    assert taken(figures) == (figures, None)
+    assert "failed" not in block("memory", "How large.", figures, Options(), (0.0, 0.0))
+
+
+def test_the_shell_that_keeps_the_runner_is_not_the_runner() -> None:
+    program = b"/opt/venv/bin/python3.11"
+    assert is_runner([program, b"-ISs", b"/opt/cronkeeper_worker/runner_main.py", b"/var/lib/w1"])
+    assert is_runner([program, b"-m", b"cronkeeper_worker.runner_main"])
+    assert not is_runner([b"/bin/sh", b"-c", b"python3 -ISs runner_main.py"])
+    assert not is_runner([program, b"-m", b"cronkeeper_worker"])
+    assert not is_runner([b""])
 
 
 def test_each_of_a_thousand_jobs_may_have_an_expression_of_its_own_that_fires_in_the_same_minutes() -> None:
