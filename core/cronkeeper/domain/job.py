@@ -27,6 +27,7 @@ from cronkeeper.domain.retry import Retry, retry_from_dict, retry_to_dict
 from cronkeeper.domain.run import RunState
 from cronkeeper.domain.schedule import Dst, Fold, Gap, Schedule, is_reboot, parse_schedule
 from cronkeeper.domain.secret_env import NO_SECRETS, SecretEnv, env_to_dict, plain_env, secrets_from_dict
+from cronkeeper.domain.sharing import common, nothing, one_text, or_nothing, shared, texts
 
 DEFAULT_NAMESPACE = "default"
 DEFAULT_GRACE_S = 3600
@@ -112,6 +113,7 @@ class Limits:
 
 
 NO_LIMITS = Limits()
+_LIMITS, _DST = shared(Limits), shared(Dst)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,7 @@ class JobSpec:
     owner: str = ""
     timezone: str = "UTC"
     args: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=nothing)
     #: Variables that get secrets, with the sealed copies: put there when the job is saved.
     secrets: SecretEnv = NO_SECRETS
     #: The account on the node; None is the node's default (never root).
@@ -148,16 +150,16 @@ class JobSpec:
     selector: str | None = None
     shards: int = 1
     limits: Limits = NO_LIMITS
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=nothing)
     filename: str | None = None
     artifact: Artifact | None = None
     #: Days without fires, in the job's zone; None is every day allowed.
     calendar: Calendar | None = None
     blackouts: tuple[Blackout, ...] = ()
     #: The dates of the calendar's holidays, by region: copied when the job is saved, so that they stay what they are.
-    holiday_dates: Mapping[str, tuple[date, ...]] = field(default_factory=dict)
+    holiday_dates: Mapping[str, tuple[date, ...]] = field(default_factory=nothing)
     #: The days of the calendars that it names, by name: copied each time the job is saved.
-    named_dates: Mapping[str, Dates] = field(default_factory=dict)
+    named_dates: Mapping[str, Dates] = field(default_factory=nothing)
     #: What `H` in the schedule of a job without a name is resolved for: its id.
     spread: str = ""
     #: Its JSON text, once somebody has made that (see cronkeeper.wire.spec_text): no part of what the user says.
@@ -340,17 +342,17 @@ def spec_from_dict(data: Mapping[str, Any]) -> JobSpec:
     calendar, holiday_dates = data.get("calendar"), data.get("holiday_dates", {})
     return JobSpec(
         executable=str(data["executable"]),
-        schedule=str(data["schedule"]),
+        schedule=one_text(str(data["schedule"])),
         type=JobType(data["type"]),
-        namespace=str(data["namespace"]),
+        namespace=common(str(data["namespace"])),
         name=data["name"],
         description=str(data["description"]),
-        owner=str(data["owner"]),
-        timezone=str(data["timezone"]),
+        owner=common(str(data["owner"])),
+        timezone=common(str(data["timezone"])),
         args=tuple(str(arg) for arg in data["args"]),
-        env=plain_env(data["env"]),
+        env=or_nothing(plain_env(data["env"])),
         secrets=secrets_from_dict(data["env"], data.get("sealed", {})),
-        run_as=data["run_as"],
+        run_as=common(data["run_as"]),
         timeout_s=data["timeout_s"],
         retry=retry_from_dict(data["retry"]),
         pause_after_failures=data.get("pause_after_failures"),
@@ -359,20 +361,22 @@ def spec_from_dict(data: Mapping[str, Any]) -> JobSpec:
         grace_s=int(data["grace_s"]),
         delivery=Delivery(data["delivery"]),
         on_worker_loss=OnWorkerLoss(data["on_worker_loss"]),
-        dst=Dst(Gap(dst["gap"]) if dst["gap"] else None, Fold(dst["fold"]) if dst["fold"] else None),
+        dst=_DST(Gap(dst["gap"]) if dst["gap"] else None, Fold(dst["fold"]) if dst["fold"] else None),
         jitter_s=int(data["jitter_s"]),
         starts_at_ms=None if data["starts_at"] is None else parse_rfc3339(data["starts_at"]),
         ends_at_ms=None if data["ends_at"] is None else parse_rfc3339(data["ends_at"]),
-        selector=data["selector"],
+        selector=common(data["selector"]),
         shards=int(data["shards"]),
-        limits=Limits(limits["cpu"], limits["memory_mb"], int(limits["output_kb"])),
-        labels={str(key): str(value) for key, value in data["labels"].items()},
+        limits=_LIMITS(limits["cpu"], limits["memory_mb"], int(limits["output_kb"])),
+        labels=texts(data["labels"]),
         filename=data["filename"],
         artifact=None if artifact is None else _artifact_from_dict(artifact),
         calendar=None if calendar is None else calendar_from_dict(calendar),
         blackouts=tuple(blackout_from_dict(blackout) for blackout in data.get("blackouts", ())),
-        holiday_dates={str(key): tuple(map(date.fromisoformat, days)) for key, days in holiday_dates.items()},
-        named_dates=dates_from_dict(data.get("named_dates", {})),
+        holiday_dates=or_nothing(
+            {str(key): tuple(map(date.fromisoformat, days)) for key, days in holiday_dates.items()}
+        ),
+        named_dates=or_nothing(dates_from_dict(data.get("named_dates", {}))),
         spread=str(data.get("spread", "")),
     )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cronkeeper.domain.ids import RunKey
+from cronkeeper.domain.sharing import shared
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,9 @@ class Retry:
     jitter_s: int = 0
     #: Whether the task moves to another worker that fits, if there is one, before the next attempt.
     elsewhere: bool = False
+
+
+_RETRY = shared(Retry)
 
 
 def next_attempt_after_s(retry: Retry, failed: RunKey) -> int | None:
@@ -57,7 +61,7 @@ def retry_to_dict(retry: Retry) -> dict[str, Any]:
 
 def retry_from_dict(data: Mapping[str, Any]) -> Retry:
     """Read `retry_to_dict`'s shape, also of versions that knew fewer fields. Raises KeyError, TypeError, ValueError."""
-    return Retry(
+    return _RETRY(
         int(data["limit"]),
         int(data["backoff_s"]),
         int(data["max_backoff_s"]),
