@@ -22,13 +22,13 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kazoo.client import KazooClient
 from kazoo.protocol.states import KazooState
 from kazoo.retry import KazooRetry
 from kazoo.security import OPEN_ACL_UNSAFE, make_digest_acl
 
 from cronkeeper.coord import paths
 from cronkeeper.coord.calls import Calls
+from cronkeeper.coord.client import LeanClient
 from cronkeeper.coord.requests import Answer, Children, Create, Delete, Get, Refused, Request
 from cronkeeper.coord.transport import BoundedHandler
 from cronkeeper.errors import ConfigError, CronkeeperError, UnavailableError
@@ -86,7 +86,7 @@ class KazooSession:
         context = tls.context() if tls else None
         self._handler = BoundedHandler(unacknowledged_s=0.4 * timeout_s, shun_s=shun_s, tls=context)
         try:
-            self._client: Any = KazooClient(
+            self._client: Any = LeanClient(
                 hosts=servers,
                 timeout=timeout_s,
                 handler=self._handler,
