@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from cronkeeper.coord.client import AllPaths
 from cronkeeper.coord.coordinator import ZnodeCoordinator
-from cronkeeper.coord.reads import KEEP_S, Reads
-from cronkeeper.coord.requests import Answer, Request
+from cronkeeper.coord.reads import KEEP_S, PIECE, Reads
+from cronkeeper.coord.requests import Answer, Children, Get, Node, Request
 from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.run import RunState
 from cronkeeper.errors import UnavailableError
@@ -196,3 +197,90 @@ def test_a_lost_claim_is_recognised_with_another_session(
     session.lose_next_answer()
     assert process.claim(RunKey(TaskId(1, 0), 1, 1), ClaimNote("n1", "w1", RunState.CLAIMED))
     assert session.session_id != before
+
+
+class Maker:
+    """Makes text of what is read, and counts how often."""
+
+    def __init__(self) -> None:
+        self.made: list[bytes] = []
+
+    def __call__(self, key: int, node: Node) -> str | None:
+        self.made.append(node.data)
+        return None if node.data == b"bad" else f"{key}={node.data.decode()}"
+
+
+def test_something_is_made_of_a_znode_once_for_each_change(reads: Reads, ensemble: MemoryEnsemble) -> None:
+    make, wanted = Maker(), {"/a": 1, "/b": 2, "/missing": 3, "/bad": 4}
+    ensemble.write("/a", b"x")
+    ensemble.write("/b", b"y")
+    ensemble.write("/bad", b"bad")
+    for _ in range(3):
+        assert reads.made("v", Get, wanted, make) == {1: "1=x", 2: "2=y"}
+    assert sorted(make.made) == [b"bad", b"x", b"y"]
+    ensemble.write("/a", b"z")
+    ensemble.write("/missing", b"there")
+    assert reads.made("v", Get, wanted, make) == {1: "1=z", 2: "2=y", 3: "3=there"}
+    ensemble.remove("/b")
+    assert reads.made("v", Get, wanted, make) == {1: "1=z", 3: "3=there"}
+    ensemble.write("/b", b"again")
+    assert reads.made("v", Get, wanted, make) == {1: "1=z", 2: "2=again", 3: "3=there"}
+
+
+def test_after_a_minute_all_is_read_and_only_what_has_changed_is_made(
+    reads: Reads, ensemble: MemoryEnsemble, session: MeddledSession, clock: FakeClock
+) -> None:
+    make, wanted = Maker(), {"/a": 1, "/b": 2}
+    ensemble.write("/a", b"x")
+    ensemble.write("/b", b"y")
+    reads.made("v", Get, wanted, make)
+    ensemble.forget_watches(session)
+    ensemble.write("/b", b"new")
+    asked = session.asked
+    clock.advance_ms(int(KEEP_S * 1000) + 1)
+    assert reads.made("v", Get, wanted, make) == {1: "1=x", 2: "2=new"}
+    assert session.asked == asked + 2, "both are read: a watch may have been lost"
+    assert make.made == [b"x", b"y", b"new"]
+
+
+def test_after_a_broken_connection_everything_is_made_anew(
+    reads: Reads, ensemble: MemoryEnsemble, session: MeddledSession
+) -> None:
+    """The servers may have lost their data, and count their changes from the beginning again."""
+    make = Maker()
+    ensemble.write("/a", b"x")
+    reads.made("v", Get, {"/a": 1}, make)
+    session.cut()
+    session.heal()
+    assert reads.made("v", Get, {"/a": 1}, make) == {1: "1=x"}
+    assert make.made == [b"x", b"x"]
+
+
+def test_what_was_made_of_something_overtaken_is_not_kept(
+    reads: Reads, ensemble: MemoryEnsemble, session: MeddledSession
+) -> None:
+    ensemble.write("/a", b"old")
+    session.after = [lambda: ensemble.write("/a", b"new")]
+    reads.made("v", Get, {"/a": 1}, Maker())
+    assert reads.made("v", Get, {"/a": 1}, Maker()) == {1: "1=new"}
+
+
+def test_views_are_kept_apart_and_pieces_together(reads: Reads, ensemble: MemoryEnsemble) -> None:
+    count = 2 * PIECE + 1
+    for number in range(count):
+        ensemble.write(f"/{number}", str(number).encode())
+    wanted = {f"/{number}": number for number in range(count)}
+    assert reads.made("v", Get, wanted, Maker()) == {number: f"{number}={number}" for number in range(count)}
+    assert reads.made("length", Get, {"/10": 10}, lambda _, node: len(node.data)) == {10: 2}
+    assert data(reads, "/10") == b"10"
+    assert reads.made("names", Children, {"/": 0}, lambda _, names: len(names)) == {0: count}
+
+
+def test_kazoos_stand_in_calls_whoever_watches_on_this_connection() -> None:
+    watched = AllPaths()
+    assert list(watched.pop("/a", [])) == []
+    watched["/a"].add(print)
+    watched["/b"].add(print)
+    assert list(watched.pop("/a", [])) == [print]
+    assert list(watched.pop("/b", [])) == [print], "whatever was called before"
+    assert [list(some) for some in watched.values()] == [[print]], "once, however many paths are watched"

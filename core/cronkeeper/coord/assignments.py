@@ -8,11 +8,11 @@ buckets, written in the same multi-operation. Who finds fewer has found a ruin, 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from cronkeeper.coord import paths
 from cronkeeper.coord.reads import Reads
-from cronkeeper.coord.requests import Create, Delete, Node, Put, Write
+from cronkeeper.coord.requests import Children, Create, Delete, Node, Put, Write
 from cronkeeper.coord.tree import Tree
 from cronkeeper.domain.ids import TaskId
 from cronkeeper.errors import UnavailableError, WireFormatError
@@ -32,10 +32,14 @@ Names = tuple[str, ...] | None
 class Assignments:
     """Writing and reading `/assign/<worker>/<bucket>/<task>`."""
 
-    def __init__(self, reads: Reads, tree: Tree, clock: Clock) -> None:
+    def __init__(
+        self, reads: Reads, tree: Tree, clock: Clock, tasks_of: Callable[[str, Iterable[str]], tuple[TaskId, ...]]
+    ) -> None:
         self._reads = reads
         self._tree = tree
         self._clock = clock
+        #: Returns the tasks that are named in a bucket, and tells of what is none.
+        self._tasks_of = tasks_of
         self._seen: set[str] = set()
         self._gone_s: dict[str, float] = {}
 
@@ -57,8 +61,8 @@ class Assignments:
         self._seen.discard(worker)
         self._gone_s.pop(worker, None)
 
-    def whole(self, worker: str) -> dict[str, tuple[str, ...]]:
-        """Return the names in each bucket, watched. UnavailableError when some are missing that nobody revoked."""
+    def whole(self, worker: str) -> dict[str, tuple[TaskId, ...]]:
+        """Return the tasks in each bucket, watched. UnavailableError when some are missing that nobody revoked."""
         folder = paths.assigned_folder(worker)
         for _ in range(_TRIES):
             names = self._reads.children([folder], watch=True)[0]
@@ -68,12 +72,12 @@ class Assignments:
             buckets = [paths.join(folder, name) for name in sorted(names)]
             # The counts first: a task that is revoked between the two readings makes us look again, no worse.
             nodes = self._reads.nodes([folder, *buckets], watch=True)
-            contents = self._reads.children(buckets, watch=True)
-            found = [len(buckets), *(len(_tasks(names or ())) for names in contents)]
+            contents = self._reads.made("tasks", Children, {bucket: bucket for bucket in buckets}, self._tasks_of)
+            found = [len(buckets), *(len(contents.get(bucket, ())) for bucket in buckets)]
             if all(have >= _expected(node) for have, node in zip(found, nodes, strict=True)):
                 self._seen.add(worker)
                 self._gone_s.pop(worker, None)
-                return {bucket: names or () for bucket, names in zip(buckets, contents, strict=True)}
+                return contents
             self._reads.forget([folder, *buckets])
         log.warning(
             "the assignments are not whole", extra={"event": "assignments.torn", "worker": worker, "path": folder}

@@ -14,7 +14,7 @@ from cronkeeper.coord import paths
 from cronkeeper.coord.assignments import Assignments
 from cronkeeper.coord.election import Election
 from cronkeeper.coord.reads import Reads
-from cronkeeper.coord.requests import Create, Delete, Multi, Node, Put, Refused, Session, Write
+from cronkeeper.coord.requests import Children, Create, Delete, Get, Multi, Node, Put, Refused, Session, Write
 from cronkeeper.coord.tree import Tree
 from cronkeeper.domain.ids import RunKey, TaskId, is_worker_id
 from cronkeeper.domain.placement import Assignment, NodeInfo, Ownership, WorkerInfo
@@ -43,7 +43,7 @@ class ZnodeCoordinator:
         self._session = session
         self._reads = Reads(session, clock)
         self._tree = Tree(session, self._reads)
-        self._assignments = Assignments(self._reads, self._tree, clock)
+        self._assignments = Assignments(self._reads, self._tree, clock, self._tasks_of)
         self._election = Election(session, self._reads, clock)
         self._warned: set[str] = set()
 
@@ -151,29 +151,38 @@ class ZnodeCoordinator:
         self._tree.delete([paths.task(task) for task in tasks])
 
     def task_names(self, *, watch: bool = False) -> set[TaskId]:
-        return set(self._tasks_in([paths.TASKS], watch=watch)[0])
+        return self._names_in([paths.TASKS])[0] if watch else set(self._tasks_in([paths.TASKS])[0])
 
     def read_tasks(self, tasks: Iterable[TaskId], *, watch: bool = False) -> dict[TaskId, bytes]:
         wanted = list(dict.fromkeys(tasks))
         found = self._reads.nodes([paths.task(task) for task in wanted], watch=watch)
         return {task: node.data for task, node in zip(wanted, found, strict=True) if node is not None}
 
+    def read_tasks_as(
+        self, view: str, tasks: Iterable[TaskId], make: Callable[[TaskId, bytes], T | None]
+    ) -> dict[TaskId, T]:
+        wanted = {paths.task(task): task for task in tasks}
+        return self._reads.made(f"tasks: {view}", Get, wanted, lambda task, node: make(task, node.data))
+
     # -- assignment
 
     def assigned(self, worker: str, *, watch: bool = False) -> dict[TaskId, Assignment]:
-        if watch:
-            names: dict[TaskId, str] = {}
-            for bucket, found in self._assignments.whole(worker).items():
-                names |= self._parsed(bucket, found, TaskId.parse)
-        else:
-            names = self._tasks_in([paths.assigned_folder(worker)], watch=False)[0]
-        return self._decoded(names, lambda raw, task: znodes.decode_assignment(raw, task, worker), watch=watch)
+        def decode(raw: bytes, task: TaskId) -> Assignment:
+            return znodes.decode_assignment(raw, task, worker)
+
+        if not watch:
+            return self._decoded(self._tasks_in([paths.assigned_folder(worker)])[0], decode, watch=False)
+        named = self._assignments.whole(worker)
+        where = {paths.join(bucket, task.znode): task for bucket, tasks in named.items() for task in tasks}
+        return self._reads.made(
+            "assignments", Get, where, lambda task, node: self._decode(node, decode, task, paths.assigned(worker, task))
+        )
 
     def all_assigned(self) -> dict[str, set[TaskId]]:
         return self._per_worker(paths.ASSIGN, watch=False)
 
     def owned(self, worker: str) -> dict[TaskId, Ownership]:
-        names = self._tasks_in([paths.owned_folder(worker)], watch=False)[0]
+        names = self._tasks_in([paths.owned_folder(worker)])[0]
         return self._decoded(names, lambda raw, task: znodes.decode_ownership(raw, task, worker), watch=False)
 
     def all_owned(self, *, watch: bool = False) -> dict[str, set[TaskId]]:
@@ -307,20 +316,34 @@ class ZnodeCoordinator:
                 names.append(name)
             else:
                 self._warn(paths.join(folder, name), "not a worker id")
-        found = self._tasks_in([paths.join(folder, name) for name in names], watch=watch)
-        return {name: set(tasks) for name, tasks in zip(names, found, strict=True)}
+        folders = [paths.join(folder, name) for name in names]
+        found = self._names_in(folders) if watch else list(map(set, self._tasks_in(folders)))
+        return dict(zip(names, found, strict=True))
 
-    def _tasks_in(self, folders: Sequence[str], *, watch: bool) -> list[dict[TaskId, str]]:
+    def _tasks_in(self, folders: Sequence[str]) -> list[dict[TaskId, str]]:
         """Return, for each folder of buckets, the tasks in it with their paths."""
-        listed = self._reads.children(folders, watch=watch)
-        buckets = [
-            (folder, name) for folder, names in zip(folders, listed, strict=True) for name in sorted(names or ())
-        ]
-        contents = self._reads.children([paths.join(*bucket) for bucket in buckets], watch=watch)
+        buckets = self._buckets_in(folders, watch=False)
+        contents = self._reads.children([paths.join(*bucket) for bucket in buckets])
         result: dict[str, dict[TaskId, str]] = {folder: {} for folder in folders}
         for (folder, bucket), names in zip(buckets, contents, strict=True):
             result[folder] |= self._parsed(paths.join(folder, bucket), names or (), TaskId.parse)
         return [result[folder] for folder in folders]
+
+    def _names_in(self, folders: Sequence[str]) -> list[set[TaskId]]:
+        """Return, for each folder of buckets, the tasks in it; watched, so that only what has changed is read."""
+        where = {paths.join(*bucket): bucket for bucket in self._buckets_in(folders, watch=True)}
+        found = self._reads.made("tasks", Children, {path: path for path in where}, self._tasks_of)
+        result: dict[str, set[TaskId]] = {folder: set() for folder in folders}
+        for path, tasks in found.items():
+            result[where[path][0]].update(tasks)
+        return [result[folder] for folder in folders]
+
+    def _buckets_in(self, folders: Sequence[str], *, watch: bool) -> list[tuple[str, str]]:
+        listed = self._reads.children(folders, watch=watch)
+        return [(folder, name) for folder, names in zip(folders, listed, strict=True) for name in sorted(names or ())]
+
+    def _tasks_of(self, folder: str, names: Iterable[str]) -> tuple[TaskId, ...]:
+        return tuple(self._parsed(folder, names, TaskId.parse))
 
     def _keys_of(
         self, folder: str, tasks: Iterable[TaskId] | None, parse: Callable[[str], RunKey], *, watch: bool
@@ -349,11 +372,17 @@ class ZnodeCoordinator:
         for (key, path), node in zip(where.items(), found, strict=True):
             if node is None:
                 continue
-            try:
-                result[key] = decode(node.data, key)
-            except WireFormatError as exc:
-                self._warn(path, str(exc), node.stat.mzxid)
+            item = self._decode(node, decode, key, path)
+            if item is not None:
+                result[key] = item
         return result
+
+    def _decode(self, node: Node, decode: Callable[[bytes, K], T], key: K, path: str) -> T | None:
+        try:
+            return decode(node.data, key)
+        except WireFormatError as exc:
+            self._warn(path, str(exc), node.stat.mzxid)
+            return None
 
     def _warn(self, path: str, problem: str, mzxid: int = 0) -> None:
         mark = f"{path}#{mzxid}"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.placement import Assignment, NodeInfo, Ownership, WorkerInfo
 from cronkeeper.wire.trail import Anchor
 from cronkeeper.wire.znodes import ClaimNote, LeaderNote, QueuedRun
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,16 @@ class Coordinator(Protocol):
 
     def read_tasks(self, tasks: Iterable[TaskId], *, watch: bool = False) -> dict[TaskId, bytes]:
         """Return the signed tasks that exist, of those asked for (pipelined)."""
+        ...
+
+    def read_tasks_as(
+        self, view: str, tasks: Iterable[TaskId], make: Callable[[TaskId, bytes], T | None]
+    ) -> dict[TaskId, T]:
+        """Return what `make` makes of each signed task, watched; what it makes None of is left out.
+
+        It is asked once for each change of a task, and what it makes is kept instead of the task: `view` says which
+        `make` it is.
+        """
         ...
 
     # -- assignment
