@@ -19,6 +19,7 @@ from cronkeeper.ports import AuditMark, Fire, JobVersion
 from cronkeeper_manager.agenda import Walk
 from cronkeeper_manager.audit_notes import Findings, verdict_row
 from cronkeeper_manager.audit_review import Reviewer
+from cronkeeper_manager.audit_slim import slim
 from cronkeeper_manager.auditor import (
     FRESH_MS,
     Facts,
@@ -163,7 +164,7 @@ class Auditor:
         """Note what is new, and when to look at those jobs next."""
         for job_id, some in groupby(versions, key=lambda item: item.job_id):
             known = {_key(span.version): span.version for span in self._spans.get(job_id, ())}
-            fresh = {_key(version): _slim(version) for version in some}
+            fresh = {_key(version): slim(version) for version in some}
             if all(known.get(key) == version for key, version in fresh.items()):
                 continue
             of_job = [span for span in spans([*(known | fresh).values()]) if not _is_over(span, mark)]
@@ -249,12 +250,6 @@ class Auditor:
 
 def _key(version: JobVersion) -> tuple[int, str]:
     return version.generation, version.state.value
-
-
-def _slim(version: JobVersion) -> JobVersion:
-    """Return the version without what says nothing about time: the leader holds 100,000 of them."""
-    spec = version.spec.evolve(executable="", args=(), env={}, description="", labels={}, artifact=None)
-    return replace(version, spec=spec)
 
 
 def _is_over(span: Span, mark: AuditMark) -> bool:
