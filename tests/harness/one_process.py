@@ -42,7 +42,6 @@ from cronkeeper_manager.service import Tokens
 from cronkeeper_worker import node_files, run_files, runner_main
 from cronkeeper_worker.agent import Agent, Node
 from cronkeeper_worker.artifacts import ArtifactCache
-from cronkeeper_worker.assignments import Have
 from cronkeeper_worker.engine import Engine
 from cronkeeper_worker.engine_parts import Parts
 from cronkeeper_worker.engine_thread import EngineThread
@@ -245,8 +244,8 @@ class WorkerPart:
     def _apply(self, given: Sequence[tuple[TaskRow, Installed]], dropped: Sequence[TaskId]) -> None:
         self.thread.ask(lambda: self.engine.take(given, dropped))
 
-    def _have(self) -> Mapping[TaskId, Have]:
-        return {item.id: Have(item.generation, item.fence, item.key) for item in list(self.engine.tasks.values())}
+    def _have(self) -> Mapping[TaskId, Installed]:
+        return dict(self.engine.tasks)
 
     def _ignore(self, *_: object) -> None:
         """Nothing that the tests here ask for takes these ways."""

@@ -22,7 +22,6 @@ from cronkeeper.testing.memory_store import MemoryStore
 from cronkeeper.wire.task import Signer, Task, Verifier
 from cronkeeper.wire.znodes import LeaderNote
 from cronkeeper_worker.agent import Agent, Node
-from cronkeeper_worker.assignments import Have
 from cronkeeper_worker.engine import Engine
 from cronkeeper_worker.engine_parts import Parts
 from cronkeeper_worker.fences import Fence, Fences
@@ -220,8 +219,8 @@ class Worker:
     def _apply(self, given: Sequence[tuple[TaskRow, Installed]], dropped: Sequence[TaskId]) -> None:
         self.engine.take(given, dropped)
 
-    def _have(self) -> dict[TaskId, Have]:
-        return {item.id: Have(item.generation, item.fence) for item in self.engine.tasks.values()}
+    def _have(self) -> dict[TaskId, Installed]:
+        return dict(self.engine.tasks)
 
     def _adopt(self, runs: Sequence[Run]) -> None:
         """As the daemon does: a claim whose answer was lost, and that was given up, is found in the ledger again."""

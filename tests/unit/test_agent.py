@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -22,7 +23,7 @@ from cronkeeper.testing.memory_store import MemoryStore
 from cronkeeper.wire.task import Signer, Task, Verifier
 from cronkeeper.wire.znodes import ClaimNote, LeaderNote, QueuedRun
 from cronkeeper_worker.agent import CLAIMED_EARLY_MS, PUBLISHED_S, Agent, Node
-from cronkeeper_worker.assignments import Changes, Have, Offer, changes
+from cronkeeper_worker.assignments import Changes, Offer, changes
 from cronkeeper_worker.journal import Entry, Journal, Phase, TaskRow
 from cronkeeper_worker.tasks import Installed
 
@@ -94,8 +95,8 @@ class World:
             del self.installed[task]
         self.installed |= {item.id: item for _, item in given}
 
-    def _have(self) -> dict[TaskId, Have]:
-        return {task: Have(item.generation, item.fence, item.key) for task, item in self.installed.items()}
+    def _have(self) -> dict[TaskId, Installed]:
+        return dict(self.installed)
 
     def _demand(self, keys: Sequence[RunKey], trigger: Trigger) -> None:
         if keys:
@@ -103,6 +104,12 @@ class World:
 
     def _set_foreign(self, runs: dict[TaskId, frozenset[RunKey]]) -> None:
         self.foreign = runs
+
+
+class Have(NamedTuple):
+    generation: int
+    fence: int
+    key: str
 
 
 @pytest.fixture

@@ -25,7 +25,6 @@ from cronkeeper.runtime.metrics import WorkerMetrics
 from cronkeeper.testing.memory_coordinator import MemoryCoordinator
 from cronkeeper.wire.task import Task, Verifier
 from cronkeeper_worker.agent import Agent, Node
-from cronkeeper_worker.assignments import Have
 from cronkeeper_worker.journal import Journal, TaskRow
 from cronkeeper_worker.tasks import Here, Installed, install
 from tests.unit.engine_town import SIGNER
@@ -78,8 +77,8 @@ class Host:
         for task in dropped:
             self.installed.pop(task, None)
 
-    def _have(self) -> dict[TaskId, Have]:
-        return {task: Have(item.generation, item.fence, item.key) for task, item in self.installed.items()}
+    def _have(self) -> dict[TaskId, Installed]:
+        return dict(self.installed)
 
 
 def one_pass(town: SignedTown, hosts: Sequence[Host]) -> None:

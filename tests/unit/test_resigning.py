@@ -26,7 +26,6 @@ from cronkeeper_manager.leader import Leader
 from cronkeeper_manager.mysql_watch import MysqlWatch
 from cronkeeper_manager.reach import Reach
 from cronkeeper_worker.agent import Agent, Node
-from cronkeeper_worker.assignments import Have
 from cronkeeper_worker.journal import Journal, TaskRow
 from cronkeeper_worker.tasks import Here, Installed, install_sound
 from tests.harness.api import SEED, World
@@ -264,8 +263,8 @@ class Worker:
             del self.installed[task]
         self.installed |= {item.id: item for _, item in given}
 
-    def _have(self) -> Mapping[TaskId, Have]:
-        return {task: Have(item.generation, item.fence, item.key) for task, item in self.installed.items()}
+    def _have(self) -> Mapping[TaskId, Installed]:
+        return dict(self.installed)
 
 
 class Fleet:

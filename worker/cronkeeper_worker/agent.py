@@ -13,16 +13,17 @@ from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.job import Delivery, JobState
 from cronkeeper.domain.placement import Assignment, Ownership, WorkerInfo
 from cronkeeper.domain.run import Run, RunState, Trigger
-from cronkeeper.errors import SignatureError, UnavailableError, WireFormatError
+from cronkeeper.errors import UnavailableError
 from cronkeeper.ports import Coordinator, LastFire, Span, Store
 from cronkeeper.runtime.clock import Clock
 from cronkeeper.runtime.metrics import WorkerMetrics
-from cronkeeper.wire.task import Task, Verifier, signer_of
+from cronkeeper.wire.task import Task, Verifier
 from cronkeeper.wire.znodes import ClaimNote
-from cronkeeper_worker.assignments import Have, Offer, Overtaken, changes, overtaken
+from cronkeeper_worker.assignments import Offer, Overtaken, changes, overtaken
 from cronkeeper_worker.engine_parts import may_take_up
 from cronkeeper_worker.journal import Journal, TaskRow
-from cronkeeper_worker.tasks import BadTaskError, Here, Installed, install
+from cronkeeper_worker.offers import Offers
+from cronkeeper_worker.tasks import Here, Installed
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 LOOK_S = 10.0
 #: While the tree is being (re)built, or a run on demand waits, it is looked at again after so long.
 SOON_S = 1.0
+#: So many tasks are looked at together: of no more of them the bodies are held at once.
+PIECE = 5_000
 #: What others wrote in our name under /owned is noticed after so long: it would hold up those who get the task.
 PUBLISHED_S = 300.0
 #: Another node's clock may be ahead of ours by so much when it claims a fire.
@@ -41,7 +44,8 @@ class Node:
     """What the agent changes on the node. `apply` returns once crontab, timers and journal have the change."""
 
     apply: Callable[[Sequence[tuple[TaskRow, Installed]], Sequence[TaskId]], None]
-    have: Callable[[], Mapping[TaskId, Have]]
+    #: What is installed. The agent looks at what never changes of it: generation, fence, key, and what was signed.
+    have: Callable[[], Mapping[TaskId, Installed]]
     demand: Callable[[Sequence[RunKey], Trigger], None]
     #: Takes over retries, each with the instant (ms) at which it is due.
     retry: Callable[[Mapping[RunKey, int]], None]
@@ -75,11 +79,12 @@ class Agent:
         self._node = node
         self._clock = clock
         self._metrics = metrics
-        self._published: dict[TaskId, Ownership] = {}
-        self._published_session = 0
+        #: The generations that we have said yes to, and in which session and epoch.
+        self._published: dict[TaskId, int] = {}
+        self._published_as = (0, "")
         #: When (boot-time clock) ZooKeeper was asked last what it has of our yes.
         self._published_s = float("-inf")
-        self._refused: set[tuple[TaskId, bytes]] = set()
+        self._offers = Offers(info.id, coordinator, verifier, metrics)
         #: Tasks of ours that are not taken, as a newer generation of theirs has run.
         self._overtaken: dict[TaskId, Overtaken] = {}
         #: Tasks that were taken while MySQL could not say what has run of them.
@@ -121,64 +126,62 @@ class Agent:
             self._publish(None)
             return SOON_S
         assigned = coordinator.assigned(self.info.id, watch=True)
-        bodies = coordinator.read_tasks(assigned, watch=True)
-        tasks = self._verified(bodies)
         if self._begins:
             # The daemon before us may have died in what it had put off, or had not come to.
             self._to_take_over |= self._node.have().keys()
             self._unasked |= self._to_take_over
             self._begins = False
-        self._change(assigned, bodies, tasks)
+        offered = self._look_at(assigned)
         if self._given_up.is_set():
             self._given_up.clear()
             self._to_take_over |= self._node.have().keys()
-        self._take_over(tasks)
+        self._take_over(offered)
         self._publish(assigned)
         waits = self._on_demand(list(assigned))
-        return SOON_S if waits or len(tasks) < len(assigned) else LOOK_S
+        return SOON_S if waits or len(offered) < len(assigned) else LOOK_S
 
     # -- inside
 
-    def _verified(self, bodies: Mapping[TaskId, bytes]) -> dict[TaskId, Task]:
-        found = {}
-        for task, raw in bodies.items():
-            try:
-                opened = self._verifier.open(raw, job_id=task.job_id)
-                if opened.spec.has_shard(task.shard, self.info.id):
-                    found[task] = opened
-            except (SignatureError, WireFormatError) as exc:
-                self._refuse(task, raw, "signature" if isinstance(exc, SignatureError) else "format", str(exc))
+    def _look_at(self, assigned: Mapping[TaskId, Assignment]) -> dict[TaskId, Offer]:
+        """Read what has changed of the tasks' bodies, and change the node accordingly, piece by piece.
+
+        Returns the tasks whose bodies are right. However many there are, only a piece of them is held at once.
+        """
+        have = self._node.have()
+        self._overtaken = {task: why for task, why in self._overtaken.items() if task in assigned}
+        gone = sorted(task for task in have if task not in assigned)
+        ordered = list(assigned)
+        found: dict[TaskId, Offer] = {}
+        for first in range(0, max(len(ordered), 1), PIECE):
+            piece = {task: assigned[task] for task in ordered[first : first + PIECE]}
+            offered = self._offers.read(piece, have)
+            self._change(piece, offered, have, gone)
+            found |= offered
+            gone = []
         return found
-
-    def _refuse(self, task: TaskId, raw: bytes, reason: str, error: str) -> None:
-        if (task, raw) not in self._refused:
-            self._refused.add((task, raw))
-            self._tell_refused(task, reason, error)
-
-    def _tell_refused(self, task: TaskId, reason: str, error: str) -> None:
-        self._metrics.refused.labels(reason).inc()
-        log.error("a task is refused", extra={"event": "task.refused", "task": str(task), "error": error})
 
     def _refuse_overtaken(self, generations: Mapping[TaskId, int], ran: Mapping[TaskId, int]) -> set[TaskId]:
         """Tell of those that are too old, once each, and return them. Nothing keeps a newer body out afterwards."""
         old = overtaken(generations, ran)
         for task, why in sorted(old.items()):
             if self._overtaken.get(task) != why:
-                self._tell_refused(task, "generation", str(why))
+                self._offers.tell_refused(task, "generation", str(why))
         kept = {task: why for task, why in self._overtaken.items() if task not in generations}
         self._overtaken = kept | old
         return set(old)
 
     def _change(
-        self, assigned: Mapping[TaskId, Assignment], bodies: Mapping[TaskId, bytes], tasks: Mapping[TaskId, Task]
+        self,
+        assigned: Mapping[TaskId, Assignment],
+        offered: Mapping[TaskId, Offer],
+        have: Mapping[TaskId, Installed],
+        gone: Sequence[TaskId],
     ) -> None:
-        have = self._node.have()
-        self._overtaken = {task: why for task, why in self._overtaken.items() if task in assigned}
-        offered = {task: Offer(body.generation, signer_of(bodies[task])) for task, body in tasks.items()}
-        todo = changes(assigned, offered, have)
+        todo = changes(assigned, offered, {task: have[task] for task in assigned if task in have})
+        bodies = self._offers.bodies([*todo.take, *todo.update], offered)
         # Whoever is given a task anew was given up meanwhile, even if it never let go of the task.
-        anew = [task for task in todo.update if assigned[task].epoch > have[task].fence]
-        taken = {task: tasks[task] for task in (*todo.take, *anew)}
+        anew = [task for task in todo.update if assigned[task].epoch > have[task].fence and task in bodies]
+        taken = {task: bodies[task].task for task in (*todo.take, *anew) if task in bodies}
         last = self._last_fires(taken, assigned)
         old = self._refuse_overtaken(
             {task: body.generation for task, body in taken.items()},
@@ -186,21 +189,21 @@ class Agent:
         )
         decided = {task: fire.fire_ms or 0 for task, fire in last.items()}
         rows = [
-            TaskRow(task, tasks[task].generation, assigned[task].epoch, bodies[task], decided.get(task, 0))
-            for task in (*todo.take, *todo.update)
+            TaskRow(task, body.generation, assigned[task].epoch, raw, decided.get(task, 0))
+            for task, (raw, body) in bodies.items()
             if task not in old
         ]
         # What we still have of a task that others have run in a newer generation must not go on either.
-        drop = [*todo.drop, *sorted(old.intersection(anew))]
+        drop = [*gone, *sorted(old.intersection(anew))]
         if not (rows or drop):
             return
-        self._node.apply(self._parsed(rows), drop)
+        self._node.apply(self._offers.parsed(rows, self._here), drop)
         log.info(
             "the node's tasks changed",
             extra={
                 "event": "tasks.changed",
-                "taken": len(set(todo.take) - old),
-                "updated": len(set(todo.update) - old),
+                "taken": len((set(todo.take) & bodies.keys()) - old),
+                "updated": len((set(todo.update) & bodies.keys()) - old),
                 "dropped": len(drop),
             },
         )
@@ -208,16 +211,6 @@ class Agent:
         for task in drop:
             self._published.pop(task, None)
         self._to_take_over |= taken.keys() - old
-
-    def _parsed(self, rows: Sequence[TaskRow]) -> list[tuple[TaskRow, Installed]]:
-        items = []
-        for row in rows:
-            try:
-                items.append((row, install(row, self._verifier, self._here)))
-            except (BadTaskError, SignatureError, WireFormatError) as exc:
-                # One bad task never stops the others.
-                self._refuse(row.task, row.envelope, "unreadable", str(exc))
-        return items
 
     def _last_fires(
         self, taken: Mapping[TaskId, Task], assigned: Mapping[TaskId, Assignment]
@@ -264,32 +257,37 @@ class Agent:
         if runs:
             self._store.runs.record(runs)
 
-    def _take_over(self, tasks: Mapping[TaskId, Task]) -> None:
+    def _take_over(self, offered: Mapping[TaskId, Offer]) -> None:
         """Look after what the last owner left: runs that go on elsewhere, and lost ones that are to be run again.
 
         While MySQL is away it is put off, not left out.
         """
         while not self._freed.empty():
             self._to_take_over.add(self._freed.get())
-        taken = sorted(self._to_take_over & tasks.keys())
-        if not taken:
+        if not self._to_take_over:
             return
+        have = self._node.have()
+        # A task whose body could not be read at this look waits for the next; one that has left us is no concern.
+        self._to_take_over &= have.keys()
+        tasks = {task: have[task] for task in sorted(self._to_take_over & offered.keys())}
+        if not tasks:
+            return
+        taken = list(tasks)
         try:
             # A last owner without MySQL may have begun an attempt by ZooKeeper's fence: its row must be there first.
             self._carry_home(self._coordinator.claims(tasks=taken))
             self._ask_late(taken)
             self.refresh_foreign(taken)
-            widest_s = max(tasks[task].spec.grace_s for task in taken)
+            widest_s = max(item.view.spec.grace_s for item in tasks.values())
             lost = self._store.runs.lost_runs(taken, since_ms=self._clock.now_ms() - widest_s * 1000)
-            retries = self._retries({task: tasks[task] for task in taken})
+            retries = self._retries(tasks)
         except UnavailableError:
             return
-        # A task whose body could not be read at this look waits for the next; one that has left us is no concern.
         self._to_take_over.difference_update(taken)
-        self._to_take_over &= self._node.have().keys()
         again = []
         for run in lost:
-            spec = tasks[run.key.task].spec
+            view = tasks[run.key.task].view
+            spec = view.spec
             fresh = self._clock.now_ms() - run.key.fire_ms <= spec.grace_s * 1000
             known = self._journal.entry(run.key)
             # A run of our own that was given up too early is not lost to us: its truth is under way. One that we were
@@ -298,7 +296,7 @@ class Agent:
                 continue
             if spec.at_reboot and run.key.fire_ms < self._here.started_ms:
                 continue
-            if fresh and spec.reruns_lost and tasks[run.key.task].state is JobState.ACTIVE:
+            if fresh and spec.reruns_lost and view.state is JobState.ACTIVE:
                 again.append(RunKey(run.key.task, run.key.fire_ms, run.key.attempt + 1))
         self._node.demand(again, Trigger.CATCH_UP)
         self._node.retry(retries)
@@ -318,24 +316,28 @@ class Agent:
             # That they are not ours any more is said at the end of the step.
             self._node.apply([], sorted(old))
 
-    def _retries(self, taken: Mapping[TaskId, Task]) -> dict[RunKey, int]:
+    def _retries(self, taken: Mapping[TaskId, Installed]) -> dict[RunKey, int]:
         """Return the retries that the last owners had not come to, with the instants at which they are due.
 
         Those of former generations are let go: a change that allows retries must not reach back.
         """
-        asked = {task: body for task, body in taken.items() if body.spec.retry.limit and body.state is JobState.ACTIVE}
+        asked = {
+            task: item
+            for task, item in taken.items()
+            if item.view.spec.retry.limit and item.view.state is JobState.ACTIVE
+        }
         if not asked:
             return {}
         windows: dict[int, list[TaskId]] = {}
-        for task, body in asked.items():
-            windows.setdefault(retry_window_s(body.spec), []).append(task)
+        for task, item in asked.items():
+            windows.setdefault(retry_window_s(item.view.spec), []).append(task)
         now_ms, found = self._clock.now_ms(), {}
         for window_s, some in windows.items():
             for run in self._store.runs.failed_runs(some, since_ms=now_ms - window_s * 1000):
-                body = asked[run.key.task]
-                due_ms = retry_due_ms(body.spec, run)
-                fresh = due_ms is not None and now_ms - due_ms <= body.spec.grace_s * 1000
-                if due_ms is not None and fresh and run.generation == body.generation:
+                item = asked[run.key.task]
+                due_ms = retry_due_ms(item.view.spec, run)
+                fresh = due_ms is not None and now_ms - due_ms <= item.view.spec.grace_s * 1000
+                if due_ms is not None and fresh and run.generation == item.generation:
                     found[RunKey(run.key.task, run.key.fire_ms, run.key.attempt + 1)] = due_ms
         return found
 
@@ -360,21 +362,23 @@ class Agent:
 
     def _publish(self, assigned: Mapping[TaskId, Assignment] | None) -> None:
         """Say our yes to what is installed (and assigned, where that is known); again after a new session or a wipe."""
-        session = self._coordinator.session_id
+        us, epoch = self.info.id, self.info.epoch
+        now_as = (self._coordinator.session_id, epoch)
         wanted = {
-            task: Ownership(task, self.info.id, have.generation, self.info.epoch)
-            for task, have in self._node.have().items()
-            if assigned is None or task in assigned
+            task: have.generation for task, have in self._node.have().items() if assigned is None or task in assigned
         }
         now_s = self._clock.boot_s()
-        fresh = session == self._published_session and now_s - self._published_s < PUBLISHED_S
-        same = assigned is not None and fresh
-        known = self._published if same else self._coordinator.owned(self.info.id)
-        self._coordinator.own([item for task, item in wanted.items() if known.get(task) != item])
+        same = assigned is not None and now_as == self._published_as and now_s - self._published_s < PUBLISHED_S
+        known: Mapping[TaskId, int | None] = self._published
+        if not same:
+            said = self._coordinator.owned(us)
+            known = {task: item.generation if item.worker_epoch == epoch else None for task, item in said.items()}
+        news = {task: generation for task, generation in wanted.items() if known.get(task) != generation}
+        self._coordinator.own([Ownership(task, us, generation, epoch) for task, generation in news.items()])
         stale = [task for task in known if task not in wanted]
         if stale:
             self._coordinator.disown(self.info.id, stale)
-        self._published, self._published_session = wanted, session
+        self._published, self._published_as = wanted, now_as
         if not same:
             self._published_s = now_s
 

@@ -8,19 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import lru_cache
+from typing import NamedTuple, Protocol
 
 from cronkeeper.domain.ids import TaskId
 from cronkeeper.domain.placement import Assignment
 
 
-@dataclass(frozen=True, slots=True)
-class Have:
-    """What is installed of a task, and by which key it is signed."""
+class Have(Protocol):
+    """What is looked at of an installed task."""
 
-    generation: int
-    fence: int
-    key: str = ""
+    @property
+    def generation(self) -> int: ...
+    @property
+    def fence(self) -> int: ...
+    @property
+    def key(self) -> str:
+        """The key that has signed it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +34,12 @@ class Offer:
 
     generation: int
     key: str = ""
+
+
+@lru_cache(maxsize=4096)
+def offer_of(generation: int, key: str) -> Offer:
+    """Return one and the same value for what is equal: there are as many as tasks, and few that differ."""
+    return Offer(generation, key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +77,7 @@ def changes(
     the installed one may not be believed for long any more.
     """
     take, update = [], []
-    for task, assignment in sorted(assigned.items()):
+    for task, assignment in assigned.items():
         known = have.get(task)
         offer = offered.get(task)
         if offer is None:
@@ -78,4 +89,6 @@ def changes(
             update += [task] if anew else []
         elif offer.generation > known.generation:
             update.append(task)
-    return Changes(tuple(take), tuple(update), tuple(sorted(task for task in have if task not in assigned)))
+    return Changes(
+        tuple(sorted(take)), tuple(sorted(update)), tuple(sorted(task for task in have if task not in assigned))
+    )

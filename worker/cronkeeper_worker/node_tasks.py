@@ -14,7 +14,6 @@ from cronkeeper.ports import Coordinator
 from cronkeeper_worker import run_files
 from cronkeeper_worker.agent import Node
 from cronkeeper_worker.artifacts import ArtifactCache
-from cronkeeper_worker.assignments import Have
 from cronkeeper_worker.engine import Engine
 from cronkeeper_worker.engine_thread import EngineThread
 from cronkeeper_worker.fences import Fence
@@ -111,10 +110,8 @@ class NodeTasks:
             with contextlib.suppress(UnavailableError):  # it learns them from the orders
                 self._runner.learn(envelopes)
 
-    def _have(self) -> Mapping[TaskId, Have]:
-        return self._thread.ask(
-            lambda: {item.id: Have(item.generation, item.fence, item.key) for item in self._engine.tasks.values()}
-        )
+    def _have(self) -> Mapping[TaskId, Installed]:
+        return self._thread.ask(lambda: dict(self._engine.tasks))
 
     def _retry(self, due: Mapping[RunKey, int]) -> None:
         if due:
