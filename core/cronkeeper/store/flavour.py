@@ -42,6 +42,8 @@ class Flavour:
     now_ms: str
     #: The end of an INSERT whose answer is to be the rows' ids. MariaDB gives them, to MySQL it is a comment.
     returning_id: str = ""
+    #: What stands between the values and the condition of a SELECT that reads no table.
+    from_nothing: str = ""
 
     def new(self, column: str) -> str:
         """Return how an upsert names the value that the statement brings."""
@@ -117,6 +119,7 @@ MYSQL = Flavour(
     is_mysql=True,
     now_ms="FLOOR(UNIX_TIMESTAMP(NOW(6)) * 1000)",
     returning_id="/*M!100500 RETURNING `id` */",
+    from_nothing="FROM DUAL",
 )
 SQLITE = Flavour(mark="?", is_mysql=False, now_ms="CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -32,8 +33,21 @@ class SqlRunStore(RunReads, RunOutput):
         super().__init__(db)
         self._record_end = run_rows.record_end(db.flavour)
         self._head_end = run_rows.head_end(db.flavour)
+        mark = db.flavour.mark
+        self._claim_alone = (
+            f"INSERT INTO `runs` ({names(run_rows.COLUMNS)}) SELECT {db.flavour.marks(len(run_rows.COLUMNS))}"
+            f" {db.flavour.from_nothing} WHERE NOT EXISTS (SELECT 1 FROM `assignments` WHERE `job_id` = {mark}"
+            f" AND `shard` = {mark} AND `worker` NOT IN ('', {mark}) AND `epoch` > {mark})"
+        )
 
     def claim(self, runs: Sequence[Run]) -> dict[RunKey, bool]:
+        asked = False
+        if len(runs) == 1:
+            try:
+                if self._is_granted_alone(runs[0]):
+                    return {runs[0].key: True}
+            except UnknownOutcomeError:
+                asked = True
         nonces = {run.key: run.nonce for run in runs}
         owners: dict[RunKey, str] = {}
         outdated = self._outdated(runs)
@@ -41,7 +55,7 @@ class SqlRunStore(RunReads, RunOutput):
             kept = self._db.read(lambda conn: self._owners(conn, sorted(outdated)))
             owners |= {key: kept.get(key, "") for key in outdated}
             runs = [run for run in runs if run.key not in outdated]
-        owners |= self._take(runs)
+        owners |= self._take(runs, asked=asked)
         return {key: owners.get(key, nonce) == nonce for key, nonce in nonces.items()}
 
     def record(self, runs: Sequence[Run]) -> list[RunKey]:
@@ -162,6 +176,22 @@ class SqlRunStore(RunReads, RunOutput):
         self._db.transaction(lambda conn: self._purge_notes(conn, before_ms), repeatable=True)
         return removed
 
+    def _is_granted_alone(self, run: Run) -> bool:
+        """Insert the row if it is missing and the task nobody else's since: one question, where a fire is due alone.
+
+        False says nothing: whoever wants to know asks for both, one after the other.
+        """
+        task = run.key.task
+        values = (*run_rows.to_row(run), task.job_id, task.shard, run.worker, run.fence)
+
+        def body(conn: Connection) -> bool:
+            try:
+                return conn.exec_driver_sql(self._claim_alone, values).rowcount == 1
+            except IntegrityError:
+                return False
+
+        return self._db.statement(body)
+
     def _outdated(self, runs: Sequence[Run], *, after_assignment: bool = False) -> set[RunKey]:
         """Return the runs of workers whose task was given to another one since; or only those for fires after that.
 
@@ -184,24 +214,27 @@ class SqlRunStore(RunReads, RunOutput):
                 outdated.add(run.key)
         return outdated
 
-    def _take(self, runs: Sequence[Run]) -> dict[RunKey, str]:
-        """Insert rows that are missing; return the nonces of at least those that were there."""
+    def _take(self, runs: Sequence[Run], *, asked: bool = False) -> dict[RunKey, str]:
+        """Insert rows that are missing; return the nonces of at least those that were there.
+
+        With `asked`, it was tried already, and the answer was lost.
+        """
         owners: dict[RunKey, str] = {}
         # All claimants go through the keys in the same order, or they would wait for each other in a circle.
         for rows in chunks([run_rows.to_row(run) for run in sorted(runs, key=lambda run: run.key)]):
-            owners |= self._claim(rows)
+            owners |= self._claim(rows, asked)
         return owners
 
-    def _claim(self, rows: Sequence[Row]) -> dict[RunKey, str]:
+    def _claim(self, rows: Sequence[Row], asked: bool) -> dict[RunKey, str]:
         """Insert rows that are missing; return the nonces of those that were there, or of all."""
+        if not asked:
+            with contextlib.suppress(UnknownOutcomeError):
+                return self._db.statement(lambda conn: self._insert_claims(conn, rows))
+        # Whatever came of it, inserting what is missing and reading the nonces back says whose the rows are.
         try:
-            return self._db.statement(lambda conn: self._insert_claims(conn, rows))
-        except UnknownOutcomeError:
-            # Whatever came of it, inserting what is missing and reading the nonces back says whose the rows are.
-            try:
-                return self._db.statement(lambda conn: self._insert_missing(conn, rows, synced=True))
-            except UnknownOutcomeError as exc:
-                raise UnavailableError("the database does not answer; claim again with the same nonces") from exc
+            return self._db.statement(lambda conn: self._insert_missing(conn, rows, synced=True))
+        except UnknownOutcomeError as exc:
+            raise UnavailableError("the database does not answer; claim again with the same nonces") from exc
 
     def _insert_claims(self, conn: Connection, rows: Sequence[Row]) -> dict[RunKey, str]:
         # A plain INSERT, all or nothing: the one statement that a claim costs when nobody else wants any of it.

@@ -57,6 +57,17 @@ def test_who_had_the_task_before_its_present_owner_is_granted_nothing_new(store:
     assert store.runs.claim([theirs]) == {theirs.key: True}
 
 
+def test_who_had_the_task_before_is_granted_nothing_new_also_where_it_asks_for_one_fire_alone(store: Store) -> None:
+    early, late = (run(worker="w1", fence=5, fire_ms=number * MINUTE_MS) for number in (1, 2))
+    assert store.runs.claim([early]) == {early.key: True}
+    given = Assignment(early.key.task, "w2", 1, 6, MoveReason.WORKER_LOST, 1000)
+    store.assignments.save([given], term=store.terms.take("m1"))
+    assert store.runs.claim([late]) == {late.key: False}
+    assert store.runs.claim([early]) == {early.key: True}, "what it had before is its own"
+    theirs = run(worker="w2", fence=6, fire_ms=late.key.fire_ms)
+    assert store.runs.claim([theirs]) == {theirs.key: True}
+
+
 def test_the_task_given_anew_to_its_owner_or_to_nobody_takes_nothing_away(store: Store) -> None:
     term = store.terms.take("m1")
     for number, worker in enumerate(("w1", "")):
