@@ -25,6 +25,7 @@ def test_a_step_away_from_the_database_is_left_out_for_as_long_as_it_lasts(step_
     for _ in range(5):
         heard(steady, node, right_ms)
         assert steady.now_ms() == right_ms
+        assert steady.until_s(right_ms + 250) == 0.25
         node.advance_ms(1000)
         right_ms += 1000
     node.set_ms(right_ms)

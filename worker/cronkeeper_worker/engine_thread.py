@@ -195,4 +195,5 @@ class EngineThread:
         next_ms = self._engine.next_look_ms() if self._timers else None
         if next_ms is None:
             return LONGEST_WAIT_S
-        return min(LONGEST_WAIT_S, max(0.0, (next_ms - self._clock.now_ms()) / 1000))
+        # What was waited for by whole milliseconds came half of one late.
+        return min(LONGEST_WAIT_S, max(0.0, self._clock.until_s(next_ms)))

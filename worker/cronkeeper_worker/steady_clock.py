@@ -49,6 +49,11 @@ class SteadyClock:
         with self._lock:
             return self._look()[0]
 
+    def until_s(self, then_ms: int) -> float:
+        """Return the seconds until `now_ms` returns `then_ms`; negative once that is past."""
+        with self._lock:
+            return self._clock.until_s(then_ms + self._look()[1])
+
     def boot_s(self) -> float:
         """Return seconds since boot, suspend included."""
         return self._clock.boot_s()

@@ -14,6 +14,10 @@ class Clock(Protocol):
         """Return the wall clock in epoch milliseconds, UTC."""
         ...
 
+    def until_s(self, then_ms: int) -> float:
+        """Return the seconds until `now_ms` returns `then_ms`, to the microsecond; negative once that is past."""
+        ...
+
     def boot_s(self) -> float:
         """Return seconds since boot, suspend included. Only differences mean anything."""
         ...
@@ -28,6 +32,9 @@ class SystemClock:
 
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000
+
+    def until_s(self, then_ms: int) -> float:
+        return (then_ms * 1_000_000 - time.time_ns()) / 1e9
 
     def boot_s(self) -> float:
         return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -15,6 +15,9 @@ class FakeClock:
     def now_ms(self) -> int:
         return self._now_ms
 
+    def until_s(self, then_ms: int) -> float:
+        return (then_ms - self._now_ms) / 1000
+
     def boot_s(self) -> float:
         return self._boot_s
 
