@@ -124,6 +124,18 @@ class ControlGroups:
             return False
         return True
 
+    def open(self, run_id: str) -> int:
+        """Return a descriptor by which a process of one thread steps into the run's group, whatever it may do itself
+        by then; -1: there is no group. The caller closes it."""
+        if self.reason:
+            return -1
+        try:
+            _make(self._path(run_id))
+            return os.open(os.path.join(self._path(run_id), _THREADS), os.O_WRONLY | os.O_CLOEXEC)
+        except OSError as exc:
+            self._complain(f"a run has no control group of its own: {exc}")
+            return -1
+
     def _leave(self) -> None:
         fault = None
         for way in (self._go_home, self._make_home, self._go_back):

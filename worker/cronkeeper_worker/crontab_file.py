@@ -15,7 +15,7 @@ from typing import Protocol
 from crontab import CronItem, CronTab
 
 from cronkeeper.domain.cronfields import parse_fields
-from cronkeeper_worker import launch
+from cronkeeper_worker import programs
 from cronkeeper_worker.crontab_form import check_lines, check_shape, is_ours
 from cronkeeper_worker.crontab_place import CrontabError, SystemFiles, wanted_files
 
@@ -156,7 +156,7 @@ class UserCrontab:
         self, argument: str, content: bytes = b"", env: Mapping[str, str] | None = None
     ) -> tuple[int, bytes, bytes]:
         try:
-            return launch.run_tool([*self._command, argument], data=content, env=env)
+            return programs.run_tool([*self._command, argument], data=content, env=env)
         except OSError as exc:
             raise CrontabError(f"{self._command[0]} cannot be run: {exc}") from exc
 

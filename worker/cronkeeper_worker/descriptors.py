@@ -10,16 +10,16 @@ import errno
 import os
 
 #: What a look-up or the start of a run may need at once: name services open a handful.
-_ENOUGH = 16
+ENOUGH = 16
 #: Nothing more can be opened: by this process, or on this machine.
 NONE_LEFT = frozenset({errno.EMFILE, errno.ENFILE})
 
 
-def need() -> None:
+def need(enough: int = ENOUGH) -> None:
     """Raise OSError, with the kernel's own words, unless there are enough."""
     held: list[int] = []
     try:
-        for _ in range(_ENOUGH):
+        for _ in range(enough):
             held.append(os.eventfd(0))  # noqa: PERF401  # what was opened before one fails is to be closed, too
     finally:
         for fd in held:

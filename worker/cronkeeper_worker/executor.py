@@ -14,7 +14,8 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from cronkeeper_worker import descriptors, launch, run_files
+from cronkeeper_worker import launch, programs, run_files
+from cronkeeper_worker.launched import Launched, NotTried, Vanished, has_expired
 from cronkeeper_worker.orders import (
     AccountError,
     Ended,
@@ -27,16 +28,18 @@ from cronkeeper_worker.orders import (
     check,
     is_run_id,
 )
-from cronkeeper_worker.remains import Remains, boot_s, signal_group
+from cronkeeper_worker.remains import Remains, signal_group
 from cronkeeper_worker.run_process import RunProcess
 from cronkeeper_worker.spawn import explain
-from cronkeeper_worker.timers import Timers
+from cronkeeper_worker.timers import Timer, Timers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 #: Forks between two looks at everything else: keeps pipes drained and clients answered while a thousand start.
-_STARTS_PER_TURN = 8
+_STARTS_PER_TURN = 32
+#: While others are to start, ended ones wait so long: for five hundred of them, or some hundred starts.
+_ENDED_WAIT_MS = 400
 #: How long a stray child may hold a run's output open after the main process has ended.
 _DRAIN_S = 2.0
 #: What cannot be read at the moment is read again after so long.
@@ -69,11 +72,13 @@ class Executor:
         self._handlers: dict[int, Callable[[], None]] = {}
         self._queue: deque[Order] = deque()
         self._runs: dict[str, RunProcess] = {}
+        #: Their main process has ended, and was not reaped yet; oldest first.
+        self._ended: deque[RunProcess] = deque()
         self.timers = Timers()
         self._events: list[RunEvent] = []
         #: Notes that could not be written (the disk is full), until they are acknowledged.
         self.unwritten: dict[str, RunEvent] = {}
-        self.remains = Remains(self.timers, self.groups)
+        self.remains = Remains(self.timers, self.groups, lambda pid: any(run.pid == pid for run in self._runs.values()))
 
     # ------------------------------------------------------------------------------------------------------- orders
 
@@ -94,13 +99,13 @@ class Executor:
                 self._events.append(Ended(run_id, _now_ms(), None, None, False, True, 0, ""))
                 return
         run = self._runs.get(run_id)
-        if run is not None and not run.over and not run.cancelled:
+        if run is not None and not run.ended_ms and not run.cancelled:
             run.cancelled = True
             self._terminate(run)
 
     def running(self) -> list[Started]:
         """Return the runs whose process was executed and has not ended."""
-        return [Started(run.run_id, run.pid, run.started_ms) for run in self._runs.values() if run.started_ms]
+        return [Started(run.run_id, run.pid, run.started_ms) for run in self._runs.values() if run.is_started]
 
     def knows(self, run_id: str) -> bool:
         """Say whether the run is queued or under way here."""
@@ -115,14 +120,13 @@ class Executor:
         """Remove an ended run's folder with all it holds. Safe to repeat."""
         self.unwritten.pop(run_id, None)
         if is_run_id(run_id) and run_id not in self._runs and not self._launcher.folders.remove(run_id):
-            self.remains.reap(launch.remove_tree(run_files.run_folder(self.state_dir, run_id)))
+            self.remains.reap(programs.remove_tree(run_files.run_folder(self.state_dir, run_id)))
 
     # --------------------------------------------------------------------------------------------------------- loop
 
     def poll(self, timeout_s: float) -> list[RunEvent]:
         """Work for up to `timeout_s`, or until something happened; return what it was, oldest first."""
-        for _ in range(min(_STARTS_PER_TURN, len(self._queue))):
-            self._launch(self._queue.popleft())
+        self._start_next()
         if self._queue or self._events:
             timeout_s = 0
         ready = [(fd, self._handlers.get(fd)) for fd, _mask in self._epoll.poll(self.timers.wait_s(timeout_s))]
@@ -131,6 +135,7 @@ class Executor:
             if handler is not None and self._handlers.get(fd) is handler:
                 handler()
         self.timers.run_due()
+        self._collect_ended()
         events, self._events = self._events, []
         return events
 
@@ -164,43 +169,52 @@ class Executor:
 
     # -------------------------------------------------------------------------------------------------------- start
 
-    def _launch(self, order: Order) -> None:
+    def _start_next(self) -> None:
+        some = [self._queue.popleft() for _ in range(min(_STARTS_PER_TURN, len(self._queue)))]
+        self._launcher.launch_all(filter(self._is_wanted, some), self._on_launched)
+
+    def _is_wanted(self, order: Order) -> bool:
         folder = run_files.run_folder(self.state_dir, order.run_id)
         if os.path.isdir(folder):
             # Whatever may keep it from being started now, it was.
             self._answer_again(order, folder)
-            return
-        if _has_expired(order):
+            return False
+        if has_expired(order):
             # The last look before the process is made: only a pause between here and its first instruction is left.
             self._events.append(Expired(order.run_id))
-            return
-        self._begin(order, folder)
+            return False
+        return True
 
-    def _begin(self, order: Order, folder: str, before: RunProcess | None = None) -> None:
-        """Make its process; by the shell, if the one before was refused by the kernel."""
-        timer = None if before is None else before.timer
-        try:
-            # First: once there is a process, it is too late to find out that it cannot be watched.
-            descriptors.need()
-            launched = self._launcher.launch(order, by_shell=before is not None)
-        except FileExistsError:
-            self._answer_again(order, folder)
-        except (ValueError, OSError) as exc:  # of the order, or a text that no program can be given
-            self.timers.cancel(timer)
-            self._fail(order.run_id, folder, str(exc), account=isinstance(exc, AccountError))
+    def _on_launched(self, order: Order, outcome: Launched | Exception, timer: Timer | None = None) -> None:
+        folder = run_files.run_folder(self.state_dir, order.run_id)
+        match outcome:
+            case FileExistsError():
+                self._answer_again(order, folder)
+            case NotTried():
+                self._queue.appendleft(order)
+            case Vanished():
+                self.timers.cancel(timer)
+                self.note(folder, Ended(order.run_id, _now_ms(), None, None, False, False, 0, "", lost=True))
+            case Exception():
+                self.timers.cancel(timer)
+                self._fail(order.run_id, folder, str(outcome), account=isinstance(outcome, AccountError))
+            case Launched():
+                self._attend(order, outcome, folder, timer)
+
+    def _attend(self, order: Order, launched: Launched, folder: str, timer: Timer | None) -> None:
+        """Be its parent from now on."""
+        run = self._runs[order.run_id] = RunProcess(order, launched, folder)
+        run.timer = timer
+        if timer is None and order.timeout_s is not None:
+            # From now on: the program may lie on a disk that hangs.
+            run.timer = self.timers.after(order.timeout_s, lambda: self._on_timeout(order.run_id))
+        if run.status < 0:
+            self._on_started(run)
         else:
-            run = self._runs[order.run_id] = RunProcess(order, launched, folder)
-            run.timer = timer
-            if timer is None and order.timeout_s is not None:
-                # From now on: the program may lie on a disk that hangs.
-                run.timer = self.timers.after(order.timeout_s, lambda: self._on_timeout(order.run_id))
-            if run.status < 0:
-                self._on_started(run)
-            else:
-                os.set_blocking(run.status, False)
-                self.watch(run.status, lambda: self._on_status(run))
-            self.watch(run.output.fd, lambda: self._on_output(run))
-            self.watch(run.pidfd, lambda: self._on_exit(run))
+            os.set_blocking(run.status, False)
+            self.watch(run.status, lambda: self._on_status(run))
+        self.watch(run.output.fd, lambda: self._on_output(run))
+        self.watch(run.pidfd, lambda: self._on_exit(run))
 
     def _answer_again(self, order: Order, folder: str) -> None:
         """The run was started before: tell what became of it, if it is the same order; refuse another one."""
@@ -216,7 +230,7 @@ class Executor:
 
     def _tell_again(self, run_id: str, folder: str) -> None:
         run, ended = self._runs.get(run_id), run_files.read_exit(folder)
-        if run is not None and run.started_ms:
+        if run is not None and run.is_started:
             self._events.append(Started(run.run_id, run.pid, run.started_ms))
         elif run is None and ended is not None:
             self._events.append(ended)
@@ -264,8 +278,8 @@ class Executor:
         del self._runs[run.run_id]
         text, of_program = explain(run.reason)
         ended = run.cancelled or run.timed_out
-        if run.direct is not None and of_program and not ended and not _has_expired(run.direct):
-            self._begin(run.direct, run.folder, run)
+        if run.direct is not None and of_program and not ended and not has_expired(run.direct):
+            self._on_launched(run.direct, self._launcher.launch(run.direct, by_shell=True), run.timer)
             return
         self.timers.cancel(run.timer)
         if ended:
@@ -277,8 +291,10 @@ class Executor:
             self._fail(run.run_id, run.folder, text)
 
     def _on_started(self, run: RunProcess) -> None:
-        start = run_files.read_start(run.folder)
-        run.started_ms = start.started_ms if start is not None else _now_ms()
+        run.is_started = True
+        if not run.started_ms:
+            start = run_files.read_start(run.folder)
+            run.started_ms = start.started_ms if start is not None else _now_ms()
         self._events.append(Started(run.run_id, run.pid, run.started_ms))
 
     # ----------------------------------------------------------------------------------------------------- watching
@@ -295,19 +311,23 @@ class Executor:
             self._on_status(run)
             if self._runs.get(run.run_id) is not run:
                 return
-        found = os.waitid(os.P_PIDFD, run.pidfd, os.WEXITED | os.WNOWAIT)
-        assert found is not None
-        if found.si_code == os.CLD_EXITED:
-            run.exit_code = found.si_status
-        else:
-            run.signal = found.si_status
+        self._ended.append(run)
         run.ended_ms = _now_ms()
-        run.over = True
         self.timers.cancel(run.timer)
+        self.unwatch(run.pidfd)
+
+    def _collect_ended(self) -> None:
+        """See to what has ended: after those that are to start, which somebody waits for, but soon."""
+        if self._ended and self._queue and _now_ms() < self._ended[0].ended_ms + _ENDED_WAIT_MS:
+            return
+        while self._ended:
+            self._collect(self._ended.popleft())
+
+    def _collect(self, run: RunProcess) -> None:
+        run.look_how()
         # Until it is reaped its number cannot belong to anybody else, so this reaches nobody but its own group.
         signal_group(run.pid, signal.SIGTERM)
         os.waitpid(run.pid, 0)
-        self.unwatch(run.pidfd)
         os.close(run.pidfd)
         run.pidfd = -1
         self.remains.clear(run.run_id, run.pid, run.kill_after_s, all_of_it=run.timed_out or run.cancelled)
@@ -348,7 +368,7 @@ class Executor:
 
     def _on_timeout(self, run_id: str) -> None:
         run = self._runs.get(run_id)
-        if run is not None and not run.over and not run.cancelled:
+        if run is not None and not run.ended_ms and not run.cancelled:
             run.timed_out = True
             self._terminate(run)
 
@@ -377,10 +397,6 @@ class Executor:
         if run.output.fd >= 0:
             self._close_output(run)
         run.output.finish()
-
-
-def _has_expired(order: Order) -> bool:
-    return order.expires_boot_s is not None and boot_s() > order.expires_boot_s
 
 
 def _now_ms() -> int:

@@ -7,49 +7,30 @@ artifact's descriptor, limits, a folder) is forked and prepared step by step.
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import itertools
 import os
 import resource
 import signal
 import time
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from cronkeeper_worker import our_process, run_files, spawn
+from cronkeeper_worker import descriptors, our_process, run_files, spawn
 from cronkeeper_worker.accounts import Account, Accounts
 from cronkeeper_worker.control_groups import ControlGroups
+from cronkeeper_worker.launched import Job, Launched, watched_or_dead
 from cronkeeper_worker.orders import Order
 from cronkeeper_worker.run_folders import Folders
 from cronkeeper_worker.spawn import DEFAULT_SIGNALS, Barred, words
+from cronkeeper_worker.together import Together
 from cronkeeper_worker.verified import Verifier, sha256_hex
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-
-class Launched(NamedTuple):
-    """A process on its way to becoming the job, and what to watch it by. The caller closes the descriptors."""
-
-    pid: int
-    pidfd: int
-    #: stdout and stderr, non-blocking; end of file when nobody holds the other end.
-    output_fd: int
-    #: End of file when the job is executed; before that, the reason why it cannot be. -1: it is executed already.
-    status_fd: int
-    #: It goes without a shell, which may know how to run what the kernel refuses to execute.
-    direct: bool = False
-
-
-class _Job(NamedTuple):
-    """Everything about a run that is settled before there is a process."""
-
-    order: Order
-    account: Account
-    environment: dict[str, str]
-    start: run_files.RunStart
-    folder: str
-    program_fd: int
-    output_fd: int
+    from cronkeeper_worker.launched import Tell
 
 
 class Launcher:
@@ -79,6 +60,7 @@ class Launcher:
         self._shielded = our_process.oom_score_adj() < 0
         our_process.keep_to_ourselves()
         self.groups = ControlGroups(state_dir, run_files.boot_id(), log)
+        self._together = Together(self, self._null, self._processes, log)
 
     def close(self) -> None:
         """Give back what belongs to the process. Runs go on."""
@@ -89,45 +71,102 @@ class Launcher:
         resource.setrlimit(resource.RLIMIT_NOFILE, self._nofile)
         resource.setrlimit(resource.RLIMIT_CORE, self._core)
 
-    def launch(self, order: Order, *, by_shell: bool = False) -> Launched:
+    def launch_all(self, orders: Iterable[Order], tell: Tell) -> None:
+        """Start the orders' processes, in their order; `tell` is called with each as soon as it is known.
+
+        Those of one account that come one after the other are made together where that is cheaper (see together.py).
+        """
+        for account, group in itertools.groupby(orders, self._quick_account):
+            some = list(group)
+            if account is not None and self._together.is_for(account, len(some)):
+                self._together.make(some, account, tell)
+            elif account is not None and len(some) > 1:
+                self._in_barred(some, tell)
+            else:
+                self._one_by_one(some, tell)
+
+    def _quick_account(self, order: Order) -> Account | None:
+        """Return the account, if it is another one than ours and the order takes the quick way."""
+        try:
+            account = self._accounts.get(order.run_as)
+        except (ValueError, OSError):  # whoever launches it finds out, too
+            return None
+        return account if account.switch and self._is_plain(order, account) else None
+
+    def _in_barred(self, orders: Sequence[Order], tell: Tell) -> None:
+        """Launch them in the barred thread: to change threads for each costs as much as the process itself."""
+        left = collections.deque(orders)
+
+        def work() -> None:
+            while left:
+                self._one_by_one([left.popleft()], tell)
+
+        try:
+            self._barred.do(work)
+        except OSError:  # there is no such thread: each finds out by itself
+            if len(left) < len(orders):
+                raise
+            work()
+
+    def _one_by_one(self, orders: Iterable[Order], tell: Tell) -> None:
+        for order in orders:
+            tell(order, self.launch(order))
+
+    def launch(self, order: Order, *, by_shell: bool = False) -> Launched | Exception:
         """Start the order's process; `by_shell` says that it could not be executed without one.
 
-        Raises FileExistsError when the run has a folder already (it was started before), OrderError or OSError when it
+        Returns FileExistsError when the run has a folder already (it was started before), OrderError or OSError when it
         cannot be started: nothing of it was executed then.
         """
+        try:
+            return self._launch(order, by_shell=by_shell)
+        except (ValueError, OSError) as exc:  # of the order, or a text that no program can be given
+            return exc
+
+    def _launch(self, order: Order, *, by_shell: bool) -> Launched:
+        # First: once there is a process, it is too late to find out that it cannot be watched.
+        descriptors.need()
         account = self._accounts.get(order.run_as)
+        job = self.prepare(order, account, by_shell=by_shell)
+        try:
+            launched = self._spawn(job, by_shell) if self._is_plain(order, account) else self._fork(job)
+            self.groups.limit(order.run_id, self._processes)
+            return launched
+        except BaseException:
+            self.undo(job)
+            raise
+        finally:
+            job.let_go()
+
+    def prepare(self, order: Order, account: Account, *, by_shell: bool = False) -> Job:
+        """Settle all that can be settled before there is a process."""
         start = run_files.RunStart(
             0, 0, run_files.boot_id(), order.nonce, digest(order), _now_ms(), order.timeout_s, order.kill_after_s
         )
-        opened = []
-        try:
+        with contextlib.ExitStack() as stack:
             program = -1
             if order.executable:
                 program = self._verifier.open(order.executable, order.sha256)
-                opened.append(program)
+                stack.callback(os.close, program)
             if by_shell:
                 folder = os.path.join(self.folders.runs, order.run_id)
                 run_files.withdraw(folder)
             else:
                 folder = self.folders.make(order.run_id, account.uid, account.gid)
-            output, output_end = os.pipe2(os.O_CLOEXEC)
-            opened.append(output_end)
-            try:
-                os.set_blocking(output, False)
-                secrets = run_files.deliver(folder, order.secrets, account.uid, account.gid)
-                environment = {**account.environment(), **order.env, **secrets}
-                job = _Job(order, account, environment, start, folder, program, output_end)
-                plain = self._is_plain(order, account)
-                launched = self._spawn(job, output, by_shell) if plain else self._fork(job, output)
-                self.groups.limit(order.run_id, self._processes)
-                return launched
-            except BaseException:
-                os.close(output)
-                self.groups.remove(order.run_id)
-                raise
-        finally:
-            for fd in opened:
-                os.close(fd)
+            pipe = os.pipe2(os.O_CLOEXEC)
+            for end in pipe:
+                stack.callback(os.close, end)
+            os.set_blocking(pipe[0], False)
+            secrets = run_files.deliver(folder, order.secrets, account.uid, account.gid)
+            environment = {**account.environment(), **order.env, **secrets}
+            job = Job(order, account, environment, start, folder, program, *pipe)
+            stack.pop_all()
+        return job
+
+    def undo(self, job: Job) -> None:
+        """Take back what was prepared, but its folder, which says that it was tried."""
+        os.close(job.output)
+        self.groups.remove(job.order.run_id)
 
     def _is_plain(self, order: Order, account: Account) -> bool:
         return (
@@ -141,25 +180,22 @@ class Launcher:
 
     # ------------------------------------------------------------------------------------------------ the quick way
 
-    def _spawn(self, job: _Job, output: int, by_shell: bool) -> Launched:
-        work = os.path.join(job.folder, run_files.WORK)
+    def _spawn(self, job: Job, by_shell: bool) -> Launched:
         direct = None if by_shell or not spawn.CAN_FORK_AND_EXECUTE else words(job.order.command)
-        begin = partial(self._begin, job, direct, work)
+        begin = partial(self._begin, job, direct)
         with run_files.StartNote(job.folder, job.start) as note:
             pid, status = self._barred.do(begin) if job.account.switch else begin()
-            with _watched_or_dead(pid, status):
-                note.complete(job.start._replace(pid=pid, start_ticks=run_files.start_ticks(pid), started_ms=_now_ms()))
-                return Launched(pid, os.pidfd_open(pid), output, status, direct=direct is not None)
+            with watched_or_dead(pid, status):
+                now_ms = _now_ms()
+                note.complete(job.start._replace(pid=pid, start_ticks=run_files.start_ticks(pid), started_ms=now_ms))
+                return Launched(pid, os.pidfd_open(pid), job.output, status, direct is not None, now_ms)
 
-    def _begin(self, job: _Job, direct: list[str] | None, work: str) -> tuple[int, int]:
-        argv, environment = ["/bin/sh", "-c", job.order.command], job.environment
-        if direct is not None:
-            # As a shell would tell it.
-            argv, environment = direct, {**environment, "PWD": work}
+    def _begin(self, job: Job, direct: list[str] | None) -> tuple[int, int]:
+        argv, environment = job.program(direct)
         by_us = direct is None and not job.account.switch
 
         def make(status: int, status_end: int) -> int:
-            with self.groups.around(job.order.run_id), self._as_a_job(work):
+            with self.groups.around(job.order.run_id), self._as_a_job(job.work):
                 if by_us:
                     return spawn.execute(argv, environment, self._null, job.output_fd)
                 return spawn.fork_and_execute(
@@ -183,9 +219,8 @@ class Launcher:
 
     # ------------------------------------------------------------------------------------------------- the other way
 
-    def _fork(self, job: _Job, output: int) -> Launched:
-        if job.account.switch and job.account.uid != 0 and self._no_new_privs is None:
-            self._no_new_privs = our_process.load_no_new_privs()
+    def _fork(self, job: Job) -> Launched:
+        self.load(job.account)
 
         def make(_status: int, status_end: int) -> int:
             with self.groups.around(job.order.run_id):
@@ -195,10 +230,15 @@ class Launcher:
                 return pid
 
         pid, status = _told(make)
-        with _watched_or_dead(pid, status):
-            return Launched(pid, os.pidfd_open(pid), output, status)
+        with watched_or_dead(pid, status):
+            return Launched(pid, os.pidfd_open(pid), job.output, status)
 
-    def _become(self, job: _Job, status_fd: int) -> NoReturn:
+    def load(self, account: Account) -> None:
+        """Have at hand what a child needs to become the account. OSError: it cannot be."""
+        if account.switch and account.uid != 0 and self._no_new_privs is None:
+            self._no_new_privs = our_process.load_no_new_privs()
+
+    def _become(self, job: Job, status_fd: int) -> NoReturn:
         """In the child: turn into the job. Never returns, never raises: two parents would be worse than any error."""
         stage = "cannot prepare the process"
         try:
@@ -230,6 +270,12 @@ class Launcher:
         finally:
             os._exit(127)
 
+    def become(self, account: Account) -> None:
+        """In a child that makes jobs of another account: turn into that account, with a job's umask and limits."""
+        os.umask(0o077)
+        resource.setrlimit(resource.RLIMIT_NOFILE, self._nofile)
+        self._switch(account)
+
     def _limit(self, order: Order) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, self._nofile)
         if order.cpu_s is not None:
@@ -252,7 +298,7 @@ class Launcher:
                 self._no_new_privs()
 
 
-def _execute(job: _Job) -> NoReturn:
+def _execute(job: Job) -> NoReturn:
     order = job.order
     if job.program_fd >= 0:
         # A script is opened by its interpreter through this name, so the descriptor stays open across exec.
@@ -279,19 +325,6 @@ def _told(make: Callable[[int, int], int]) -> tuple[int, int]:
         os.close(status_end)
 
 
-@contextlib.contextmanager
-def _watched_or_dead(pid: int, status: int) -> Iterator[None]:
-    """Have our child killed when what is done within fails: nobody would know of it, or could watch it."""
-    try:
-        yield
-    except BaseException:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        if status >= 0:
-            os.close(status)
-        raise
-
-
 def digest(order: Order) -> str:
     """Return the SHA-256 of what the order asks for, in hex: it tells two orders of one run id apart."""
     *wanted, _sealed = order._replace(expires_boot_s=None)
@@ -300,62 +333,3 @@ def digest(order: Order) -> str:
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
-
-
-def remove_tree(folder: str) -> int:
-    """Start rm on a folder whose content is hostile (links, depth, size); returns its pid. rm follows no link."""
-    return os.posix_spawn("/bin/rm", ["rm", "-rf", "--one-file-system", "--", folder], {"LC_ALL": "C"})
-
-
-#: The parent of a root part. Whoever has died for another reason than that there is nothing to do is started again; by
-#: a shell, as that is the smallest process there is.
-_KEEPER = '( while "$@"; s=$?; [ $s -ne 0 ]; do [ $s -gt 128 ] || sleep 1; done ) &'
-
-
-def start_runner(python: str, main: str, state_dir: str, idle_s: float, *, kept: bool = False) -> None:
-    """Start a runner for the state folder, which outlives us; if one runs already, it ends at once.
-
-    It detaches itself; or it is `kept`: then it has a parent that starts it again whenever it is killed.
-    """
-    argv = [python, "-ISs", main, state_dir, str(idle_s)]
-    env = {name: value for name, value in os.environ.items() if not name.startswith("CRONKEEPER_")}
-    if kept:
-        argv = ["/bin/sh", "-c", _KEEPER, "keeper", *argv, "stay"]
-        pid = os.posix_spawn(argv[0], argv, env, setsid=True)
-    else:
-        pid = os.posix_spawn(python, argv, env)
-    # Somebody in this process may reap everybody's children.
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, 0)
-
-
-def detach() -> None:
-    """Leave the process, session and terminal that started us; returns in the new process only."""
-    if os.fork():
-        os._exit(0)
-    os.setsid()
-    os.umask(0o077)
-
-
-def run_tool(
-    argv: Sequence[str], *, data: bytes = b"", env: Mapping[str, str] | None = None, timeout_s: float = 20.0
-) -> tuple[int, bytes, bytes]:
-    """Run a program of the system to its end; returns exit code, stdout and stderr. For the daemon, not for jobs.
-
-    `data` is its standard input, `env` is added to our own environment. Raises OSError when it cannot be started, and
-    TimeoutError.
-    """
-    import subprocess  # 2.6 MiB that the runner never needs
-
-    try:
-        done = subprocess.run(
-            list(argv),
-            input=data,
-            env={**os.environ, **(env or {})},
-            capture_output=True,
-            timeout=timeout_s,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as exc:
-        raise TimeoutError(f"{argv[0]} has not ended after {timeout_s:g} s") from exc
-    return done.returncode, done.stdout, done.stderr

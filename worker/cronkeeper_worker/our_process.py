@@ -9,9 +9,9 @@ import resource
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-_PR_SET_NO_NEW_PRIVS = 38
+_PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 36, 38
 
 
 def limit_processes(most: int) -> None:
@@ -35,28 +35,55 @@ def half_of_all_processes() -> int:
 
 
 def load_no_new_privs() -> Callable[[], None]:
-    """Return a function that bars the process from ever gaining privileges (setuid programs, file capabilities).
+    """Return a function that bars the process from ever gaining privileges (setuid programs, file capabilities)."""
+    prctl = _load_prctl("runs cannot be barred from gaining privileges")
+    return lambda: prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def _load_prctl(what: str) -> Callable[[int, int], None]:
+    """Return prctl(2) of two numbers, which raises OSError.
 
     ctypes is loaded before the first fork that needs it, and only then: 0.6 MiB.
     """
     try:
         import ctypes
     except ImportError as exc:
-        raise OSError(errno.ENOSYS, f"runs cannot be barred from gaining privileges: {exc}") from exc
+        raise OSError(errno.ENOSYS, f"{what}: {exc}") from exc
 
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
+    call = ctypes.CDLL(None, use_errno=True).prctl
+    call.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
 
-    def no_new_privs() -> None:
-        if prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
-            raise OSError(ctypes.get_errno(), "no_new_privs was refused")
+    def prctl(option: int, value: int) -> None:
+        if call(option, value, 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), f"{what}: {os.strerror(ctypes.get_errno())}")
 
-    return no_new_privs
+    return prctl
+
+
+@contextlib.contextmanager
+def heir() -> Iterator[None]:
+    """Make this process the next parent of the children of those of its children that end within. Raises OSError."""
+    prctl = _load_prctl("the children of a child cannot be taken over")
+    prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    try:
+        yield
+    finally:
+        prctl(_PR_SET_CHILD_SUBREAPER, 0)
 
 
 def no_new_privs() -> None:
     """Bar this process from ever gaining privileges."""
     load_no_new_privs()()
+
+
+def children() -> list[int]:
+    """Return the children that this thread has made, or that have come to the process; none where the kernel does not
+    say."""
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children") as file:
+            return [int(pid) for pid in file.read().split()]
+    except (OSError, ValueError):
+        return []
 
 
 def keep_to_ourselves() -> None:

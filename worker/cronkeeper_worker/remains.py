@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
 from typing import TYPE_CHECKING
 
+from cronkeeper_worker import our_process
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cronkeeper_worker.control_groups import ControlGroups
     from cronkeeper_worker.timers import Timers
 
@@ -23,9 +28,11 @@ _SWEEP_S = 60.0
 class Remains:
     """Ends and reaps, a look at a time; `busy` while something is still to go."""
 
-    def __init__(self, timers: Timers, groups: ControlGroups) -> None:
+    def __init__(self, timers: Timers, groups: ControlGroups, is_run: Callable[[int], bool]) -> None:
         self._timers = timers
         self._groups = groups
+        self._is_run = is_run
+        self._reaping: set[int] = set()
         self._left = 0
         self._sweep()
 
@@ -47,6 +54,7 @@ class Remains:
     def reap(self, pid: int) -> None:
         """Collect a child of ours that ends soon."""
         self._left += 1
+        self._reaping.add(pid)
         self._reap(pid)
 
     def _clear(self, rest: _Rest) -> None:
@@ -77,10 +85,19 @@ class Remains:
 
     def _sweep(self) -> None:
         self._groups.sweep()
+        self._reap_strays()
         self._timers.after(_SWEEP_S, self._sweep)
+
+    def _reap_strays(self) -> None:
+        """Collect what came to us because its parent ended just when we were heir (see litter.py), and has ended."""
+        for pid in our_process.children():
+            if pid not in self._reaping and not self._is_run(pid):
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
 
     def _reap(self, pid: int) -> None:
         if os.waitpid(pid, os.WNOHANG)[0]:
+            self._reaping.discard(pid)
             self._left -= 1
         else:
             self._timers.after(_LOOK_S, lambda: self._reap(pid))

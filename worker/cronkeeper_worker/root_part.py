@@ -6,7 +6,7 @@ import fcntl
 import os
 import pwd
 
-from cronkeeper_worker import launch, our_process, runner_main
+from cronkeeper_worker import our_process, programs, runner_main
 
 
 def start(top: str, python: str, idle_s: float = runner_main.IDLE_S) -> None:
@@ -18,7 +18,7 @@ def start(top: str, python: str, idle_s: float = runner_main.IDLE_S) -> None:
         return
     finally:
         os.close(fd)
-    launch.start_runner(python, os.path.abspath(runner_main.__file__), top, idle_s, kept=True)
+    programs.start_runner(python, os.path.abspath(runner_main.__file__), top, idle_s, kept=True)
 
 
 def drop(uid: int, gid: int) -> None:

@@ -204,11 +204,15 @@ class StartNote:
         if os.pwrite(self._fd, data, 0) < len(data):
             raise OSError(errno.ENOSPC, "no space left for the facts of a run")
 
+    def close(self) -> None:
+        """Write no more."""
+        os.close(self._fd)
+
     def __enter__(self) -> StartNote:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._fd)
+        self.close()
 
 
 def write_exit(folder: str, event: Ended | SpawnFailed, *, flush: bool) -> None:

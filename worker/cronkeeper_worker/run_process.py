@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from cronkeeper_worker.capture import Capture
 from cronkeeper_worker.remains import signal_group
 
 if TYPE_CHECKING:
-    from cronkeeper_worker.launch import Launched
+    from cronkeeper_worker.launched import Launched
     from cronkeeper_worker.orders import Order
     from cronkeeper_worker.timers import Timer
 
@@ -19,8 +20,8 @@ class RunProcess:
     """A run that we are the parent of."""
 
     __slots__ = (
-        "cancelled", "direct", "ended_ms", "exit_code", "folder", "kill_after_s", "output", "over", "pid", "pidfd",
-        "reason", "run_id", "signal", "started_ms", "status", "timed_out", "timer",
+        "cancelled", "direct", "ended_ms", "exit_code", "folder", "is_started", "kill_after_s", "output", "over", "pid",
+        "pidfd", "reason", "run_id", "signal", "started_ms", "status", "timed_out", "timer",
     )  # fmt: skip
 
     def __init__(self, order: Order, launched: Launched, folder: str) -> None:
@@ -36,7 +37,10 @@ class RunProcess:
         self.output = Capture(launched.output_fd, folder, order.output_kb * 1024, values)
         #: Why it is not executed, as far as it has been told.
         self.reason = b""
-        self.started_ms = 0
+        #: When there was a process; `is_started` says that it is the job by now.
+        self.started_ms = launched.started_ms
+        self.is_started = False
+        #: When its main process was seen to have ended; 0 before.
         self.ended_ms = 0
         self.exit_code: int | None = None
         self.signal: int | None = None
@@ -46,6 +50,16 @@ class RunProcess:
         self.timer: Timer | None = None
         #: The main process has ended and was reaped.
         self.over = False
+
+    def look_how(self) -> None:
+        """Take note of how its main process has ended. Until that is reaped, its number cannot be anybody else's."""
+        found = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOWAIT)
+        assert found is not None
+        if found.si_code == os.CLD_EXITED:
+            self.exit_code = found.si_status
+        else:
+            self.signal = found.si_status
+        self.over = True
 
     def send(self, number: int) -> None:
         """Signal its process group; or the process, where it has not come so far as to have one."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cronkeeper.errors import UnavailableError
-from cronkeeper_worker import launch, root_part, runner_main
+from cronkeeper_worker import programs, root_part, runner_main
 from cronkeeper_worker.orders import (
     Ended,
     Expired,
@@ -175,7 +175,7 @@ class RunnerClient:
             if os.geteuid() == 0:
                 root_part.start(str(self._state_dir), self._python, self._idle_s)
             return  # else it has a parent that starts it again, and root is who starts us
-        launch.start_runner(self._python, os.path.abspath(runner_main.__file__), str(self._state_dir), self._idle_s)
+        programs.start_runner(self._python, os.path.abspath(runner_main.__file__), str(self._state_dir), self._idle_s)
 
     def _connect(self, deadline: float) -> None:
         """Say hello and take in what runs. Raises OSError; FileNotFoundError and ConnectionRefusedError: no runner."""

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 # cronkeeper_worker/__init__.py holds a docstring only: nothing heavy comes in.
 sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from cronkeeper_worker import launch, root_artifacts, root_rules  # noqa: E402
+from cronkeeper_worker import programs, root_artifacts, root_rules  # noqa: E402
 from cronkeeper_worker.executor import Executor  # noqa: E402
 from cronkeeper_worker.orders import AccountError, OrderError, RunEvent, SpawnFailed, event_to_json, order_from  # noqa: E402
 from cronkeeper_worker.orphans import Orphans  # noqa: E402
@@ -363,7 +363,7 @@ def _log(sentence: str) -> None:
 def main(state_dir: str, idle_s: float = IDLE_S, *, stay: bool = False) -> int:
     """Detach and serve. Exit status 0, also when another runner is there already."""
     if not stay:
-        launch.detach()
+        programs.detach()
     rules = root_rules.load(state_dir) if os.geteuid() == 0 else None
     os.umask(0o077 if rules is None else 0o027)
     lock_fd = _lock(state_dir)

@@ -131,9 +131,15 @@ class Barred:
         self._asked.acquire()
         self._answered.acquire()
         self._is_there = False
+        self._ident = 0
 
     def do(self, work: Callable[[], T]) -> T:
-        """Return what `work` returns, or raise what it raises. OSError: there is no such thread to be had."""
+        """Return what `work` returns, or raise what it raises; what it does by us is done at once.
+
+        OSError: there is no such thread to be had, and nothing was done.
+        """
+        if _thread.get_ident() == self._ident:
+            return work()
         if not self._is_there:
             try:
                 _thread.start_new_thread(self._run, ())
@@ -158,11 +164,13 @@ class Barred:
 
     def _run(self) -> None:
         barred = False
+        self._ident = _thread.get_ident()
         while True:
             self._asked.acquire()
             # Nothing is kept of it: it may hold secrets.
             work, self._work = self._work, None
             if work is None:
+                self._ident = 0  # the next thread may have this number, and is not barred
                 self._answered.release()
                 return
             try:

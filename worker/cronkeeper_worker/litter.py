@@ -1,0 +1,168 @@
+"""Makes many processes of one account at once: the parent is copied once for all of them, and not for each.
+
+The C library makes a process without a copy of its parent (posix_spawn), but cannot change accounts meanwhile; and to
+change those of one of our own threads would let every process of that account kill it, and by it us. So a process is
+forked that becomes the account, makes one job after the other, and ends: what it has made is then ours, as it has made
+us its children's next parent (PR_SET_CHILD_SUBREAPER). Whoever kills or stops it hurts a few runs of the same account,
+which such a one could do anyway. Nobody can look into it: since it has changed accounts, the kernel lets only root.
+
+    before each job      (number, 0, 0)            so that it has said amid what it died
+    after it             (number, pid, started)    it was executed
+                         (number, -errno, 0)       the kernel would not have it
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import struct
+import time
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
+
+from cronkeeper_worker import our_process
+from cronkeeper_worker.spawn import DEFAULT_SIGNALS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+_WORD = struct.Struct("=iiq")
+#: For all of them; it takes a hundredth of that. The others have nothing to do with one whose disk hangs.
+_PATIENCE_S = 1.0
+
+
+class Wanted(NamedTuple):
+    """A job that is to be made."""
+
+    argv: list[str]
+    environment: Mapping[str, str]
+    #: Where it works; its account can enter it.
+    folder: str
+    output_fd: int
+    #: `cgroup.threads` of its control group, opened by us; -1: it has none.
+    group_fd: int
+    #: Whether it is too late for it; asked at the last instant.
+    is_over: Callable[[], bool]
+
+
+class Made(NamedTuple):
+    """A process that was executed; it is our child. The time is in Unix milliseconds."""
+
+    pid: int
+    started_ms: int
+
+
+class Refused(NamedTuple):
+    """There is no process."""
+
+    errno: int
+
+
+class Unknown(NamedTuple):
+    """Nobody knows whether there is a process; `status_fd` comes to its end when there is none on its way any more."""
+
+    status_fd: int
+
+
+class Untried(NamedTuple):
+    """There is no process, and nobody has tried."""
+
+
+Outcome = Made | Refused | Unknown | Untried
+
+
+def make(wanted: Sequence[Wanted], null_fd: int, become: Callable[[], None]) -> list[Outcome]:
+    """Return what has become of each, after a second at the latest.
+
+    `become` turns the process that makes them into the account. OSError: there is none, and nothing was tried.
+    """
+    words, words_end = os.pipe2(os.O_CLOEXEC)
+    try:
+        with our_process.heir():
+            try:
+                parent = os.fork()
+                if parent == 0:
+                    _make_all(wanted, null_fd, become, words_end)
+            finally:
+                os.close(words_end)
+            found = _listen(words, parent)
+    except BaseException:
+        os.close(words)
+        raise
+    outcomes = _outcomes(found, len(wanted), words)
+    if not any(isinstance(outcome, Unknown) for outcome in outcomes):
+        os.close(words)
+    return outcomes
+
+
+def _listen(words: int, parent: int) -> bytes:
+    """Return all that it says, once it is dead."""
+    found = b""
+    poll = select.poll()
+    poll.register(words, select.POLLIN)
+    until_s = time.monotonic() + _PATIENCE_S
+    try:
+        while poll.poll(max(0.0, until_s - time.monotonic()) * 1000):
+            more = os.read(words, 65_536)
+            found += more
+            if not more:
+                break
+    finally:
+        # It has ended; or it is stuck, and waits for somebody else's disk, or was stopped.
+        os.kill(parent, signal.SIGKILL)
+        os.waitpid(parent, 0)
+    os.set_blocking(words, False)
+    try:
+        while more := os.read(words, 65_536):
+            found += more
+    except BlockingIOError:
+        pass  # what it was making is on its way, and holds the other end until it is executed
+    return found
+
+
+def _outcomes(found: bytes, count: int, words: int) -> list[Outcome]:
+    outcomes: list[Outcome] = [Untried()] * count
+    for number, pid, started_ms in _WORD.iter_unpack(found):
+        outcomes[number] = Made(pid, started_ms) if pid > 0 else Refused(-pid) if pid else Unknown(words)
+    return outcomes
+
+
+def _make_all(wanted: Sequence[Wanted], null_fd: int, become: Callable[[], None], words: int) -> NoReturn:
+    """In the child. Never returns, never raises: two parents would be worse than any error."""
+    try:
+        for number in DEFAULT_SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        become()
+        for number, job in enumerate(wanted):
+            if job.group_fd >= 0:
+                # Who opened it is asked for the right to do so, and not we.
+                os.write(job.group_fd, b"0")
+            os.chdir(job.folder)
+            if job.is_over():
+                break
+            # Nobody there to hear it: then we make nothing more.
+            os.write(words, _WORD.pack(number, 0, 0))
+            os.write(words, _WORD.pack(number, *_make_one(job, null_fd)))
+    finally:
+        os._exit(0)
+
+
+def _make_one(job: Wanted, null_fd: int) -> tuple[int, int]:
+    try:
+        pid = os.posix_spawn(
+            job.argv[0],
+            job.argv,
+            job.environment,
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, null_fd, 0),
+                (os.POSIX_SPAWN_DUP2, job.output_fd, 1),
+                (os.POSIX_SPAWN_DUP2, job.output_fd, 2),
+            ],
+            setsid=True,
+            setsigmask=(),
+            setsigdef=(signal.SIGPIPE,),
+        )
+    except OSError as exc:
+        return -(exc.errno or 1), 0
+    return pid, time.time_ns() // 1_000_000
