@@ -125,16 +125,28 @@ class ControlGroups:
         return True
 
     def open(self, run_id: str) -> int:
-        """Return a descriptor by which a process of one thread steps into the run's group, whatever it may do itself
-        by then; -1: there is no group. The caller closes it."""
+        """Return a descriptor by which a process of one thread steps into the run's group, or into ours if that cannot
+        be had, whatever it may do itself by then; -1: there are no groups. The caller closes it. Raises OSError."""
         if self.reason:
             return -1
+        path = self._path(run_id)
         try:
-            _make(self._path(run_id))
-            return os.open(os.path.join(self._path(run_id), _THREADS), os.O_WRONLY | os.O_CLOEXEC)
+            for last in (False, True):
+                try:
+                    _make(path)
+                    return os.open(os.path.join(path, _THREADS), os.O_WRONLY | os.O_CLOEXEC)
+                except OSError as exc:
+                    if last or exc.errno not in (errno.ENOENT, errno.ENODEV):
+                        raise
+                    self._make_base()
         except OSError as exc:
             self._complain(f"a run has no control group of its own: {exc}")
-            return -1
+        return os.dup(self._home)
+
+    def holds(self, run_id: str, pid: int) -> bool:
+        """Say whether the process is in the run's group; an ended one is where it was."""
+        folder = group_folder(_read(f"/proc/{pid}/cgroup"), _read(_MOUNTS)).removesuffix(" (deleted)")
+        return bool(self._base) and f"{folder}/".startswith(f"{self._path(run_id)}/")
 
     def _leave(self) -> None:
         fault = None

@@ -29,7 +29,7 @@ from cronkeeper_worker.orders import (
     is_run_id,
 )
 from cronkeeper_worker.remains import Remains, signal_group
-from cronkeeper_worker.run_process import RunProcess
+from cronkeeper_worker.run_process import OverRuns, RunProcess
 from cronkeeper_worker.spawn import explain
 from cronkeeper_worker.timers import Timer, Timers
 
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
 #: Forks between two looks at everything else: keeps pipes drained and clients answered while a thousand start.
 _STARTS_PER_TURN = 32
-#: While others are to start, ended ones wait so long: for five hundred of them, or some hundred starts.
-_ENDED_WAIT_MS = 400
 #: How long a stray child may hold a run's output open after the main process has ended.
 _DRAIN_S = 2.0
 #: What cannot be read at the moment is read again after so long.
@@ -72,13 +70,12 @@ class Executor:
         self._handlers: dict[int, Callable[[], None]] = {}
         self._queue: deque[Order] = deque()
         self._runs: dict[str, RunProcess] = {}
-        #: Their main process has ended, and was not reaped yet; oldest first.
-        self._ended: deque[RunProcess] = deque()
+        self._over = OverRuns()
         self.timers = Timers()
         self._events: list[RunEvent] = []
         #: Notes that could not be written (the disk is full), until they are acknowledged.
         self.unwritten: dict[str, RunEvent] = {}
-        self.remains = Remains(self.timers, self.groups, lambda pid: any(run.pid == pid for run in self._runs.values()))
+        self.remains = Remains(self.timers, self.groups)
 
     # ------------------------------------------------------------------------------------------------------- orders
 
@@ -135,7 +132,8 @@ class Executor:
             if handler is not None and self._handlers.get(fd) is handler:
                 handler()
         self.timers.run_due()
-        self._collect_ended()
+        for run in self._over.take(others_wait=bool(self._queue)):
+            self._collect(run)
         events, self._events = self._events, []
         return events
 
@@ -171,7 +169,13 @@ class Executor:
 
     def _start_next(self) -> None:
         some = [self._queue.popleft() for _ in range(min(_STARTS_PER_TURN, len(self._queue)))]
-        self._launcher.launch_all(filter(self._is_wanted, some), self._on_launched)
+        again: list[Order] = []
+        self._launcher.launch_all(
+            filter(self._is_wanted, some),
+            lambda order, how: again.append(order) if isinstance(how, NotTried) else self._on_launched(order, how),
+        )
+        self._queue.extendleft(reversed(again))
+        self.remains.adopt(self._launcher.take_strays())
 
     def _is_wanted(self, order: Order) -> bool:
         folder = run_files.run_folder(self.state_dir, order.run_id)
@@ -190,8 +194,6 @@ class Executor:
         match outcome:
             case FileExistsError():
                 self._answer_again(order, folder)
-            case NotTried():
-                self._queue.appendleft(order)
             case Vanished():
                 self.timers.cancel(timer)
                 self.note(folder, Ended(order.run_id, _now_ms(), None, None, False, False, 0, "", lost=True))
@@ -311,17 +313,9 @@ class Executor:
             self._on_status(run)
             if self._runs.get(run.run_id) is not run:
                 return
-        self._ended.append(run)
-        run.ended_ms = _now_ms()
+        self._over.add(run, _now_ms())
         self.timers.cancel(run.timer)
         self.unwatch(run.pidfd)
-
-    def _collect_ended(self) -> None:
-        """See to what has ended: after those that are to start, which somebody waits for, but soon."""
-        if self._ended and self._queue and _now_ms() < self._ended[0].ended_ms + _ENDED_WAIT_MS:
-            return
-        while self._ended:
-            self._collect(self._ended.popleft())
 
     def _collect(self, run: RunProcess) -> None:
         run.look_how()

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NoReturn
 from cronkeeper_worker import descriptors, our_process, run_files, spawn
 from cronkeeper_worker.accounts import Account, Accounts
 from cronkeeper_worker.control_groups import ControlGroups
-from cronkeeper_worker.launched import Job, Launched, watched_or_dead
+from cronkeeper_worker.launched import Job, Launched, NotTried, has_expired, watched_or_dead
 from cronkeeper_worker.orders import Order
 from cronkeeper_worker.run_folders import Folders
 from cronkeeper_worker.spawn import DEFAULT_SIGNALS, Barred, words
@@ -37,7 +37,12 @@ class Launcher:
     """Carries out orders under one state folder."""
 
     def __init__(
-        self, state_dir: str, *, group: int = -1, processes: int = 0, log: Callable[[str], None] = lambda _text: None
+        self,
+        state_dir: str,
+        *,
+        group: int = -1,
+        processes: int = 0,
+        log: Callable[[str], None] = lambda _text: None,
     ) -> None:
         self.folders = Folders(state_dir, group=group)
         self._accounts = Accounts()
@@ -85,6 +90,11 @@ class Launcher:
             else:
                 self._one_by_one(some, tell)
 
+    def take_strays(self) -> set[int]:
+        """Return the children that we have got meanwhile beside those we have made; they are to be reaped."""
+        strays, self._together.strays = self._together.strays, set()
+        return strays
+
     def _quick_account(self, order: Order) -> Account | None:
         """Return the account, if it is another one than ours and the order takes the quick way."""
         try:
@@ -115,18 +125,21 @@ class Launcher:
     def launch(self, order: Order, *, by_shell: bool = False) -> Launched | Exception:
         """Start the order's process; `by_shell` says that it could not be executed without one.
 
-        Returns FileExistsError when the run has a folder already (it was started before), OrderError or OSError when it
-        cannot be started: nothing of it was executed then.
+        Returns NotTried when it has expired meanwhile; FileExistsError when the run has a folder already (it was
+        started before), OrderError or OSError when it cannot be started: nothing of it was executed then.
         """
         try:
             return self._launch(order, by_shell=by_shell)
-        except (ValueError, OSError) as exc:  # of the order, or a text that no program can be given
+        except (NotTried, ValueError, OSError) as exc:  # of the order, or a text that no program can be given
             return exc
 
     def _launch(self, order: Order, *, by_shell: bool) -> Launched:
         # First: once there is a process, it is too late to find out that it cannot be watched.
         descriptors.need()
         account = self._accounts.get(order.run_as)
+        if not by_shell and has_expired(order):
+            # To look an account up may take its time, and so may those before it.
+            raise NotTried
         job = self.prepare(order, account, by_shell=by_shell)
         try:
             launched = self._spawn(job, by_shell) if self._is_plain(order, account) else self._fork(job)

@@ -4,7 +4,7 @@ The C library makes a process without a copy of its parent (posix_spawn), but ca
 change those of one of our own threads would let every process of that account kill it, and by it us. So a process is
 forked that becomes the account, makes one job after the other, and ends: what it has made is then ours, as it has made
 us its children's next parent (PR_SET_CHILD_SUBREAPER). Whoever kills or stops it hurts a few runs of the same account,
-which such a one could do anyway. Nobody can look into it: since it has changed accounts, the kernel lets only root.
+which such a one could do anyway. Nobody can look into it, or have it dumped: it still holds a copy of our memory.
 
     before each job      (number, 0, 0)            so that it has said amid what it died
     after it             (number, pid, started)    it was executed
@@ -13,6 +13,7 @@ which such a one could do anyway. Nobody can look into it: since it has changed 
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -27,19 +28,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 _WORD = struct.Struct("=iiq")
-#: For all of them; it takes a hundredth of that. The others have nothing to do with one whose disk hangs.
+#: For all of them, by the maker's own clock; it takes a tenth of that, and what is left comes with the next one.
+_AT_MOST_S = 0.3
+#: Without a word for so long it is killed: its program's disk hangs, or somebody has stopped it.
 _PATIENCE_S = 1.0
 
 
 class Wanted(NamedTuple):
-    """A job that is to be made."""
+    """A job that is to be made. Its descriptors are the caller's, and are closed by it."""
 
-    argv: list[str]
-    environment: Mapping[str, str]
+    argv: list[bytes]
+    environment: Mapping[bytes, bytes]
     #: Where it works; its account can enter it.
-    folder: str
+    folder_fd: int
     output_fd: int
-    #: `cgroup.threads` of its control group, opened by us; -1: it has none.
+    #: `cgroup.threads` of its control group, opened by us; -1: there are no control groups.
     group_fd: int
     #: Whether it is too late for it; asked at the last instant.
     is_over: Callable[[], bool]
@@ -59,7 +62,7 @@ class Refused(NamedTuple):
 
 
 class Unknown(NamedTuple):
-    """Nobody knows whether there is a process; `status_fd` comes to its end when there is none on its way any more."""
+    """There may be a process; if there is, or was, it is our child. `status_fd` ends when it is executed, or over."""
 
     status_fd: int
 
@@ -72,20 +75,25 @@ Outcome = Made | Refused | Unknown | Untried
 
 
 def make(wanted: Sequence[Wanted], null_fd: int, become: Callable[[], None]) -> list[Outcome]:
-    """Return what has become of each, after a second at the latest.
+    """Return what has become of each. What is not made in a third of a second is untried.
 
-    `become` turns the process that makes them into the account. OSError: there is none, and nothing was tried.
+    `become` turns the process that makes them into the account. OSError: there is none, and nothing was tried. In the
+    main thread.
     """
     words, words_end = os.pipe2(os.O_CLOEXEC)
     try:
         with our_process.heir():
+            us = os.getpid()
             try:
-                parent = os.fork()
-                if parent == 0:
-                    _make_all(wanted, null_fd, become, words_end)
+                maker = os.fork()
+                if maker == 0:
+                    _make_all(wanted, null_fd, become, words_end, us)
             finally:
                 os.close(words_end)
-            found = _listen(words, parent)
+            try:
+                found = _listen(words, maker)
+            except OSError as exc:
+                raise RuntimeError(f"nobody knows what was made: {exc}") from exc
     except BaseException:
         os.close(words)
         raise
@@ -95,22 +103,20 @@ def make(wanted: Sequence[Wanted], null_fd: int, become: Callable[[], None]) -> 
     return outcomes
 
 
-def _listen(words: int, parent: int) -> bytes:
+def _listen(words: int, maker: int) -> bytes:
     """Return all that it says, once it is dead."""
     found = b""
     poll = select.poll()
     poll.register(words, select.POLLIN)
-    until_s = time.monotonic() + _PATIENCE_S
     try:
-        while poll.poll(max(0.0, until_s - time.monotonic()) * 1000):
+        while poll.poll(_PATIENCE_S * 1000):
             more = os.read(words, 65_536)
             found += more
             if not more:
                 break
     finally:
-        # It has ended; or it is stuck, and waits for somebody else's disk, or was stopped.
-        os.kill(parent, signal.SIGKILL)
-        os.waitpid(parent, 0)
+        os.kill(maker, signal.SIGKILL)
+        os.waitpid(maker, 0)
     os.set_blocking(words, False)
     try:
         while more := os.read(words, 65_536):
@@ -127,20 +133,28 @@ def _outcomes(found: bytes, count: int, words: int) -> list[Outcome]:
     return outcomes
 
 
-def _make_all(wanted: Sequence[Wanted], null_fd: int, become: Callable[[], None], words: int) -> NoReturn:
+def _make_all(wanted: Sequence[Wanted], null_fd: int, become: Callable[[], None], words: int, parent: int) -> NoReturn:
     """In the child. Never returns, never raises: two parents would be worse than any error."""
     try:
+        until_s = time.monotonic() + _AT_MOST_S
+        # Not our parent's sockets, nor its lock: should it die, nobody must take us for it.
+        our_process.close_all_but(
+            {0, 1, 2, null_fd, words, *(fd for job in wanted for fd in (job.folder_fd, job.output_fd, job.group_fd))}
+        )
         for number in DEFAULT_SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         become()
+        our_process.die_with(parent)
         for number, job in enumerate(wanted):
+            if time.monotonic() > until_s:
+                break
+            if job.is_over():
+                continue
             if job.group_fd >= 0:
                 # Who opened it is asked for the right to do so, and not we.
                 os.write(job.group_fd, b"0")
-            os.chdir(job.folder)
-            if job.is_over():
-                break
+            os.fchdir(job.folder_fd)
             # Nobody there to hear it: then we make nothing more.
             os.write(words, _WORD.pack(number, 0, 0))
             os.write(words, _WORD.pack(number, *_make_one(job, null_fd)))
@@ -164,5 +178,7 @@ def _make_one(job: Wanted, null_fd: int) -> tuple[int, int]:
             setsigdef=(signal.SIGPIPE,),
         )
     except OSError as exc:
-        return -(exc.errno or 1), 0
+        return -(exc.errno or errno.EINVAL), 0
+    except ValueError:
+        return -errno.EINVAL, 0
     return pid, time.time_ns() // 1_000_000

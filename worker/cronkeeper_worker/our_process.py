@@ -6,12 +6,13 @@ import contextlib
 import errno
 import os
 import resource
+import signal
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 36, 38
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 4, 36, 38
 
 
 def limit_processes(most: int) -> None:
@@ -76,14 +77,36 @@ def no_new_privs() -> None:
     load_no_new_privs()()
 
 
-def children() -> list[int]:
-    """Return the children that this thread has made, or that have come to the process; none where the kernel does not
-    say."""
-    try:
-        with open(f"/proc/self/task/{os.getpid()}/children") as file:
-            return [int(pid) for pid in file.read().split()]
-    except (OSError, ValueError):
-        return []
+def die_with(parent: int) -> None:
+    """Be killed when our parent ends, and let nobody look into us, or have us dumped. After the last change of account,
+    which undoes both; what we make has none of it. OSError: the parent has ended already, or it cannot be had."""
+    prctl = _load_prctl("a child cannot be bound to its parent")
+    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl(_PR_SET_DUMPABLE, 0)
+    if os.getppid() != parent:
+        raise ProcessLookupError(errno.ESRCH, "the parent has ended")
+
+
+def close_all_but(kept: set[int]) -> None:
+    """Close all descriptors but these; negative ones are none."""
+    low = 0
+    for fd in sorted({*kept, resource.getrlimit(resource.RLIMIT_NOFILE)[0]}):
+        # An empty range is everything to Python's closerange(0, 0).
+        if fd > low:
+            os.closerange(low, fd)
+        low = max(low, fd + 1)
+
+
+def children() -> set[int]:
+    """Return the children that the main thread has made, or that have come to the process, ended ones too. OSError:
+    the kernel does not say."""
+    with open(f"/proc/self/task/{os.getpid()}/children") as file:
+        return {int(pid) for pid in file.read().split()}
+
+
+def knows_its_children() -> bool:
+    """Say whether the kernel tells a process who its children are."""
+    return os.path.exists(f"/proc/self/task/{os.getpid()}/children")
 
 
 def keep_to_ourselves() -> None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import time
 from typing import TYPE_CHECKING
 
-from cronkeeper_worker import our_process
-
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterable
 
     from cronkeeper_worker.control_groups import ControlGroups
     from cronkeeper_worker.timers import Timers
@@ -28,11 +25,11 @@ _SWEEP_S = 60.0
 class Remains:
     """Ends and reaps, a look at a time; `busy` while something is still to go."""
 
-    def __init__(self, timers: Timers, groups: ControlGroups, is_run: Callable[[int], bool]) -> None:
+    def __init__(self, timers: Timers, groups: ControlGroups) -> None:
         self._timers = timers
         self._groups = groups
-        self._is_run = is_run
-        self._reaping: set[int] = set()
+        #: Children that nobody waits for: they end whenever they like.
+        self._strays: set[int] = set()
         self._left = 0
         self._sweep()
 
@@ -54,12 +51,13 @@ class Remains:
     def reap(self, pid: int) -> None:
         """Collect a child of ours that ends soon."""
         self._left += 1
-        self._reaping.add(pid)
         self._reap(pid)
 
     def _clear(self, rest: _Rest) -> None:
         now = boot_s()
         grouped = rest.group > 0 and signal_group(rest.group, 0)
+        if grouped:
+            self._reap_strays()
         strays = not self._groups.remove(rest.run_id)
         if grouped or (strays and rest.all_of_it):
             if now >= rest.kill_at:
@@ -88,16 +86,22 @@ class Remains:
         self._reap_strays()
         self._timers.after(_SWEEP_S, self._sweep)
 
+    def adopt(self, pids: Iterable[int]) -> None:
+        """Collect children that came to us as their parent ended just when we were heir (litter.py), when they end."""
+        self._strays.update(pids)
+        self._reap_strays()
+
     def _reap_strays(self) -> None:
-        """Collect what came to us because its parent ended just when we were heir (see litter.py), and has ended."""
-        for pid in our_process.children():
-            if pid not in self._reaping and not self._is_run(pid):
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(pid, os.WNOHANG)
+        for pid in list(self._strays):
+            try:
+                ended = os.waitpid(pid, os.WNOHANG)[0] != 0
+            except ChildProcessError:
+                ended = True
+            if ended:
+                self._strays.discard(pid)
 
     def _reap(self, pid: int) -> None:
         if os.waitpid(pid, os.WNOHANG)[0]:
-            self._reaping.discard(pid)
             self._left -= 1
         else:
             self._timers.after(_LOOK_S, lambda: self._reap(pid))

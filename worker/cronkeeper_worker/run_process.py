@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from typing import TYPE_CHECKING
 
 from cronkeeper_worker.capture import Capture
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from cronkeeper_worker.launched import Launched
     from cronkeeper_worker.orders import Order
     from cronkeeper_worker.timers import Timer
+
+#: While others are to start, ended ones wait so long, or for so many: each holds up to three descriptors.
+_ENDED_WAIT_S, _ENDED_MOST = 0.4, 256
 
 
 class RunProcess:
@@ -66,3 +70,24 @@ class RunProcess:
         if not signal_group(self.pid, number) and self.pidfd >= 0:
             with contextlib.suppress(OSError):
                 signal.pidfd_send_signal(self.pidfd, number)
+
+
+class OverRuns:
+    """Runs whose main process was seen to have ended: those that are to start go first, but not for long."""
+
+    def __init__(self) -> None:
+        self._runs: list[RunProcess] = []
+        self._first_s = 0.0
+
+    def add(self, run: RunProcess, ended_ms: int) -> None:
+        """Take note of it now; it is seen to later."""
+        self._first_s = self._first_s if self._runs else time.monotonic()
+        run.ended_ms = ended_ms
+        self._runs.append(run)
+
+    def take(self, *, others_wait: bool) -> list[RunProcess]:
+        """Return those that are to be seen to now, oldest first; `others_wait` to be started."""
+        if others_wait and len(self._runs) < _ENDED_MOST and time.monotonic() < self._first_s + _ENDED_WAIT_S:
+            return []
+        runs, self._runs = self._runs, []
+        return runs

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import time
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from cronkeeper_worker import descriptors, litter, run_files, spawn
+from cronkeeper_worker import descriptors, litter, our_process, run_files, spawn
 from cronkeeper_worker.launched import Job, Launched, NotTried, Vanished, has_expired, watched_or_dead
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
 #: Fewer than these are made one by one.
 _FEWEST = 4
-#: Each needs so many descriptors at a time: both ends of its output, its note, its control group, its process.
-_DESCRIPTORS = 5
+#: Each needs so many descriptors at a time: both ends of its output, its note, folder, control group and process.
+_DESCRIPTORS = 6
 #: After one that took too long, its account's are made one by one for so long.
 _SLOW_S = 60.0
 #: The kernel has no room for a process: it is not the program that it refuses.
@@ -34,52 +35,63 @@ class _Ready(NamedTuple):
 
     job: Job
     note: run_files.StartNote
-    group_fd: int
     wanted: litter.Wanted
 
     def close(self) -> None:
         self.job.let_go()
         self.note.close()
-        if self.group_fd >= 0:
-            os.close(self.group_fd)
+        for fd in (self.wanted.folder_fd, self.wanted.group_fd):
+            if fd >= 0:
+                os.close(fd)
 
 
 class Together:
     """Launches by way of a launcher."""
 
-    def __init__(self, launcher: Launcher, null_fd: int, processes: int, log: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        launcher: Launcher,
+        null_fd: int,
+        processes: int,
+        log: Callable[[str], None],
+    ) -> None:
         self._launcher = launcher
         self._null = null_fd
         self._processes = processes
+        #: Children that have come to us, and are no run's.
+        self.strays: set[int] = set()
         self._log = log
         #: By account: until when, by the monotonic clock, its runs are made one by one.
         self._slow_until: dict[int, float] = {}
+        self._can = our_process.knows_its_children()
 
     def is_for(self, account: Account, count: int) -> bool:
-        """Say whether so many runs of the account are to come here: of one that is not root, and had no trouble."""
+        """Say whether so many runs of the account can be made now: of one that is not root, and had no trouble."""
+        if not (self._can and count >= _FEWEST and account.uid != 0):
+            return False
+        try:
+            descriptors.need(_DESCRIPTORS * count)
+            self._launcher.load(account)
+        except OSError:  # one by one it may go, or is told why not
+            return False
         now = time.monotonic()
-        return count >= _FEWEST and account.uid != 0 and now >= self._slow_until.get(account.uid, now)
+        return now >= self._slow_until.get(account.uid, now)
 
     def make(self, orders: Sequence[Order], account: Account, tell: Tell) -> None:
         """Start their processes; `tell` gets an exception for each that has none. NotTried: order it again."""
-        try:
-            descriptors.need(_DESCRIPTORS * len(orders))
-            self._launcher.load(account)
-        except OSError as exc:
-            for order in orders:
-                tell(order, exc)
-            return
         ready = []
         for order in orders:
             try:
                 ready.append(self._prepare(order, account))
             except (ValueError, OSError) as exc:
                 tell(order, exc)
-        for one, outcome in zip(ready, self._litter(ready, account), strict=True):
-            try:
-                found: Launched | Exception = self._found(one, outcome)
-            except (NotTried, Vanished, ValueError, OSError) as exc:
-                found = exc
+        before = our_process.children()
+        made = self._litter(ready, account)
+        born = our_process.children() - before
+        # No run's, until one of unknown fate is found among them.
+        self.strays |= born - {outcome.pid for outcome in made if isinstance(outcome, litter.Made)}
+        for one, outcome in zip(ready, made, strict=True):
+            found: Launched | Exception = self._found(one, outcome, born)
             one.close()
             if not isinstance(found, Launched):
                 self._launcher.undo(one.job)
@@ -88,53 +100,78 @@ class Together:
 
     def _prepare(self, order: Order, account: Account) -> _Ready:
         job = self._launcher.prepare(order, account)
-        try:
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._launcher.undo, job)
+            stack.callback(job.let_go)
+            argv, environment = job.program(spawn.words(order.command))
             note = run_files.StartNote(job.folder, job.start)
-        except BaseException:
-            self._launcher.undo(job)
-            job.let_go()
-            raise
-        group_fd = self._launcher.groups.open(order.run_id)
-        if group_fd >= 0:
-            self._launcher.groups.limit(order.run_id, self._processes)
-        program = job.program(spawn.words(order.command))
-        wanted = litter.Wanted(*program, job.work, job.output_fd, group_fd, partial(has_expired, order))
-        return _Ready(job, note, group_fd, wanted)
+            stack.callback(note.close)
+            folder_fd = os.open(job.work, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            stack.callback(os.close, folder_fd)
+            wanted = litter.Wanted(
+                [os.fsencode(word) for word in argv],
+                {os.fsencode(name): os.fsencode(value) for name, value in environment.items()},
+                folder_fd,
+                job.output_fd,
+                self._launcher.groups.open(order.run_id),
+                partial(has_expired, order),
+            )
+            stack.pop_all()
+        return _Ready(job, note, wanted)
 
     def _litter(self, ready: Sequence[_Ready], account: Account) -> Sequence[litter.Outcome]:
         try:
             made = litter.make([one.wanted for one in ready], self._null, partial(self._launcher.become, account))
         except OSError:
             made = [litter.Untried()] * len(ready)
-        if any(
-            isinstance(outcome, litter.Unknown)
-            or (isinstance(outcome, litter.Untried) and not has_expired(one.job.order))
-            for one, outcome in zip(ready, made, strict=True)
-        ):
+        begun = [outcome for outcome in made if not isinstance(outcome, litter.Untried)]
+        over = all(has_expired(one.job.order) for one in ready)
+        if any(isinstance(outcome, litter.Unknown) for outcome in made) or not (begun or over):
             self._slow_until[account.uid] = time.monotonic() + _SLOW_S
             self._log(f"runs of {account.name} are made one by one for a minute: not all could be made together")
         return made
 
-    def _found(self, one: _Ready, outcome: litter.Outcome) -> Launched:
-        """Return the process. Raises NotTried, Vanished, or OSError: why there is none."""
-        job = one.job
+    def _found(self, one: _Ready, outcome: litter.Outcome, born: set[int]) -> Launched | Exception:
+        """Return the process, or why there is none. What its maker says is believed as far as it is our child."""
+        status_fd, started_ms = -1, time.time_ns() // 1_000_000
         match outcome:
-            case litter.Made(pid, started_ms):
-                status_fd = -1
-            case litter.Unknown(status_fd):
-                pid, started_ms = run_files.find(job.folder, job.order.run_id), time.time_ns() // 1_000_000
-                if not pid:
-                    os.close(status_fd)
-                    raise Vanished
+            case litter.Untried():
+                return NotTried()
             case litter.Refused(number):
                 what = "cannot prepare the process" if number in _NO_ROOM else "cannot execute"
-                raise OSError(number, f"{what}: {os.strerror(number)}")
-            case litter.Untried():
-                raise NotTried
+                return OSError(number, f"{what}: {os.strerror(number)}")
+            case litter.Made(pid, started_ms):
+                pid = pid if pid in born else 0
+            case litter.Unknown(status_fd):
+                pid = self._seek(one.job)
+        try:
+            if pid:
+                return self._watched(one, pid, status_fd, started_ms)
+        except OSError as exc:
+            # It may have done all that it was to do.
+            self._log(f"run {one.job.order.run_id} cannot be watched: {exc}")
+            return Vanished()
+        if status_fd >= 0:
+            os.close(status_fd)
+        return Vanished()
+
+    def _seek(self, job: Job) -> int:
+        """Return which child of ours is the job's process, ended or not; 0: none."""
+        groups, run_id = self._launcher.groups, job.order.run_id
+        for pid in list(self.strays):
+            with contextlib.suppress(OSError):  # without control groups an ended one cannot be told
+                if groups.holds(run_id, pid) or (groups.reason and os.readlink(f"/proc/{pid}/cwd") == job.work):
+                    self.strays.discard(pid)
+                    return pid
+        return 0
+
+    def _watched(self, one: _Ready, pid: int, status_fd: int, started_ms: int) -> Launched:
         with watched_or_dead(pid, status_fd):
             ticks = run_files.start_ticks(pid)
-            one.note.complete(job.start._replace(pid=pid, start_ticks=ticks, started_ms=started_ms))
-            return Launched(pid, os.pidfd_open(pid), job.output, status_fd, started_ms=started_ms)
+            one.note.complete(one.job.start._replace(pid=pid, start_ticks=ticks, started_ms=started_ms))
+            launched = Launched(pid, os.pidfd_open(pid), one.job.output, status_fd, started_ms=started_ms)
+        self._launcher.groups.limit(one.job.order.run_id, self._processes)
+        return launched
 
     def _once_more(self, one: _Ready, outcome: litter.Outcome, why: Exception) -> Launched | Exception:
         """What the kernel would not execute may be for the shell; what nobody has tried leaves no trace."""
