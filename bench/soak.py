@@ -1,9 +1,9 @@
 """A soak: an hour at 200 fires a second, with each part restarted in turn every few minutes, judged by the checker.
 
 A fleet of three workers, two managers and one API server in network namespaces of its own. Every job writes down its
-own starts and ends; the checker of the fault trials compares that with what was due and with the ledger. Memory,
-descriptors, znodes, watches and rows are looked at each minute; a slope is the last third's median over the first
-third's.
+own starts and ends, each with a sync; the checker of the fault trials compares that with what was due and with the
+ledger. Memory, descriptors, znodes, watches and rows are looked at each minute; a slope is the last third's median over
+the first third's.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.kit.figures import Figure, Options
+from bench.kit.probe import build
 from bench.kit.processes import memory_mib, open_files
 from tests.faults.checker.history import FaultKind
 from tests.faults.fleet import Fleet
@@ -41,8 +42,9 @@ def run(options: Options) -> list[Figure]:
     rate, seconds, every_s = (20, 120, 40) if options.quick else (_RATE, _SECONDS, _RESTART_EVERY_S)
     folder = make_folder("soak")
     try:
-        with Fleet() as fleet, Trial(fleet, folder / "history", keeps_jobs=True) as trial:
-            # The trials' probe is a script with two syncs: each job fires every ten seconds, in one of ten groups.
+        probe = build(folder)
+        with Fleet() as fleet, Trial(fleet, folder / "history", keeps_jobs=True, probe=probe) as trial:
+            # Each job fires every ten seconds, in one of ten groups.
             names = [f"soak-{number}" for number in range(rate * 10)]
             for group in range(10):
                 trial.post_herd(names[group::10], schedule=f"{group}-59/10 * * * * *", grace_s=60)

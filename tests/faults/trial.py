@@ -96,6 +96,7 @@ class Trial:
         seed: int | None = None,
         bounds: Bounds | None = None,
         keeps_jobs: bool = False,
+        probe: Path = PROBE,
     ) -> None:
         self.fleet = fleet
         self.folder = folder
@@ -115,6 +116,8 @@ class Trial:
         self._written = False
         #: Its jobs need not be removed: the fleet ends with it.
         self._keeps_jobs = keeps_jobs
+        #: What its jobs run: tests/faults/probe.sh, or a program that writes the same.
+        self._probe = probe
         #: A fixture never hears of its test's failure: what was not found right has failed.
         self._passed = False
 
@@ -125,7 +128,7 @@ class Trial:
         truth.mkdir()
         # Jobs run under an account of their own and write here.
         truth.chmod(0o1777)
-        shutil.copy(PROBE, self._work / "probe.sh")
+        shutil.copy(self._probe, self._work / self._probe.name)
         with self.fleet.entered():
             wait_well(self.fleet)
         self._stack.callback(remove_folder, self._work)
@@ -298,7 +301,7 @@ class Trial:
 
     def _body(self, name: str, sleep_s: float, exit_status: int, fields: dict[str, Any]) -> dict[str, Any]:
         """Return the body of a job that runs the probe, and hold it for one of this trial's."""
-        argv = [str(self._work / "probe.sh"), str(self._work / "truth"), name, f"{sleep_s:g}", str(exit_status)]
+        argv = [str(self._work / self._probe.name), str(self._work / "truth"), name, f"{sleep_s:g}", str(exit_status)]
         self._longest_s = max(self._longest_s, sleep_s)
         body = {"executable": " ".join(argv), "type": "command", "name": f"{name}-{self.seed}", **fields}
         self.jobs[name] = _Posted(None, {**defaults(body), **body}, fields=body)
