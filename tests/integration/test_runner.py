@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -244,6 +245,25 @@ def test_a_process_that_was_not_written_down_and_is_gone_is_lost(desk: Desk, fol
     desk.client.ensure()
     until(lambda: desk.ended("1-0-1-1"))
     assert desk.ended("1-0-1-1")[0].lost
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes root: it changes accounts")
+def test_nobody_of_another_account_is_taken_for_a_run(desk: Desk, folder: Path) -> None:
+    """It would be watched in the run's place, and ended with its cancel, by root."""
+    started = desk.begin(Order("1-0-1-1", "n", command="sleep 600"))
+    kill_runner(folder)
+    until(desk.lost)
+    forget_the_process(folder / "runs/1-0-1-1")
+    os.killpg(started.pid, signal.SIGKILL)
+    until(lambda: not alive(started.pid))
+    with subprocess.Popen(
+        ["/bin/sleep", "600"], env={"CRONKEEPER_RUN_ID": "1-0-1-1"}, start_new_session=True, user="nobody"
+    ) as pretender:
+        desk.client.ensure()
+        desk.client.cancel("1-0-1-1")
+        until(lambda: desk.ended("1-0-1-1"))
+        assert desk.ended("1-0-1-1")[0].lost and pretender.poll() is None
+        pretender.kill()
 
 
 def test_a_run_made_by_another_process_is_left_to_it_to_tell(desk: Desk, folder: Path) -> None:

@@ -114,7 +114,9 @@ class Orphans:
         """Its parent is just making the process, or died in the act. None: wait for it to be written down."""
         if time.time() * 1000 - start.started_ms < _PREPARED_S * 1000:
             return None
-        pid = run_files.find(folder, run_id)
+        # Its control group holds what is its own, and nobody else; without one, somebody may pretend to be it.
+        members = self._executor.groups.members(run_id)
+        pid = next(filter(run_files.leads_a_session, members), 0) or run_files.find(folder, run_id)
         # Without a process it may have run or not: it is watched as what it is, dead, and told as lost.
         return start._replace(pid=pid, start_ticks=run_files.start_ticks(pid)) if pid else start
 

@@ -134,14 +134,19 @@ def is_alive(start: RunStart) -> bool:
 def find(folder: str, run_id: str) -> int:
     """Return the pid of a run's main process when its parent died before it wrote it down; 0 when there is none.
 
-    It leads a session, and stands in the run's own work folder or has the run's id in its first environment.
+    It leads a session, is of the account whose the run's own work folder is, and stands in there or has the run's id
+    in its first environment: who pretends to be it can have nothing signalled but what is of that account anyway.
     """
     work = os.path.realpath(os.path.join(folder, WORK))
+    try:
+        account = os.stat(work).st_uid
+    except FileNotFoundError:
+        return 0
     for name in os.listdir("/proc"):
-        if not name.isdigit():
+        if not (name.isdigit() and leads_a_session(int(name))):
             continue
         try:
-            if os.getsid(int(name)) != int(name):
+            if os.stat(f"/proc/{name}").st_uid != account:
                 continue
             with open(f"/proc/{name}/environ", "rb") as file:
                 named = f"CRONKEEPER_RUN_ID={run_id}".encode() in file.read().split(b"\0")
@@ -150,6 +155,14 @@ def find(folder: str, run_id: str) -> int:
         except OSError:  # it ended meanwhile, or is not ours to look at
             continue
     return 0
+
+
+def leads_a_session(pid: int) -> bool:
+    """Say whether the process is there and leads a session, as the main process of every run does."""
+    try:
+        return os.getsid(pid) == pid
+    except OSError:
+        return False
 
 
 def boot_id() -> str:
