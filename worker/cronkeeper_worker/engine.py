@@ -25,6 +25,7 @@ from cronkeeper_worker.engine_parts import (
     may_take_up,
     new_entry,
     retry_entry,
+    started_entry,
     unstarted,
     was_refused,
 )
@@ -180,24 +181,23 @@ class Engine:
 
         The end of a run says all that its start would.
         """
-        begun: dict[RunKey, Entry] = {}
+        begun: dict[RunKey, tuple[Entry, int]] = {}
         for key, started_ms in started:
             self._board.unanswered.pop(key, None)
             entry = self._board.find(key)
             if entry is not None and entry.phase is Phase.CLAIMED:
-                run = entry.run.evolve(state=advance(entry.run.state, RunEvent.START), started_ms=started_ms)
-                begun[key] = Entry(run, Phase.STARTED, entry.not_before_ms, entry.claim_fence)
-        lags = [max(0, started_ms - key.fire_ms) / 1000 for key, started_ms in started if key in begun]
+                begun[key] = (entry, started_ms)
+        lags = [max(0, started_ms - key.fire_ms) / 1000 for key, (_, started_ms) in begun.items()]
         pairs = []
         for one in ended:
             key = RunKey.parse(one.run_id)
-            entry = begun.pop(key, None) or self._board.find(key)
+            entry, began_ms = begun.pop(key, None) or (self._board.find(key), None)
             if entry is None:
                 self._on_old_news(key)
                 continue
             reason = self._cancel_reasons.get(key, Reason.REQUESTED)
-            pairs.append((entry, ended_run(entry.run, one, reason)))
-        self._end(pairs, list(begun.values()))
+            pairs.append((entry, ended_run(entry.run, one, reason, began_ms)))
+        self._end(pairs, [started_entry(entry, started_ms) for entry, started_ms in begun.values()])
         for lag_s in lags:
             self._parts.metrics.lag.observe(lag_s)
 

@@ -111,6 +111,12 @@ def begun(entry: Entry, now_ms: int) -> Entry:
     return replace(entry, run=run, phase=Phase.CLAIMED)
 
 
+def started_entry(entry: Entry, started_ms: int) -> Entry:
+    """Return a claimed entry as one that has a process. PURE."""
+    run = entry.run.evolve(state=advance(entry.run.state, RunEvent.START), started_ms=started_ms)
+    return Entry(run, Phase.STARTED, entry.not_before_ms, entry.claim_fence)
+
+
 def unstarted(entry: Entry, now_ms: int) -> Entry:
     """Return an entry without a process, whose task has left this node, as one that is lost. PURE."""
     run = begun(entry, now_ms).run
@@ -133,20 +139,25 @@ def order_expiry_s(parts: Parts, answer: Answer) -> float:
     return min(heard_s, answer.asked_s) + START_WITHIN_S
 
 
-def claim_runs(parts: Parts, able: Sequence[tuple[Installed, Entry]]) -> dict[RunKey, Answer]:
-    """Ask the fences for all of these runs at once; runs on demand have rows already, which are moved one by one."""
+def claim_runs(parts: Parts, able: Sequence[tuple[Installed, Entry]]) -> tuple[dict[RunKey, Run], dict[RunKey, Answer]]:
+    """Ask the fences for all of these runs at once; return them as they are once granted, and the answers.
+
+    Runs on demand have rows already, which are moved one by one.
+    """
     now_ms = parts.clock.now_ms()
+    claimed: dict[RunKey, Run] = {}
     answers: dict[RunKey, Answer] = {}
     scheduled: list[Run] = []
     for _, entry in able:
         run = entry.run.evolve(state=advance(RunState.PENDING, RunEvent.CLAIM), claimed_ms=now_ms)
+        claimed[run.key] = run
         if run.trigger is Trigger.MANUAL:
             answers[run.key] = _claim_on_demand(parts, run)
         else:
             scheduled.append(run)
     if scheduled:
         answers |= parts.fences.claim(scheduled, {entry.run.key: item.view.spec.delivery for item, entry in able})
-    return answers
+    return claimed, answers
 
 
 def _claim_on_demand(parts: Parts, run: Run) -> Answer:
@@ -158,14 +169,16 @@ def _claim_on_demand(parts: Parts, run: Run) -> Answer:
     return Answer(Outcome.GRANTED if mine else Outcome.REFUSED, Fence.MYSQL, asked_s)
 
 
-def ended_run(run: Run, ended: Ended, cancel_reason: Reason) -> Run:
-    """Return the run as it stands once the runner has told its end. PURE."""
-    if run.state is RunState.CLAIMED:
-        run = run.evolve(state=advance(run.state, RunEvent.START), started_ms=run.started_ms or ended.ended_ms)
+def ended_run(run: Run, ended: Ended, cancel_reason: Reason, started_ms: int | None = None) -> Run:
+    """Return the run as it stands once the runner has told its end, and perhaps its start with it. PURE."""
+    state, began_ms = run.state, run.started_ms
+    if state is RunState.CLAIMED:
+        state, began_ms = advance(state, RunEvent.START), began_ms or started_ms or ended.ended_ms
     event, reason = _how_it_ended(ended, cancel_reason)
     return run.evolve(
-        state=advance(run.state, event),
+        state=advance(state, event),
         reason=reason,
+        started_ms=began_ms,
         ended_ms=ended.ended_ms,
         exit_code=ended.exit_code,
         signal=ended.signal,

@@ -16,7 +16,7 @@ from dataclasses import replace
 from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.job import Concurrency, JobState
 from cronkeeper.domain.placement import START_WITHIN_S
-from cronkeeper.domain.run import Reason, RunEvent, RunState, Trigger, advance
+from cronkeeper.domain.run import Reason, Run, RunEvent, RunState, Trigger, advance
 from cronkeeper.errors import UnavailableError
 from cronkeeper_worker.board import Board
 from cronkeeper_worker.engine_parts import Parts, claim_runs, order_expiry_s, released
@@ -204,11 +204,11 @@ class Starter:
                 able.append((item, entry))
                 continue
             del left[key]
-        answers = claim_runs(self._parts, able) if able else {}
+        claimed, answers = claim_runs(self._parts, able) if able else ({}, {})
         orders: list[Order] = []
         try:
             for item, entry in able:
-                order = self._on_answer(item, entry, answers[entry.run.key])
+                order = self._on_answer(item, entry, claimed[entry.run.key], answers[entry.run.key])
                 del left[entry.run.key]
                 if order is not None:
                     orders.append(order)
@@ -233,7 +233,7 @@ class Starter:
             log.warning("the runner is away for a moment", extra={"event": "runner.away", "error": str(exc)})
         self._parts.metrics.running.set(self._board.running())
 
-    def _on_answer(self, item: Installed, entry: Entry, answer: Answer) -> Order | None:
+    def _on_answer(self, item: Installed, entry: Entry, claimed: Run, answer: Answer) -> Order | None:
         outcome, fence = answer.outcome, answer.fence
         run = entry.run
         if outcome is Outcome.REFUSED:
@@ -251,11 +251,7 @@ class Starter:
             item.obstacle = Reason.ISOLATED
             self._wait_more(item, entry)
             return None
-        run = run.evolve(
-            state=advance(run.state, RunEvent.CLAIM),
-            claimed_ms=self._parts.clock.now_ms(),
-            autonomous=fence is Fence.NONE,
-        )
+        run = claimed.evolve(autonomous=True) if fence is Fence.NONE else claimed
         granted = Entry(run, Phase.CLAIMED, claim_fence=fence.value)
         if fence is not Fence.MYSQL:
             self._parts.journal.update([granted])

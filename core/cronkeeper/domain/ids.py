@@ -82,6 +82,10 @@ class RunKey:
     fire_ms: int
     attempt: int
 
+    def __hash__(self) -> int:
+        # Some thirty times for each run; the fields' own hash would ask the task for its.
+        return hash((self.task.job_id, self.fire_ms, self.attempt))
+
     def __str__(self) -> str:
         return f"{self.task.job_id}-{self.task.shard}-{self.fire_ms}-{self.attempt}"
 
