@@ -32,7 +32,7 @@ LOOK_S = 10.0
 #: While the tree is being (re)built, or a run on demand waits, it is looked at again after so long.
 SOON_S = 1.0
 #: So many tasks are looked at together: of no more of them the bodies are held at once.
-PIECE = 5_000
+PIECE = 2_000
 #: What others wrote in our name under /owned is noticed after so long: it would hold up those who get the task.
 PUBLISHED_S = 300.0
 #: Another node's clock may be ahead of ours by so much when it claims a fire.
@@ -197,7 +197,7 @@ class Agent:
         drop = [*gone, *sorted(old.intersection(anew))]
         if not (rows or drop):
             return
-        self._node.apply(self._offers.parsed(rows, self._here), drop)
+        self._node.apply(self._offers.parsed(rows, self._here, bodies), drop)
         log.info(
             "the node's tasks changed",
             extra={

@@ -39,8 +39,7 @@ class Board:
         for item in items:
             known = self.tasks.get(item.id)
             if known is not None:
-                item.active, item.waiting, item.foreign = known.active, known.waiting, known.foreign
-                item.queued = known.queued
+                item.go_on_for(known)
                 cursor_ms = item.view.cursor_ms
                 if item.fence > known.fence:
                     again = [e for key, e in item.waiting.items() if _is_of_schedule(e) and key.fire_ms > cursor_ms]
@@ -50,8 +49,8 @@ class Board:
                 item.view = replace(item.view, cursor_ms=cursor_ms)
                 item.next_ms = gate.next_look_ms(item.view, cursor_ms) if item.next_ms is not None else None
             else:
-                item.active = {key: entry for key, entry in self._orphans.items() if key.task == item.id}
-                self._orphans = {key: entry for key, entry in self._orphans.items() if key.task != item.id}
+                for key in [key for key in self._orphans if key.task == item.id]:
+                    item.active[key] = self._orphans.pop(key)
             self.tasks[item.id] = item
             self.arm(item)
         return given_up
@@ -93,6 +92,7 @@ class Board:
 
     def arm(self, item: Installed) -> None:
         """Note when the task, or a run of it that waits, wants to be looked at."""
+        item.tidy()
         for next_ms in {item.next_ms, _waiting_ms(item)}:
             if next_ms is not None:
                 heapq.heappush(self._heap, (next_ms, item.id))
@@ -139,7 +139,7 @@ class Board:
 
 
 def _waiting_ms(item: Installed) -> int | None:
-    if not item.waiting or (item.view.spec.concurrency is not Concurrency.ALLOW and item.busy()):
+    if not item.waits or (item.view.spec.concurrency is not Concurrency.ALLOW and item.busy()):
         # What goes one by one goes when the run before it is over, whatever the time.
         return None
     return min((entry.not_before_ms for entry in item.waiting.values() if entry.not_before_ms), default=None)

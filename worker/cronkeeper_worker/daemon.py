@@ -19,6 +19,7 @@ from cronkeeper.runtime.hardening import no_core_dumps
 from cronkeeper.runtime.key_files import read_secrets_keys
 from cronkeeper.runtime.logs import setup_logs
 from cronkeeper.runtime.loop import Loop, spawn_thread
+from cronkeeper.runtime.memory import give_back_memory
 from cronkeeper.runtime.metrics import WorkerMetrics, serve_metrics
 from cronkeeper.runtime.signals import on_terminate
 from cronkeeper.wire.task import Verifier
@@ -60,6 +61,7 @@ def run(config: WorkerConfig) -> int:
     name = node_files.worker_id(config.state_dir, config.worker_id)
     setup_logs(config, service="worker", instance=name)
     no_core_dumps()
+    give_back_memory()
     lock = node_files.NodeLock(config.state_dir)
     if not lock.acquire(LOCK_WAIT_S):
         raise ConfigError(f"state_dir: {config.state_dir} is in use by another worker daemon")
@@ -168,7 +170,7 @@ class Daemon:
 
     def _resume(self) -> None:
         """Go on where the last daemon (or `cronkeeper-fire`) left: the journal says what was given and begun."""
-        items = install_sound(self._journal.tasks(), self._verifier, self._here)
+        items = install_sound(self._journal.each_task(), self._verifier, self._here)
         self._engine.install(items)
         self._cache.want(artifact for item in items if (artifact := item.view.spec.artifact) is not None)
         # Whatever else stands in the crontab under our name is unscheduled before anything fires.

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -59,6 +60,7 @@ _SELECT = f"SELECT phase, not_before_ms, claim_fence, {COLUMNS} FROM runs "  # n
 
 #: A claim that MySQL was asked for and never answered may take effect for so long still: it may be on its way.
 SETTLED_MS = 60_000
+_PIECE = 500
 
 
 class Phase(StrEnum):
@@ -128,7 +130,7 @@ class Journal:
         if found != ["ok"]:
             return found[0]
         try:
-            self.tasks()
+            deque(self.each_task(), maxlen=0)
             self._entries("WHERE phase != 'over' OR dirty = 1", ())
         except (ValueError, TypeError) as exc:
             return f"a row makes no sense: {exc}"
@@ -138,8 +140,15 @@ class Journal:
 
     def tasks(self) -> list[TaskRow]:
         """Return every task of this node."""
-        rows = self._read("SELECT task, generation, fence, envelope, cursor_ms, next_ms FROM tasks")
-        return [TaskRow(TaskId.parse(row[0]), *row[1:]) for row in rows]
+        return list(self.each_task())
+
+    def each_task(self) -> Iterator[TaskRow]:
+        """Return one task after the other, for when none changes meanwhile: of the envelopes few are held at once."""
+        text = "SELECT task, generation, fence, envelope, cursor_ms, next_ms FROM tasks WHERE task > ? ORDER BY task"
+        last = ""
+        while rows := self._read(f"{text} LIMIT {_PIECE}", (last,)):
+            yield from (TaskRow(TaskId.parse(row[0]), *row[1:]) for row in rows)
+            last = rows[-1][0]
 
     def envelope(self, task: TaskId) -> bytes:
         """Return a task's signed envelope. Raises KeyError when it is not here."""

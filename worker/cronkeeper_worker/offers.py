@@ -72,12 +72,14 @@ class Offers:
                 found[task] = Body(raw, body)
         return found
 
-    def parsed(self, rows: Sequence[TaskRow], here: Here) -> list[tuple[TaskRow, Installed]]:
-        """Return rows with what is to be installed of them; one bad task never stops the others."""
+    def parsed(
+        self, rows: Sequence[TaskRow], here: Here, bodies: Mapping[TaskId, Body]
+    ) -> list[tuple[TaskRow, Installed]]:
+        """Return rows of these bodies with what is to be installed of them; one bad task never stops the others."""
         items = []
         for row in rows:
             try:
-                items.append((row, install(row, self._verifier, here)))
+                items.append((row, install(row, self._verifier, here, bodies[row.task].task)))
             except (BadTaskError, SignatureError, WireFormatError) as exc:
                 self.refuse(row.task, row.envelope, "unreadable", str(exc))
         return items

@@ -62,7 +62,7 @@ class StandIn:
         """Decide and start what is due; stay a little, to write down and report what ends soon."""
         verifier = Verifier([bytes.fromhex(key) for key in self._config.verify_keys])
         here = Here(self._name, node_start.note(self._config.state_dir))
-        self._engine.install(install_sound(self._journal.tasks(), verifier, here))
+        self._engine.install(install_sound(self._journal.each_task(), verifier, here))
         self._runner.ensure()
         self._engine.resume(
             self._journal.open_entries(),

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.job import JobState, Misfire
 from cronkeeper.domain.run import Reason
+from cronkeeper.domain.sharing import common
 from cronkeeper.errors import CronkeeperError
-from cronkeeper.wire.task import Verifier, signer_of
+from cronkeeper.wire.task import Task, Verifier, signer_of
 from cronkeeper_worker.gate import TaskView, next_look_ms
 from cronkeeper_worker.journal import Entry, TaskRow
 
 log = logging.getLogger(__name__)
+
+Runs: TypeAlias = dict[RunKey, Entry]
 
 
 class BadTaskError(CronkeeperError):
@@ -37,10 +41,10 @@ class Installed:
     generation: int
     fence: int
     next_ms: int | None
-    active: dict[RunKey, Entry] = field(default_factory=dict)
-    waiting: dict[RunKey, Entry] = field(default_factory=dict)
-    #: Decided runs that stand in line to be claimed and started: as good as active for the concurrency policy.
-    queued: dict[RunKey, Entry] = field(default_factory=dict)
+    #: Most tasks have no runs most of the time, and then no dictionaries either: there are 100,000 of them.
+    _active: Runs | None = None
+    _waiting: Runs | None = None
+    _queued: Runs | None = None
     #: Runs of the task that other nodes started and have not ended: they count for the concurrency policy.
     foreign: frozenset[RunKey] = frozenset()
     #: Why its runs cannot be started at present, if they cannot.
@@ -52,17 +56,50 @@ class Installed:
     def id(self) -> TaskId:
         return self.view.id
 
+    @property
+    def active(self) -> Runs:
+        if self._active is None:
+            self._active = {}
+        return self._active
+
+    @property
+    def waiting(self) -> Runs:
+        if self._waiting is None:
+            self._waiting = {}
+        return self._waiting
+
+    @property
+    def queued(self) -> Runs:
+        """Decided runs that stand in line to be claimed and started: as good as active for the concurrency policy."""
+        if self._queued is None:
+            self._queued = {}
+        return self._queued
+
+    @property
+    def waits(self) -> bool:
+        """Whether any of its runs is waiting."""
+        return bool(self._waiting)
+
     def busy(self) -> list[RunKey]:
         """Return the runs that live now, or are about to."""
-        return [*self.active, *self.queued, *self.foreign]
+        return [*(self._active or ()), *(self._queued or ()), *self.foreign]
+
+    def go_on_for(self, before: Installed) -> None:
+        """Take over the runs of the one that this one replaces."""
+        self._active, self._waiting, self._queued = before._active, before._waiting, before._queued
+        self.foreign = before.foreign
+
+    def tidy(self) -> None:
+        """Let go of what is empty."""
+        self._active, self._waiting, self._queued = self._active or None, self._waiting or None, self._queued or None
 
 
-def install(row: TaskRow, verifier: Verifier, here: Here) -> Installed:
-    """Verify and parse a journal row, for this node.
+def install(row: TaskRow, verifier: Verifier, here: Here, opened: Task | None = None) -> Installed:
+    """Verify and parse a journal row, for this node; or take it as it was `opened` before.
 
     Raises SignatureError or WireFormatError (never run it) or BadTaskError (signed, but not understood here).
     """
-    task = verifier.open(row.envelope, job_id=row.task.job_id)
+    task = opened or verifier.open(row.envelope, job_id=row.task.job_id)
     if not task.spec.has_shard(row.task.shard, here.worker):
         raise BadTaskError(f"task {row.task}: the job has no such shard for {here.worker}")
     try:
@@ -71,7 +108,7 @@ def install(row: TaskRow, verifier: Verifier, here: Here) -> Installed:
         raise BadTaskError(f"task {row.task}: {exc}") from exc
     view = TaskView(row.task, task.spec, schedule, task.state, max(row.cursor_ms, task.effective_from_ms))
     next_ms = next_look_ms(view, view.cursor_ms) if task.state is JobState.ACTIVE else None
-    return Installed(view, row.generation, row.fence, next_ms, key=signer_of(row.envelope))
+    return Installed(view, row.generation, row.fence, next_ms, key=common(signer_of(row.envelope)))
 
 
 def install_sound(rows: Iterable[TaskRow], verifier: Verifier, here: Here) -> list[Installed]:

@@ -113,7 +113,7 @@ class Limits:
 
 
 NO_LIMITS = Limits()
-_LIMITS, _DST = shared(Limits), shared(Dst)
+_LIMITS, _DST, _INT = shared(Limits), shared(Dst), shared(int)
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,7 +358,7 @@ def spec_from_dict(data: Mapping[str, Any]) -> JobSpec:
         pause_after_failures=data.get("pause_after_failures"),
         concurrency=Concurrency(data["concurrency"]),
         misfire=Misfire(data["misfire"]),
-        grace_s=int(data["grace_s"]),
+        grace_s=_INT(data["grace_s"]),
         delivery=Delivery(data["delivery"]),
         on_worker_loss=OnWorkerLoss(data["on_worker_loss"]),
         dst=_DST(Gap(dst["gap"]) if dst["gap"] else None, Fold(dst["fold"]) if dst["fold"] else None),
