@@ -23,6 +23,7 @@ from cronkeeper.ports import Coordinator
 from cronkeeper.runtime.clock import SystemClock
 from cronkeeper.runtime.logs import setup_logs
 from cronkeeper.runtime.loop import Loop
+from cronkeeper.runtime.memory import one_heap
 from cronkeeper.runtime.metrics import ManagerMetrics, serve_metrics
 from cronkeeper.runtime.signals import on_terminate
 from cronkeeper.stores import open_coordinator, open_database, send_database_canary
@@ -56,6 +57,7 @@ def run(config: ManagerConfig) -> int:
     Raises ConfigError when a store refuses its settings. Replaces the process when a leadership is lost, see above.
     """
     setup_logs(config, service="manager", instance=config.name)
+    one_heap()
     begun_s = time.monotonic()
     stopping = threading.Event()
     if _RESTARTS not in os.environ:

@@ -6,6 +6,7 @@ import logging
 
 from cronkeeper.domain.placement import NodeInfo, WorkerState
 from cronkeeper.errors import UnavailableError
+from cronkeeper.runtime.memory import give_back
 from cronkeeper_manager.audit import Auditor
 from cronkeeper_manager.burial import Burial
 from cronkeeper_manager.chores import Chores
@@ -70,6 +71,8 @@ class Reconciler:
             self._tidy(snapshot, world)
             self._leading.notes.flush(self._leading.mysql)
             self._measure(snapshot, world)
+            if snapshot.full:
+                give_back()
         if left or (not snapshot.ready and snapshot.leases is not None):
             return 0.0
         soon_s = next_look_s(judgement, self._leading.clock.boot_s(), self._leading.liveness)
