@@ -123,7 +123,7 @@ class PlainOrders:
         return None
 
     def make(self, item: Installed, run: Run) -> Order:
-        return Order(run.id, run.nonce, command=item.view.spec.executable)
+        return Order(run.id, run.nonce, command=item.work.executable)
 
 
 class Worker:

@@ -145,7 +145,7 @@ def test_an_edit_reaches_the_node_and_an_older_body_does_not(world: World) -> No
     world.agent.step()
     world.put(T1, generation=2, executable="old")
     world.agent.step()
-    assert world.installed[T1].view.spec.executable == "new"
+    assert world.installed[T1].work.executable == "new"
 
 
 def test_a_claim_long_before_its_fire_is_not_carried_home(world: World) -> None:

@@ -65,7 +65,7 @@ class PlainOrders:
         return self.fault
 
     def make(self, item: Installed, run: Run) -> Order:
-        return Order(run.id, run.nonce, command=item.view.spec.executable)
+        return Order(run.id, run.nonce, command=item.work.executable)
 
 
 class World:

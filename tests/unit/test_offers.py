@@ -38,7 +38,9 @@ class Place:
         self.coordinator.start(1.0)
         self.coordinator.ensure_layout()
         self.verifier = CountingVerifier()
-        self.offers = Offers("w1", self.coordinator, self.verifier, WorkerMetrics(CollectorRegistry()))
+        self.installed: dict[TaskId, bytes] = {}
+        metrics = WorkerMetrics(CollectorRegistry())
+        self.offers = Offers("w1", self.coordinator, self.verifier, metrics, self.installed.__getitem__)
         self.have: dict[TaskId, Installed] = {}
 
     def put(self, task: TaskId, generation: int = 1, **spec: Any) -> bytes:
@@ -50,6 +52,7 @@ class Place:
         return raw
 
     def install(self, task: TaskId, raw: bytes, generation: int = 1) -> None:
+        self.installed[task] = raw
         self.have[task] = install(TaskRow(task, generation, 5, raw, 0), self.verifier, Here("w1", 0))
 
     def read(self, *tasks: TaskId, epoch: int = 5) -> dict[TaskId, Offer]:
@@ -108,10 +111,21 @@ def test_a_body_that_was_replaced_by_an_older_one_meanwhile_is_left_to_the_next_
 def test_a_task_that_was_given_anew_has_its_body_at_hand(place: Place) -> None:
     raw = place.put(T1)
     place.install(T1, raw)
+    del place.installed[T1]
     offered = place.read(T1, epoch=6)
     asked = place.verifier.opened
     assert place.offers.bodies([T1], offered)[T1].raw == raw
     assert place.verifier.opened == asked
+
+
+def test_the_very_bytes_that_are_installed_are_not_opened_again(place: Place) -> None:
+    place.install(T1, place.put(T1, 4), 4)
+    opened = place.verifier.opened
+    assert place.read(T1) == {T1: Offer(4, SIGNER.key_id)}
+    assert place.verifier.opened == opened
+    place.put(T1, 5)
+    assert place.read(T1) == {T1: Offer(5, SIGNER.key_id)}
+    assert place.verifier.opened == opened + 1
 
 
 def test_a_forged_body_is_told_of_once_and_offers_nothing(place: Place, caplog: pytest.LogCaptureFixture) -> None:

@@ -16,10 +16,11 @@ from cronkeeper.domain.run import Run, RunState, Trigger
 from cronkeeper.errors import UnavailableError
 from cronkeeper.ports import Coordinator, LastFire, Span, Store
 from cronkeeper.runtime.clock import Clock
+from cronkeeper.runtime.memory import give_back
 from cronkeeper.runtime.metrics import WorkerMetrics
 from cronkeeper.wire.task import Task, Verifier
 from cronkeeper.wire.znodes import ClaimNote
-from cronkeeper_worker.assignments import Offer, Overtaken, changes, overtaken
+from cronkeeper_worker.assignments import Offer, changes
 from cronkeeper_worker.engine_parts import may_take_up
 from cronkeeper_worker.journal import Journal, TaskRow
 from cronkeeper_worker.offers import Offers
@@ -33,6 +34,8 @@ LOOK_S = 10.0
 SOON_S = 1.0
 #: So many tasks are looked at together: of no more of them the bodies are held at once.
 PIECE = 2_000
+#: From so many changes on, what was held for them is worth giving back.
+MANY = 200
 #: What others wrote in our name under /owned is noticed after so long: it would hold up those who get the task.
 PUBLISHED_S = 300.0
 #: Another node's clock may be ahead of ours by so much when it claims a fire.
@@ -84,9 +87,7 @@ class Agent:
         self._published_as = (0, "")
         #: When (boot-time clock) ZooKeeper was asked last what it has of our yes.
         self._published_s = float("-inf")
-        self._offers = Offers(info.id, coordinator, verifier, metrics)
-        #: Tasks of ours that are not taken, as a newer generation of theirs has run.
-        self._overtaken: dict[TaskId, Overtaken] = {}
+        self._offers = Offers(info.id, coordinator, verifier, metrics, journal.envelope)
         #: Tasks that were taken while MySQL could not say what has run of them.
         self._unasked: set[TaskId] = set()
         #: Tasks that were taken, whose last owner's runs have not been looked after yet.
@@ -148,27 +149,20 @@ class Agent:
         Returns the tasks whose bodies are right. However many there are, only a piece of them is held at once.
         """
         have = self._node.have()
-        self._overtaken = {task: why for task, why in self._overtaken.items() if task in assigned}
+        self._offers.forget_overtaken(assigned)
         gone = sorted(task for task in have if task not in assigned)
         ordered = list(assigned)
         found: dict[TaskId, Offer] = {}
+        changed = 0
         for first in range(0, max(len(ordered), 1), PIECE):
             piece = {task: assigned[task] for task in ordered[first : first + PIECE]}
             offered = self._offers.read(piece, have)
-            self._change(piece, offered, have, gone)
+            changed += self._change(piece, offered, have, gone)
             found |= offered
             gone = []
+        if changed >= MANY:
+            give_back()
         return found
-
-    def _refuse_overtaken(self, generations: Mapping[TaskId, int], ran: Mapping[TaskId, int]) -> set[TaskId]:
-        """Tell of those that are too old, once each, and return them. Nothing keeps a newer body out afterwards."""
-        old = overtaken(generations, ran)
-        for task, why in sorted(old.items()):
-            if self._overtaken.get(task) != why:
-                self._offers.tell_refused(task, "generation", str(why))
-        kept = {task: why for task, why in self._overtaken.items() if task not in generations}
-        self._overtaken = kept | old
-        return set(old)
 
     def _change(
         self,
@@ -176,14 +170,15 @@ class Agent:
         offered: Mapping[TaskId, Offer],
         have: Mapping[TaskId, Installed],
         gone: Sequence[TaskId],
-    ) -> None:
+    ) -> int:
+        """Change the node by a piece of its tasks, and by those that are gone; return how many changed."""
         todo = changes(assigned, offered, {task: have[task] for task in assigned if task in have})
         bodies = self._offers.bodies([*todo.take, *todo.update], offered)
         # Whoever is given a task anew was given up meanwhile, even if it never let go of the task.
         anew = [task for task in todo.update if assigned[task].epoch > have[task].fence and task in bodies]
         taken = {task: bodies[task].task for task in (*todo.take, *anew) if task in bodies}
         last = self._last_fires(taken, assigned)
-        old = self._refuse_overtaken(
+        old = self._offers.refuse_overtaken(
             {task: body.generation for task, body in taken.items()},
             {task: fire.generation for task, fire in last.items()},
         )
@@ -196,7 +191,7 @@ class Agent:
         # What we still have of a task that others have run in a newer generation must not go on either.
         drop = [*gone, *sorted(old.intersection(anew))]
         if not (rows or drop):
-            return
+            return 0
         self._node.apply(self._offers.parsed(rows, self._here, bodies), drop)
         log.info(
             "the node's tasks changed",
@@ -211,6 +206,7 @@ class Agent:
         for task in drop:
             self._published.pop(task, None)
         self._to_take_over |= taken.keys() - old
+        return len(rows) + len(drop)
 
     def _last_fires(
         self, taken: Mapping[TaskId, Task], assigned: Mapping[TaskId, Assignment]
@@ -235,7 +231,7 @@ class Agent:
         except UnavailableError:
             self._unasked |= taken.keys()
             by_mysql = {task for task, body in taken.items() if body.spec.delivery is Delivery.AT_MOST_ONCE}
-            known = {task: why.newest for task, why in self._overtaken.items()}
+            known = {task: why.newest for task, why in self._offers.overtaken.items()}
             return {
                 task: LastFire(early[task] if task in by_mysql else hints[task], known.get(task, 0)) for task in taken
             }
@@ -309,7 +305,7 @@ class Agent:
             return
         last = self._store.runs.last_fires(dict.fromkeys(late, Span(0, 0)))
         self._unasked.difference_update(late)
-        old = self._refuse_overtaken(
+        old = self._offers.refuse_overtaken(
             {task: have[task].generation for task in late}, {task: fire.generation for task, fire in last.items()}
         )
         if old:
@@ -373,8 +369,10 @@ class Agent:
         if not same:
             said = self._coordinator.owned(us)
             known = {task: item.generation if item.worker_epoch == epoch else None for task, item in said.items()}
-        news = {task: generation for task, generation in wanted.items() if known.get(task) != generation}
-        self._coordinator.own([Ownership(task, us, generation, epoch) for task, generation in news.items()])
+        news = [task for task, generation in wanted.items() if known.get(task) != generation]
+        for first in range(0, len(news), PIECE):
+            piece = news[first : first + PIECE]
+            self._coordinator.own([Ownership(task, us, wanted[task], epoch) for task in piece])
         stale = [task for task in known if task not in wanted]
         if stale:
             self._coordinator.disown(self.info.id, stale)

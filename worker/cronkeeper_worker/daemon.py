@@ -19,7 +19,7 @@ from cronkeeper.runtime.hardening import no_core_dumps
 from cronkeeper.runtime.key_files import read_secrets_keys
 from cronkeeper.runtime.logs import setup_logs
 from cronkeeper.runtime.loop import Loop, spawn_thread
-from cronkeeper.runtime.memory import give_back_memory
+from cronkeeper.runtime.memory import give_back, one_heap
 from cronkeeper.runtime.metrics import WorkerMetrics, serve_metrics
 from cronkeeper.runtime.signals import on_terminate
 from cronkeeper.wire.task import Verifier
@@ -61,7 +61,7 @@ def run(config: WorkerConfig) -> int:
     name = node_files.worker_id(config.state_dir, config.worker_id)
     setup_logs(config, service="worker", instance=name)
     no_core_dumps()
-    give_back_memory()
+    one_heap()
     lock = node_files.NodeLock(config.state_dir)
     if not lock.acquire(LOCK_WAIT_S):
         raise ConfigError(f"state_dir: {config.state_dir} is in use by another worker daemon")
@@ -87,7 +87,7 @@ class Daemon:
             secrets_keys=secrets_keys.ids,
         )
         self._here = Here(name, node_start.note(config.state_dir))
-        self._verifier = Verifier([bytes.fromhex(key) for key in config.verify_keys])
+        self._verifier = Verifier([bytes.fromhex(key) for key in config.verify_keys], remembered=1_000)
         self._journal = open_journal(config.state_dir / node_files.JOURNAL, name, self._clock.now_ms())
         self._cache = ArtifactCache(config.state_dir / node_files.ARTIFACTS, stores.blobs)
         self._fences = Fences(
@@ -172,13 +172,14 @@ class Daemon:
         """Go on where the last daemon (or `cronkeeper-fire`) left: the journal says what was given and begun."""
         items = install_sound(self._journal.each_task(), self._verifier, self._here)
         self._engine.install(items)
-        self._cache.want(artifact for item in items if (artifact := item.view.spec.artifact) is not None)
+        self._cache.want(artifact for item in items if (artifact := item.work.artifact) is not None)
         # Whatever else stands in the crontab under our name is unscheduled before anything fires.
         self._crontab.install(items)
         # ZooKeeper first: while MySQL is away it is the only fence for what was decided and is claimed now.
         with zookeeper_may_be_away():
             self._stores.coordinator.start(CONNECT_WAIT_S)
         self._tasks.begin(self._stores.coordinator, self._info.id)
+        give_back()
 
     def _hand_over(self) -> None:
         """Give the tasks to others and wait for the runs, firing on meanwhile."""

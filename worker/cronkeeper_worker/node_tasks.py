@@ -100,7 +100,7 @@ class NodeTasks:
             # The journal's disk is full, say: what the engine has of it already is not asked for again.
             self._crontab.doubt()
             raise
-        self._cache.want(artifact for item in now if (artifact := item.view.spec.artifact) is not None)
+        self._cache.want(artifact for item in now if (artifact := item.work.artifact) is not None)
         self._show([row.envelope for row, _ in given])
         self._crontab.write()
 

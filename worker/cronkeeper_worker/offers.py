@@ -7,7 +7,7 @@ body for as long as it may have to be installed.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import NamedTuple
 
 from cronkeeper.domain.ids import TaskId
@@ -16,7 +16,7 @@ from cronkeeper.errors import SignatureError, WireFormatError
 from cronkeeper.ports import Coordinator
 from cronkeeper.runtime.metrics import WorkerMetrics
 from cronkeeper.wire.task import Task, Verifier, signer_of
-from cronkeeper_worker.assignments import Have, Offer, offer_of
+from cronkeeper_worker.assignments import Have, Offer, Overtaken, offer_of, overtaken
 from cronkeeper_worker.journal import TaskRow
 from cronkeeper_worker.tasks import BadTaskError, Here, Installed, install
 
@@ -33,12 +33,23 @@ class Body(NamedTuple):
 class Offers:
     """For the agent's thread."""
 
-    def __init__(self, worker: str, coordinator: Coordinator, verifier: Verifier, metrics: WorkerMetrics) -> None:
+    def __init__(
+        self,
+        worker: str,
+        coordinator: Coordinator,
+        verifier: Verifier,
+        metrics: WorkerMetrics,
+        envelope: Callable[[TaskId], bytes],
+    ) -> None:
         self._worker = worker
         self._coordinator = coordinator
         self._verifier = verifier
         self._metrics = metrics
+        #: Returns the envelope that was verified when the task was installed. KeyError.
+        self._envelope = envelope
         self._refused: set[tuple[TaskId, bytes]] = set()
+        #: Tasks of ours that are not taken, as a newer generation of theirs has run.
+        self.overtaken: dict[TaskId, Overtaken] = {}
         #: Bodies that have just been read and are not what is installed.
         self._fresh: dict[TaskId, Body] = {}
 
@@ -46,10 +57,13 @@ class Offers:
         """Return what the bodies of these tasks are, of those that are there and right; only changed ones are read."""
 
         def make(task: TaskId, raw: bytes) -> Offer | None:
+            known = have.get(task)
+            if known is not None and self._is_installed(task, raw):
+                return offer_of(known.generation, known.key)
             body = self._verified(task, raw)
             if body is None:
                 return None
-            offer, known = offer_of(body.generation, signer_of(raw)), have.get(task)
+            offer = offer_of(body.generation, signer_of(raw))
             same = known is not None and (known.generation, known.key) == (offer.generation, offer.key)
             if known is None or not same or assigned[task].epoch > known.fence:
                 self._fresh[task] = Body(raw, body)
@@ -93,6 +107,25 @@ class Offers:
     def tell_refused(self, task: TaskId, reason: str, error: str) -> None:
         self._metrics.refused.labels(reason).inc()
         log.error("a task is refused", extra={"event": "task.refused", "task": str(task), "error": error})
+
+    def refuse_overtaken(self, generations: Mapping[TaskId, int], ran: Mapping[TaskId, int]) -> set[TaskId]:
+        """Tell of those that are too old, once each, and return them. Nothing keeps a newer body out afterwards."""
+        old = overtaken(generations, ran)
+        for task, why in sorted(old.items()):
+            if self.overtaken.get(task) != why:
+                self.tell_refused(task, "generation", str(why))
+        self.overtaken = {task: why for task, why in self.overtaken.items() if task not in generations} | old
+        return set(old)
+
+    def forget_overtaken(self, but: Container[TaskId]) -> None:
+        self.overtaken = {task: why for task, why in self.overtaken.items() if task in but}
+
+    def _is_installed(self, task: TaskId, raw: bytes) -> bool:
+        """Say whether these very bytes are what is installed: whoever made them say so gains nothing by it."""
+        try:
+            return self._envelope(task) == raw
+        except KeyError:
+            return False
 
     def _verified(self, task: TaskId, raw: bytes) -> Task | None:
         try:

@@ -52,7 +52,7 @@ class NodeOrders:
         """Return why a run of this task cannot be started here now, or None."""
         if self._account_fault(item.view.spec.run_as):
             return Reason.USER_REFUSED
-        artifact = item.view.spec.artifact
+        artifact = item.work.artifact
         if item.view.spec.type is not JobType.COMMAND and artifact is None:
             return Reason.BAD_TASK
         if artifact is not None and not self._artifact_path(artifact).is_file():
@@ -75,7 +75,7 @@ class NodeOrders:
         return order
 
     def _order(self, item: Installed, run: Run) -> Order:
-        spec = item.view.spec
+        spec, work = item.view.spec, item.work
         try:
             sealed = "" if self._sealed is None else self._sealed(item.id).decode("ascii")
         except KeyError:
@@ -83,7 +83,7 @@ class NodeOrders:
         order = Order(
             run_id=run.id,
             nonce=run.nonce,
-            env={**spec.env, **_variables(item, run)},
+            env={**work.env, **_variables(item, run)},
             secrets=self._secrets(item),
             run_as=(spec.run_as or self._default) if self._privileged else None,
             timeout_s=spec.timeout_s,
@@ -92,26 +92,24 @@ class NodeOrders:
             memory_mb=spec.limits.memory_mb,
             sealed=sealed,
         )
-        if spec.artifact is not None:
-            path = str(self._artifact_path(spec.artifact))
-            return order._replace(executable=path, sha256=spec.artifact.sha256, argv=spec.args)
-        if spec.args:
+        if work.artifact is not None:
+            path = str(self._artifact_path(work.artifact))
+            return order._replace(executable=path, sha256=work.artifact.sha256, argv=work.args)
+        if work.args:
             # The arguments travel beside the command line, never inside it: the shell does not read them again.
-            return order._replace(argv=("/bin/sh", "-c", f'{spec.executable} "$@"', "sh", *spec.args))
-        return order._replace(command=spec.executable)
+            return order._replace(argv=("/bin/sh", "-c", f'{work.executable} "$@"', "sh", *work.args))
+        return order._replace(command=work.executable)
 
     def _secrets(self, item: Installed) -> dict[str, Secret]:
         """Open what the task's variables need: here for the first time, and kept by nobody but the run. SealError."""
-        spec = item.view.spec
+        secrets, namespace = item.work.secrets, item.view.spec.namespace
         values: dict[str, str] = {}
-        for name in spec.secrets.names:
-            sealed = spec.secrets.sealed.get(name)
+        for name in secrets.names:
+            sealed = secrets.sealed.get(name)
             if sealed is None:
-                raise SealError(f"secret {name} of namespace {spec.namespace} was deleted; set it again")
-            values[name] = self._secrets_keys.open(
-                sealed.box, namespace=spec.namespace, name=name, version=sealed.version
-            )
-        return {variable: Secret(values[use.secret], use.as_file) for variable, use in spec.secrets.uses.items()}
+                raise SealError(f"secret {name} of namespace {namespace} was deleted; set it again")
+            values[name] = self._secrets_keys.open(sealed.box, namespace=namespace, name=name, version=sealed.version)
+        return {variable: Secret(values[use.secret], use.as_file) for variable, use in secrets.uses.items()}
 
     def _account_fault(self, run_as: str | None) -> bool:
         if not self._privileged:

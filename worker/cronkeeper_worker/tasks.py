@@ -15,6 +15,7 @@ from cronkeeper.errors import CronkeeperError
 from cronkeeper.wire.task import Task, Verifier, signer_of
 from cronkeeper_worker.gate import TaskView, next_look_ms
 from cronkeeper_worker.journal import Entry, TaskRow
+from cronkeeper_worker.work import Work, parted, work_of
 
 log = logging.getLogger(__name__)
 
@@ -51,10 +52,20 @@ class Installed:
     obstacle: Reason | None = None
     #: The key that has signed it.
     key: str = ""
+    #: What it runs, if that is kept apart from the view's spec; a text alone is a command line.
+    own: Work | str | None = None
 
     @property
     def id(self) -> TaskId:
         return self.view.id
+
+    @property
+    def work(self) -> Work:
+        """What it runs."""
+        own = self.own
+        if own is None:
+            return work_of(self.view.spec)
+        return Work(own) if isinstance(own, str) else own
 
     @property
     def active(self) -> Runs:
@@ -106,9 +117,10 @@ def install(row: TaskRow, verifier: Verifier, here: Here, opened: Task | None = 
         schedule = task.spec.parsed_schedule().on_node(here.started_ms)
     except ValueError as exc:
         raise BadTaskError(f"task {row.task}: {exc}") from exc
-    view = TaskView(row.task, task.spec, schedule, task.state, max(row.cursor_ms, task.effective_from_ms))
+    spec, own = parted(task.spec)
+    view = TaskView(row.task, spec, schedule, task.state, max(row.cursor_ms, task.effective_from_ms))
     next_ms = next_look_ms(view, view.cursor_ms) if task.state is JobState.ACTIVE else None
-    return Installed(view, row.generation, row.fence, next_ms, key=common(signer_of(row.envelope)))
+    return Installed(view, row.generation, row.fence, next_ms, key=common(signer_of(row.envelope)), own=own)
 
 
 def install_sound(rows: Iterable[TaskRow], verifier: Verifier, here: Here) -> list[Installed]:

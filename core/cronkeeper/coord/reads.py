@@ -36,7 +36,7 @@ KEEP_S = 60.0
 TRIES = 5
 
 #: So many znodes are asked for before something is made of them: what comes in is large, what is made of it is not.
-PIECE = 2_000
+PIECE = 500
 
 Kind = type[Get] | type[Children] | type[Exists]
 #: Whose answers are kept apart: those of one kind as they came, and what one name stands for.

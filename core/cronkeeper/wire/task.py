@@ -73,11 +73,12 @@ class Verifier:
     """Opens envelopes signed by any of the given public keys (32 raw bytes each).
 
     The keys stay the same as long as it lives, so an envelope whose signature was good once is not verified again: the
-    very same bytes, by their SHA-256.
+    very same bytes, by their SHA-256; so many of them are `remembered`.
     """
 
-    def __init__(self, public_keys: list[bytes]) -> None:
+    def __init__(self, public_keys: list[bytes], *, remembered: int = _REMEMBERED) -> None:
         self._keys = ring(public_keys)
+        self._remembered = remembered
         self._good: set[bytes] = set()
 
     def open(self, raw: bytes, *, job_id: int) -> Task:
@@ -103,7 +104,7 @@ class Verifier:
         return task
 
     def _remember(self, digest: bytes) -> None:
-        if len(self._good) >= _REMEMBERED:
+        if len(self._good) >= self._remembered:
             self._good.clear()
         self._good.add(digest)
 

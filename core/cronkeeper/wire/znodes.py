@@ -9,10 +9,12 @@ from typing import Any, TypeVar
 from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.placement import Assignment, MoveReason, NodeInfo, Ownership, WorkerInfo
 from cronkeeper.domain.run import Run, RunState, Trigger
+from cronkeeper.domain.sharing import shared
 from cronkeeper.errors import WireFormatError
 from cronkeeper.wire.codec import dumps, loads
 
 VERSION = 1
+_instant = shared(int)
 T = TypeVar("T")
 
 
@@ -95,8 +97,9 @@ def decode_assignment(raw: bytes, task: TaskId, worker: str) -> Assignment:
             int(data["generation"]),
             int(data["epoch"]),
             MoveReason(data["reason"]),
-            int(data["assigned_ms"]),
-            int(data["since_ms"]),
+            # Of thousands that were assigned together: the instants are the same.
+            _instant(data["assigned_ms"]),
+            _instant(data["since_ms"]),
         )
 
     return _read(raw, "assignment", build)
