@@ -11,12 +11,15 @@ from tests.faults.leaders import leader_now
 from tests.faults.operation import Healing
 from tests.faults.parts import part
 from tests.faults.trial import Trial
+from tests.faults.workload import GRACE_S
 from tests.harness.cron import children
 
 #: What a daemon does to its journal, its crontab, its folders and the stores.
 WORKER_CALLS = ("fdatasync", "fsync", "pwrite64", "rename", "unlink", "sendto", "connect")
 #: What a runner does for a run: its folder, its process, its note of the end, its words to the daemon.
 RUNNER_CALLS = ("mkdir", "rename", "openat", "write", "pwrite64", "clone", "pidfd_open", "waitid", "sendto", "unlink")
+#: What it does for runs that are made together: the lone ones beside them come to these, too.
+TOGETHER_CALLS = ("clone", "prctl", "poll", "wait4", "pidfd_open", "pwrite64")
 EARLY, LATER = (1, 2, 3, 4, 5, 6, 8), (10, 13, 17, 22, 28, 35)
 STORE_CALLS = [Failpoint("sendto", nth) for nth in (1, 2, 3, 4, 5, 7, 9, 12, 16, 21)]
 
@@ -35,6 +38,19 @@ def test_t60_failpoints_worker_all(call: str, trial: Trial) -> None:
 def test_t60_failpoints_runner_all(call: str, trial: Trial) -> None:
     """The same for the process that starts and watches the runs."""
     worker = workload(trial)
+    reached = sweep_runner(trial, worker, points([call], EARLY))
+    print(f"{call}: {len(reached)} points: {', '.join(map(str, reached))}")
+    trial.finish()
+    assert reached, f"{call} is not on the way any more"
+
+
+@pytest.mark.parametrize("call", TOGETHER_CALLS)
+def test_t60_failpoints_runner_together(call: str, trial: Trial) -> None:
+    """The same where a dozen are due in every other second: those that are made together are in the air together."""
+    worker = workload(trial)
+    fields = {"grace_s": GRACE_S, "selector": "zone == a", "misfire": "all", "concurrency": "queue"}
+    trial.post_herd([f"crowd-{number}" for number in range(12)], schedule="*/2 * * * * *", **fields)
+    trial.wait(5)
     reached = sweep_runner(trial, worker, points([call], EARLY))
     print(f"{call}: {len(reached)} points: {', '.join(map(str, reached))}")
     trial.finish()
