@@ -6,16 +6,18 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from cronkeeper.coord import paths
 from cronkeeper.coord.client import AllPaths
 from cronkeeper.coord.coordinator import ZnodeCoordinator
 from cronkeeper.coord.reads import KEEP_S, PIECE, Reads
 from cronkeeper.coord.requests import Answer, Children, Get, Node, Request
 from cronkeeper.domain.ids import RunKey, TaskId
+from cronkeeper.domain.placement import Assignment, MoveReason
 from cronkeeper.domain.run import RunState
 from cronkeeper.errors import UnavailableError
 from cronkeeper.testing.fake_clock import FakeClock
 from cronkeeper.testing.memory_coordinator import MemoryEnsemble, MemorySession
-from cronkeeper.wire.znodes import ClaimNote
+from cronkeeper.wire.znodes import ClaimNote, encode_assignment
 
 
 class MeddledSession(MemorySession):
@@ -284,3 +286,22 @@ def test_kazoos_stand_in_calls_whoever_watches_on_this_connection() -> None:
     assert list(watched.pop("/a", [])) == [print]
     assert list(watched.pop("/b", [])) == [print], "whatever was called before"
     assert [list(some) for some in watched.values()] == [[print]], "once, however many paths are watched"
+
+
+def test_a_worker_with_many_tasks_has_all_of_them(session: MeddledSession, clock: FakeClock) -> None:
+    process = ZnodeCoordinator(session, clock=clock)
+    process.ensure_layout()
+    given = {
+        task: Assignment(task, "w1", 1, number + 7, MoveReason.NEW, 1_700_000_000_000, number)
+        for number, task in enumerate(TaskId(n + 1, 0) for n in range(3 * PIECE))
+    }
+    for task, item in given.items():
+        process._tree.change({paths.assigned("w1", task): encode_assignment(item)})
+    assert process.assigned("w1", watch=True) == given
+    asked = session.asked
+    assert process.assigned("w1", watch=True) == given
+    assert session.asked == asked
+    assert process.assigned("w1") == given
+    changed = Assignment(TaskId(5, 0), "w1", 2, 99, MoveReason.REBALANCE, 1, 2)
+    process._tree.change({paths.assigned("w1", changed.task): encode_assignment(changed)})
+    assert process.assigned("w1", watch=True) == {**given, changed.task: changed}

@@ -13,7 +13,7 @@ from typing import TypeVar
 from cronkeeper.coord import paths
 from cronkeeper.coord.assignments import Assignments
 from cronkeeper.coord.election import Election
-from cronkeeper.coord.reads import Reads
+from cronkeeper.coord.reads import PIECE, Reads
 from cronkeeper.coord.requests import Children, Create, Delete, Get, Multi, Node, Put, Refused, Session, Write
 from cronkeeper.coord.tree import Tree
 from cronkeeper.domain.ids import RunKey, TaskId, is_worker_id
@@ -172,11 +172,18 @@ class ZnodeCoordinator:
 
         if not watch:
             return self._decoded(self._tasks_in([paths.assigned_folder(worker)])[0], decode, watch=False)
-        named = self._assignments.whole(worker)
-        where = {paths.join(bucket, task.znode): task for bucket, tasks in named.items() for task in tasks}
-        return self._reads.made(
-            "assignments", Get, where, lambda task, node: self._decode(node, decode, task, paths.assigned(worker, task))
-        )
+
+        def make(task: TaskId, node: Node) -> Assignment | None:
+            return self._decode(node, decode, task, paths.assigned(worker, task))
+
+        result: dict[TaskId, Assignment] = {}
+        where: dict[str, TaskId] = {}
+        for bucket, tasks in self._assignments.whole(worker).items():
+            where |= {paths.join(bucket, task.znode): task for task in tasks}
+            if len(where) >= PIECE:
+                result |= self._reads.made("assignments", Get, where, make)
+                where = {}
+        return result | self._reads.made("assignments", Get, where, make)
 
     def all_assigned(self) -> dict[str, set[TaskId]]:
         return self._per_worker(paths.ASSIGN, watch=False)
@@ -372,8 +379,7 @@ class ZnodeCoordinator:
         for (key, path), node in zip(where.items(), found, strict=True):
             if node is None:
                 continue
-            item = self._decode(node, decode, key, path)
-            if item is not None:
+            if (item := self._decode(node, decode, key, path)) is not None:
                 result[key] = item
         return result
 
