@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -15,10 +14,10 @@ from cronkeeper.domain.job import Job, JobState, JobStatus
 from cronkeeper.domain.run import UNSUCCESSFUL
 from cronkeeper.errors import ConflictError, NotFoundError, StaleWriteError, WireFormatError
 from cronkeeper.ports import JobQuery, NewJob, PlanRow, Weighing
-from cronkeeper.store import job_rows, schema
+from cronkeeper.store import job_ids, job_rows, schema
 from cronkeeper.store.ahead import ahead
 from cronkeeper.store.calendars import forget_uses, names_calendar, write_uses
-from cronkeeper.store.flavour import Row, chunks, slices
+from cronkeeper.store.flavour import chunks, slices
 from cronkeeper.store.job_versions import remember_jobs, touch
 from cronkeeper.store.namespaces import QuotaCheck
 from cronkeeper.store.notes import note_saved
@@ -216,31 +215,11 @@ class SqlJobStore:
         return found
 
     def _insert(self, script: Script, new: Sequence[NewJob]) -> list[Job]:
-        ids = self._reserve(script, new) if new else []
-        return self._write(script, ahead(_made, list(slices(list(zip(new, ids, strict=True))))))
-
-    def _reserve(self, script: Script, new: Sequence[NewJob]) -> list[int]:
-        """Return an id for each, ascending."""
-        if not self._db.is_mysql:
-            last = script.ask("SELECT `seq` FROM `sqlite_sequence` WHERE `name` = 'jobs'").scalar()
-            return [int(last or 0) + 1 + index for index in range(len(new))]
-        # A table's next number is known only by taking it, and in a cluster numbers come in steps; so insert rows that
-        # only we can recognise and ask which ids they got. One statement numbers its rows in their order.
-        mark = secrets.token_hex(16)
-        ids: list[int] = []
-        for rows in chunks([job_rows.placeholder(item.namespace, item.name, mark) for item in new]):
-            ids += self._take_places(script, rows, mark)
-        return ids
-
-    def _take_places(self, script: Script, rows: Sequence[Row], mark: str) -> Sequence[int]:
-        flavour, columns = self._db.flavour, job_rows.COLUMNS[1:]
-        answer = script.ask(*flavour.insertion(_jobs, columns, rows, flavour.returning_id))
-        if not answer.returns_rows:
-            if len(rows) == 1:
-                return [answer.lastrowid]
-            text = f"SELECT `id` FROM `jobs` WHERE `id` >= {self._mark} AND `search` = {self._mark}"
-            answer = script.ask(text, (answer.lastrowid, mark))
-        return sorted(answer.scalars())
+        if not new:
+            return []
+        taken = job_ids.take(script, self._db.flavour, new)
+        pieces = ahead(_made, list(slices(list(zip(new, taken.ids, strict=True)))))
+        return self._write(script, pieces, there=taken.placed)
 
     def _replace(self, script: Script, changed: Sequence[tuple[Job, int]]) -> None:
         expected = {job.id: generation for job, generation in changed}
@@ -256,12 +235,12 @@ class SqlJobStore:
                 )
             conn.execute(_labels.delete().where(_labels.c.job_id.in_(some)))
             forget_uses(conn, some)
-        self._write(script, (_Piece(list(some), []) for some in slices([job for job, _ in changed])))
+        self._write(script, (_Piece(list(some), []) for some in slices([job for job, _ in changed])), there=True)
 
-    def _write(self, script: Script, pieces: Iterable[_Piece]) -> list[Job]:
-        """Write whole rows, new ones and others; return their jobs."""
+    def _write(self, script: Script, pieces: Iterable[_Piece], *, there: bool) -> list[Job]:
+        """Write whole rows, and return their jobs. With `there` each has a row already, which is replaced."""
         flavour, jobs = self._db.flavour, list[Job]()
-        end = flavour.replace_old(("id",), job_rows.COLUMNS[1:])
+        end = flavour.replace_old(("id",), job_rows.COLUMNS[1:]) if there else ""
         for piece in pieces:
             jobs += piece.jobs
             for rows in chunks([job_rows.to_row(job) for job in piece.jobs]):

@@ -33,6 +33,11 @@ class Script:
         self._may_fail = False
 
     @property
+    def is_mariadb(self) -> bool:
+        """Whether the server is a MariaDB, and is treated as one."""
+        return self._together
+
+    @property
     def conn(self) -> Connection:
         """The connection, for a statement whose answer counts; all before it have been done."""
         self._send()
