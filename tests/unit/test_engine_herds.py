@@ -27,7 +27,7 @@ from cronkeeper_worker.engine_start import PIECE, WINDOW
 from cronkeeper_worker.engine_thread import HEAR_EVERY_S, EngineThread
 from cronkeeper_worker.fences import Fences
 from cronkeeper_worker.journal import Journal, TaskRow
-from cronkeeper_worker.orders import Ended, Order, Started
+from cronkeeper_worker.orders import Ended, Expired, Order, Started
 from cronkeeper_worker.pause_guard import PauseGuard
 from cronkeeper_worker.tasks import Here, install
 
@@ -116,6 +116,23 @@ class Herd:
     def end(self, *run_ids: str) -> None:
         for run_id in run_ids:
             self.thread.tell(Ended(run_id, self.clock.now_ms(), 0, None, False, False, 0, ""))
+
+    def fail(self, *run_ids: str) -> None:
+        for run_id in run_ids:
+            self.thread.tell(Ended(run_id, self.clock.now_ms(), 3, None, False, False, 0, ""))
+
+    @contextlib.contextmanager
+    def no_disk(self) -> Iterator[None]:
+        """Have a journal that can be read, and not be written."""
+        self.journal._db.execute("PRAGMA query_only = ON")
+        yield
+        self.journal._db.execute("PRAGMA query_only = OFF")
+
+    def pass_s(self, seconds: int) -> None:
+        """Let time pass by seconds: more at once would look like a pause."""
+        for _ in range(seconds):
+            self.guard.beat()
+            self.turn(1000)
 
     def ordered(self) -> list[str]:
         return [order.run_id for order in self.runner.orders]
@@ -434,3 +451,25 @@ def test_a_run_that_waits_for_the_one_before_it_asks_for_no_look(herd: Herd) -> 
     herd.end(second)
     herd.turn(20)
     assert herd.ordered()[2:] == [str(RunKey(key.task, key.fire_ms, 2))]
+
+
+def test_a_retry_that_stood_in_line_for_long_is_not_late(herd: Herd) -> None:
+    """Its fire is long ago in any case: a retry waits for its back-off, and the grace speaks of the fire."""
+    herd.give(1, grace_s=1, retry=Retry(limit=2, backoff_s=5))
+    herd.turn(MINUTE)
+    (first,) = herd.ordered()
+    herd.start(first)
+    herd.fail(first)
+    herd.turn(20)
+    second = first.removesuffix("1") + "2"
+    with herd.no_room():
+        herd.pass_s(11)
+        assert herd.engine.tasks[RunKey.parse(first).task].queued, "it stands in line"
+    herd.turn(20)
+    assert herd.ordered() == [first, second]
+    herd.guard.beat()
+    expiry_s = next(order.expires_boot_s or 0 for order in herd.runner.orders if order.run_id == second)
+    herd.pass_s(round(expiry_s - herd.clock.boot_s()) + 1)
+    herd.thread.tell(Expired(second))
+    herd.turn(20)
+    assert herd.ordered() == [first, second, second], "nor is it after an order that was"

@@ -42,7 +42,7 @@ class Board:
                 item.go_on_for(known)
                 cursor_ms = item.view.cursor_ms
                 if item.fence > known.fence:
-                    again = [e for key, e in item.waiting.items() if _is_of_schedule(e) and key.fire_ms > cursor_ms]
+                    again = [e for key, e in item.waiting.items() if is_of_schedule(e) and key.fire_ms > cursor_ms]
                     given_up += [item.waiting.pop(entry.run.key) for entry in again]
                 else:
                     cursor_ms = max(known.view.cursor_ms, cursor_ms)
@@ -145,5 +145,6 @@ def _waiting_ms(item: Installed) -> int | None:
     return min((entry.not_before_ms for entry in item.waiting.values() if entry.not_before_ms), default=None)
 
 
-def _is_of_schedule(entry: Entry) -> bool:
+def is_of_schedule(entry: Entry) -> bool:
+    """Say whether it is a fire of the schedule itself, of which the grace speaks: not of a retry, which waited. PURE."""
     return entry.run.key.attempt == 1 and entry.run.trigger is not Trigger.MANUAL

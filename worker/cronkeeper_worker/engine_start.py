@@ -18,7 +18,7 @@ from cronkeeper.domain.job import Concurrency, JobState
 from cronkeeper.domain.placement import START_WITHIN_S
 from cronkeeper.domain.run import Reason, Run, RunEvent, RunState, Trigger, advance
 from cronkeeper.errors import UnavailableError
-from cronkeeper_worker.board import Board
+from cronkeeper_worker.board import Board, is_of_schedule
 from cronkeeper_worker.engine_parts import Parts, claim_runs, order_expiry_s, released
 from cronkeeper_worker.fences import Answer, Fence, Outcome
 from cronkeeper_worker.journal import Entry, Phase
@@ -56,8 +56,7 @@ class Starter:
             if entry.not_before_ms > now_ms or (one_by_one and (begun or item.busy() or ready)):
                 continue
             del item.waiting[key]
-            of_schedule = key.attempt == 1 and entry.run.trigger is not Trigger.MANUAL
-            if of_schedule and self._too_late(item, key, now_ms):
+            if is_of_schedule(entry) and self._too_late(item, key, now_ms):
                 self.skip(entry, item.obstacle or Reason.LATE)
             else:
                 ready.append(replace(entry, phase=Phase.DECIDED))
@@ -72,8 +71,7 @@ class Starter:
         freed: list[Installed] = []
         for entry in map(released, entries):
             item = self._board.tasks[entry.run.key.task]
-            late = self._too_late(item, entry.run.key, self._parts.clock.now_ms())
-            if late and entry.run.trigger is not Trigger.MANUAL:
+            if is_of_schedule(entry) and self._too_late(item, entry.run.key, self._parts.clock.now_ms()):
                 self.skip(entry, Reason.LATE)
                 freed.append(item)
             elif item.busy() and item.view.spec.concurrency is not Concurrency.ALLOW:
@@ -196,7 +194,7 @@ class Starter:
             late, on_demand = self._too_late(item, key, now_ms), entry.run.trigger is Trigger.MANUAL
             if item.obstacle is Reason.ARTIFACT_MISSING and not late:
                 self._wait_more(item, entry)
-            elif (item.obstacle is not None or (late and key in long)) and not on_demand:
+            elif (item.obstacle is not None and not on_demand) or (late and key in long and is_of_schedule(entry)):
                 self.skip(entry, item.obstacle or Reason.LATE)
                 freed.append(item)
             else:
