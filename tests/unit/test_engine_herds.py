@@ -473,3 +473,15 @@ def test_a_retry_that_stood_in_line_for_long_is_not_late(herd: Herd) -> None:
     herd.thread.tell(Expired(second))
     herd.turn(20)
     assert herd.ordered() == [first, second, second], "nor is it after an order that was"
+
+
+def test_an_end_that_is_told_twice_at_once_has_one_retry(herd: Herd) -> None:
+    herd.give(1, retry=Retry(limit=2, backoff_s=5))
+    herd.turn(MINUTE)
+    (first,) = herd.ordered()
+    herd.start(first)
+    herd.fail(first, first)
+    herd.turn(20)
+    herd.pass_s(10)
+    assert herd.ordered() == [first, first.removesuffix("1") + "2"]
+    assert herd.parts.metrics.runs.labels("failed")._value.get() == 1

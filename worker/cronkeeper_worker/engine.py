@@ -188,16 +188,19 @@ class Engine:
             if entry is not None and entry.phase is Phase.CLAIMED:
                 begun[key] = (entry, started_ms)
         lags = [max(0, started_ms - key.fire_ms) / 1000 for key, (_, started_ms) in begun.items()]
-        pairs = []
+        pairs: dict[RunKey, tuple[Entry, Run]] = {}
         for one in ended:
             key = RunKey.parse(one.run_id)
+            if key in pairs:
+                # Said twice at once, as before and after a connection was lost: it has one end, and one retry.
+                continue
             entry, began_ms = begun.pop(key, None) or (self._board.find(key), None)
             if entry is None:
                 self._on_old_news(key)
                 continue
             reason = self._cancel_reasons.get(key, Reason.REQUESTED)
-            pairs.append((entry, ended_run(entry.run, one, reason, began_ms)))
-        self._end(pairs, [started_entry(entry, started_ms) for entry, started_ms in begun.values()])
+            pairs[key] = (entry, ended_run(entry.run, one, reason, began_ms))
+        self._end(list(pairs.values()), [started_entry(entry, started_ms) for entry, started_ms in begun.values()])
         for lag_s in lags:
             self._parts.metrics.lag.observe(lag_s)
 
