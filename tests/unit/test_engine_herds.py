@@ -485,3 +485,27 @@ def test_an_end_that_is_told_twice_at_once_has_one_retry(herd: Herd) -> None:
     herd.pass_s(10)
     assert herd.ordered() == [first, first.removesuffix("1") + "2"]
     assert herd.parts.metrics.runs.labels("failed")._value.get() == 1
+
+
+def test_a_call_of_cron_stands_until_the_journal_can_be_written(herd: Herd) -> None:
+    """Cron calls once a minute."""
+    herd.boot(timers=False)
+    herd.give(3)
+    herd.clock.advance_ms(MINUTE)
+    herd.thread.look()
+    with herd.no_disk(), pytest.raises(sqlite3.Error, match="readonly"):
+        herd.thread._turn()
+    herd.turn(1000)
+    assert len(herd.ordered()) == 3
+
+
+def test_a_call_of_cron_outlives_whatever_else_fails_in_its_turn(herd: Herd) -> None:
+    herd.boot(timers=False)
+    herd.give(3)
+    herd.clock.advance_ms(MINUTE)
+    herd.thread.look()
+    herd.thread.post(lambda: herd.give(4))
+    with herd.no_disk(), pytest.raises(sqlite3.Error, match="readonly"):
+        herd.thread._turn()
+    herd.turn(1000)
+    assert len(herd.ordered()) == 3

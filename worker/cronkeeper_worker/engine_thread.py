@@ -130,28 +130,32 @@ class EngineThread:
 
     def _turn(self) -> None:
         self._hear()
-        with self._lock:
-            looks, self._looks = self._looks, 0
         while True:
             try:
                 action = self._inbox.get_nowait()
             except queue.Empty:
                 break
             action()
-        retired = self._retired.is_set()
         if self._guard.holds():
-            with self._lock:
-                self._looks += looks
             return
-        more = False
-        if not retired and (looks or self._timers):
-            more = self._engine.look_some(Trigger.CRON if looks else Trigger.TIMER)
-        if more and looks:
-            # What the runner tells, and others want, is heard between the pieces.
-            with self._lock:
-                self._looks += looks
-            self._wake.set()
+        self._look()
         self._engine.pump()
+
+    def _look(self) -> None:
+        """Decide about some of what is due. Cron calls once a minute: its call stands until all of it is decided."""
+        with self._lock:
+            looks, self._looks = self._looks, 0
+        if self._retired.is_set() or not (looks or self._timers):
+            return
+        more = True
+        try:
+            more = self._engine.look_some(Trigger.CRON if looks else Trigger.TIMER)
+        finally:
+            if more and looks:
+                # What the runner tells, and others want, is heard between the pieces.
+                with self._lock:
+                    self._looks += looks
+                self._wake.set()
 
     def _hear(self) -> None:
         """Take in what the runner has told, unless it is to wait for more."""
