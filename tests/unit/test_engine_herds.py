@@ -26,7 +26,7 @@ from cronkeeper_worker.engine_parts import Parts
 from cronkeeper_worker.engine_start import PIECE, WINDOW
 from cronkeeper_worker.engine_thread import HEAR_EVERY_S, EngineThread
 from cronkeeper_worker.fences import Fences
-from cronkeeper_worker.journal import Journal, TaskRow
+from cronkeeper_worker.journal import Entry, Journal, Phase, TaskRow
 from cronkeeper_worker.orders import Ended, Expired, Order, Started
 from cronkeeper_worker.pause_guard import PauseGuard
 from cronkeeper_worker.tasks import Here, install
@@ -92,13 +92,21 @@ class Herd:
         self.engine.resume(self.journal.open_entries(), lambda key: str(key) in started, lambda _key: None)
 
     def give(
-        self, jobs: int | Sequence[int], *, generation: int = 1, state: JobState = JobState.ACTIVE, **spec: Any
+        self,
+        jobs: int | Sequence[int],
+        *,
+        generation: int = 1,
+        state: JobState = JobState.ACTIVE,
+        fence: int = 1,
+        cursor_ms: int | None = None,
+        **spec: Any,
     ) -> None:
         """Have these jobs: their numbers, or how many."""
         made = JobSpec(**{"executable": "true", "schedule": "* * * * *", "type": JobType.COMMAND} | spec)
         now_ms, ids = self.clock.now_ms(), range(1, jobs + 1) if isinstance(jobs, int) else jobs
+        since_ms = now_ms if cursor_ms is None else cursor_ms
         rows = [
-            TaskRow(TaskId(n, 0), generation, 1, SIGNER.seal(Task(n, generation, state, now_ms, made)), now_ms)
+            TaskRow(TaskId(n, 0), generation, fence, SIGNER.seal(Task(n, generation, state, since_ms, made)), since_ms)
             for n in ids
         ]
         self.engine.take([(row, install(row, VERIFIER, Here("w1", 0))) for row in rows], [])
@@ -509,3 +517,63 @@ def test_a_call_of_cron_outlives_whatever_else_fails_in_its_turn(herd: Herd) -> 
         herd.thread._turn()
     herd.turn(1000)
     assert len(herd.ordered()) == 3
+
+
+def give_anew(herd: Herd, task: TaskId, *, cursor_ms: int, **spec: Any) -> None:
+    """The leader had given the task to another worker, and gives it back: its fires are decided up to `cursor_ms`."""
+    fence = herd.engine.tasks[task].fence + 1
+    herd.give([task.job_id], fence=fence, cursor_ms=cursor_ms, **spec)
+
+
+def test_a_task_that_is_given_anew_while_its_run_stands_in_line_has_one_run(herd: Herd) -> None:
+    first, *_ = line_of(herd, concurrency=Concurrency.ALLOW)
+    key = RunKey.parse(first)
+    assert herd.journal.newest_claims()[key.task] == key.fire_ms
+    give_anew(herd, key.task, cursor_ms=key.fire_ms - MINUTE, concurrency=Concurrency.ALLOW)
+    herd.start(*herd.ordered())
+    herd.turn(20)
+    herd.turn(20)
+    assert herd.ordered().count(first) == 1
+    herd.boot()
+    herd.end(first)
+    herd.turn(20)
+    assert herd.state(first) is RunState.SUCCEEDED
+
+
+def test_a_run_that_waited_before_it_stood_in_line_is_not_decided_again_either(herd: Herd) -> None:
+    herd.give(1, concurrency=Concurrency.QUEUE)
+    herd.turn(MINUTE)
+    (first,) = herd.ordered()
+    herd.start(first)
+    for _ in range(20):
+        herd.guard.beat()
+        herd.turn(3000)
+    key = RunKey.parse(first)
+    second = str(RunKey(key.task, key.fire_ms + MINUTE, 1))
+    with herd.no_room():
+        herd.end(first)
+        herd.turn(20)
+        assert herd.engine.tasks[key.task].queued
+    give_anew(herd, key.task, cursor_ms=key.fire_ms, concurrency=Concurrency.QUEUE)
+    herd.turn(20)
+    assert herd.ordered() == [first, second]
+    assert not herd.engine.tasks[key.task].waits, "it does not wait for itself"
+    herd.start(second)
+    herd.end(second)
+    herd.turn(20)
+    herd.turn(20)
+    assert herd.state(second) is RunState.SUCCEEDED
+
+
+def test_what_is_refused_leaves_alone_what_runs_under_another_nonce(herd: Herd) -> None:
+    herd.give(1)
+    herd.turn(MINUTE)
+    (run,) = herd.ordered()
+    herd.start(run)
+    herd.turn(20)
+    entry = herd.journal.entry(RunKey.parse(run))
+    assert entry is not None
+    other = Entry(entry.run.evolve(nonce="another", state=RunState.SKIPPED, reason=Reason.FENCE_REFUSED), Phase.OVER)
+    herd.journal.refuse([other])
+    herd.journal.give_up([other], Reason.FENCE_REFUSED, herd.clock.now_ms())
+    assert herd.journal.entry(entry.run.key) == entry

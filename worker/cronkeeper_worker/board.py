@@ -146,5 +146,5 @@ def _waiting_ms(item: Installed) -> int | None:
 
 
 def is_of_schedule(entry: Entry) -> bool:
-    """Say whether it is a fire of the schedule itself, of which the grace speaks: not of a retry, which waited. PURE."""
+    """Say whether it is the schedule's own fire, of which the grace speaks: a retry has waited in any case. PURE."""
     return entry.run.key.attempt == 1 and entry.run.trigger is not Trigger.MANUAL

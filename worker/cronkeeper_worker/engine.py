@@ -287,9 +287,11 @@ class Engine:
                 waiting=list(item.waiting),
                 hearsay=bool(item.foreign),
             )
-            verdicts.append(
-                (item, verdict, [new_entry(self._parts.worker, item, decision) for decision in verdict.decisions])
-            )
+            # One that is decided again, as its task was given anew, goes on as what it is: the fences know its nonce.
+            held = {decision.key for decision in verdict.decisions if item.holds(decision.key)}
+            verdict = replace(verdict, cancel=tuple(key for key in verdict.cancel if key not in held))
+            fresh = [decision for decision in verdict.decisions if decision.key not in held]
+            verdicts.append((item, verdict, [new_entry(self._parts.worker, item, decision) for decision in fresh]))
         self._parts.journal.decide(
             [entry for _, _, entries in verdicts for entry in entries],
             [(item.id, verdict.cursor_ms, verdict.next_ms) for item, verdict, _ in verdicts],

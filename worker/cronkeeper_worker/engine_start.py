@@ -71,6 +71,8 @@ class Starter:
         freed: list[Installed] = []
         for entry in map(released, entries):
             item = self._board.tasks[entry.run.key.task]
+            if item.holds(entry.run.key):
+                continue
             if is_of_schedule(entry) and self._too_late(item, entry.run.key, self._parts.clock.now_ms()):
                 self.skip(entry, Reason.LATE)
                 freed.append(item)
@@ -239,7 +241,7 @@ class Starter:
             over = [replace(entry, run=skipped, phase=Phase.OVER)]
             if fence is Fence.MYSQL:
                 # The row is another's: there is nothing to report, and nothing more to do here.
-                self._parts.journal.update(over, report=False)
+                self._parts.journal.refuse(over)
             else:
                 # MySQL may have granted it all the same, unheard: nobody would start it, should that other one die.
                 self._parts.journal.give_up(over, Reason.FENCE_REFUSED, self._parts.clock.now_ms())

@@ -46,14 +46,16 @@ CREATE INDEX IF NOT EXISTS runs_open ON runs (phase) WHERE phase != 'over';
 # Column names and placeholders only; every value travels as a parameter.
 _INTO = f"INTO runs (phase, not_before_ms, dirty, claim_fence, {COLUMNS}) VALUES ({', '.join('?' * 21)})"
 _REPLACE = f"INSERT OR REPLACE {_INTO}"
+_CHANGES = ", ".join(
+    f"{name} = excluded.{name}"
+    for name in f"phase, not_before_ms, dirty, claim_fence, {COLUMNS}".split(", ")
+    if name != "run_id"
+)
+_OVER_WHERE = f"INSERT {_INTO} ON CONFLICT (run_id) DO UPDATE SET {_CHANGES} WHERE"
+#: Whatever is given up is nobody else's run of the same fire, which we may have decided before, or since.
+_SAME = f"{_OVER_WHERE} nonce = excluded.nonce"
 _DECIDE = (
-    f"INSERT {_INTO} ON CONFLICT (run_id) DO UPDATE SET "
-    + ", ".join(
-        f"{name} = excluded.{name}"
-        for name in f"phase, not_before_ms, dirty, claim_fence, {COLUMNS}".split(", ")
-        if name != "run_id"
-    )
-    + f" WHERE phase = 'over' AND dirty = 0 AND (state = '{RunState.PENDING}'"
+    f"{_OVER_WHERE} phase = 'over' AND dirty = 0 AND (state = '{RunState.PENDING}'"
     f" OR (state = '{RunState.SKIPPED}' AND reason = '{Reason.FENCE_REFUSED}'))"
 )
 _SELECT = f"SELECT phase, not_before_ms, claim_fence, {COLUMNS} FROM runs "  # noqa: S608
@@ -208,11 +210,18 @@ class Journal:
                 [(e.phase, e.not_before_ms, report, e.claim_fence, *to_row(e.run)) for e in entries],
             )
 
+    def refuse(self, entries: Sequence[Entry]) -> None:
+        """Write that these are another's. MySQL knows; a run of ours with another nonce stays what it is."""
+        with self._lock, self._transaction():
+            self._db.executemany(
+                _SAME, [(e.phase, e.not_before_ms, False, e.claim_fence, *to_row(e.run)) for e in entries]
+            )
+
     def give_up(self, entries: Sequence[Entry], reason: Reason, now_ms: int) -> None:
         """Write entries on which nobody will act. MySQL may have granted their claims unheard, and is to hear it."""
         with self._lock, self._transaction():
             self._db.executemany(
-                _REPLACE, [(e.phase, e.not_before_ms, False, e.claim_fence, *to_row(e.run)) for e in entries]
+                _SAME, [(e.phase, e.not_before_ms, False, e.claim_fence, *to_row(e.run)) for e in entries]
             )
             self._db.executemany(
                 "INSERT OR REPLACE INTO doubts (run_id, nonce, trigger, reason, noted_ms) VALUES (?, ?, ?, ?, ?)",
@@ -258,8 +267,15 @@ class Journal:
         return sorted(self._entries("WHERE phase != 'over'", ()), key=lambda entry: entry.run.key)
 
     def newest_claims(self) -> dict[TaskId, int]:
-        """Return each task's newest fire that this node was granted, of those that the ledger may not know yet."""
-        rows = self._read("SELECT run_id FROM runs WHERE (dirty = 1 OR phase != 'over') AND claimed_ms IS NOT NULL")
+        """Return each task's newest fire that this node was granted, or is about to claim.
+
+        Of those that the ledger may not know yet: that MySQL granted it is not written down before the run starts.
+        """
+        text = (
+            "SELECT run_id FROM runs WHERE (dirty = 1 OR phase != 'over')"
+            " AND (claimed_ms IS NOT NULL OR phase IN (?, ?, ?))"
+        )
+        rows = self._read(text, (Phase.DECIDED, Phase.CLAIMED, Phase.STARTED))
         newest: dict[TaskId, int] = {}
         for (run_id,) in rows:
             key = RunKey.parse(run_id)

@@ -95,6 +95,10 @@ class Installed:
         """Return the runs that live now, or are about to."""
         return [*(self._active or ()), *(self._queued or ()), *self.foreign]
 
+    def holds(self, key: RunKey) -> bool:
+        """Say whether this run of the task lives here, or is to."""
+        return any(key in runs for runs in (self._active, self._waiting, self._queued) if runs)
+
     def go_on_for(self, before: Installed) -> None:
         """Take over the runs of the one that this one replaces."""
         self._active, self._waiting, self._queued = before._active, before._waiting, before._queued
