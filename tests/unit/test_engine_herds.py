@@ -13,7 +13,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from cronkeeper.domain.ids import RunKey, TaskId
-from cronkeeper.domain.job import Concurrency, JobSpec, JobState, JobType
+from cronkeeper.domain.job import Concurrency, Delivery, JobSpec, JobState, JobType
 from cronkeeper.domain.placement import START_WITHIN_S
 from cronkeeper.domain.retry import Retry
 from cronkeeper.domain.run import Reason, Run, RunState, Trigger
@@ -29,7 +29,7 @@ from cronkeeper_worker.fences import Fences
 from cronkeeper_worker.journal import Entry, Journal, Phase, TaskRow
 from cronkeeper_worker.orders import Ended, Expired, Order, Started
 from cronkeeper_worker.pause_guard import PauseGuard
-from cronkeeper_worker.tasks import Here, install
+from cronkeeper_worker.tasks import Here, Installed, install
 
 SIGNER = Signer.from_seed(bytes(range(32)))
 VERIFIER = Verifier([SIGNER.public_bytes])
@@ -58,11 +58,16 @@ class RunnerOfOrders:
 
 
 class PlainOrders:
-    def obstacle(self, item: object) -> Reason | None:
+    #: Called with each task that is to be ordered.
+    look: Callable[[Installed], None] = staticmethod(lambda _: None)
+    command: Callable[[Installed], str] = staticmethod(lambda _: "true")
+
+    def obstacle(self, item: Installed) -> Reason | None:
+        self.look(item)
         return None
 
-    def make(self, item: object, run: Run) -> Order:
-        return Order(run.id, run.nonce, command="true")
+    def make(self, item: Installed, run: Run) -> Order:
+        return Order(run.id, run.nonce, command=self.command(item))
 
 
 class Herd:
@@ -74,8 +79,9 @@ class Herd:
         self.journal = Journal(folder / "journal.db")
         self.runner = RunnerOfOrders(self._check)
         self.fences = Fences(self.store.runs, lambda: None, claim_wait_s=5, clock=self.clock)
+        self.orders = PlainOrders()
         self.parts = Parts(
-            "w1", self.journal, self.fences, self.runner, PlainOrders(), self.store.runs.claim_pending,
+            "w1", self.journal, self.fences, self.runner, self.orders, self.store.runs.claim_pending,
             self.clock, WorkerMetrics(CollectorRegistry()),
         )  # fmt: skip
         self.guard = PauseGuard(self.clock, self.clock.boot_s)
@@ -577,3 +583,30 @@ def test_what_is_refused_leaves_alone_what_runs_under_another_nonce(herd: Herd) 
     herd.journal.refuse([other])
     herd.journal.give_up([other], Reason.FENCE_REFUSED, herd.clock.now_ms())
     assert herd.journal.entry(entry.run.key) == entry
+
+
+def test_a_look_ends_however_slow_it_is_while_no_fence_answers(herd: Herd) -> None:
+    """What waits for a fence is due again after a second: the first of many before the last has had its turn."""
+    herd.give(250, delivery=Delivery.AT_MOST_ONCE)
+    herd.fences.mysql_ok = False
+    looked: list[TaskId] = []
+
+    def slow(item: Installed) -> None:
+        looked.append(item.id)
+        assert len(looked) <= 250
+        herd.clock.advance_ms(11)
+
+    herd.orders.look = slow
+    herd.clock.advance_ms(MINUTE)
+    herd.engine.look(Trigger.TIMER)
+    assert len(looked) == 250
+
+
+def test_before_a_change_of_some_tasks_nothing_is_decided_about_the_others(herd: Herd) -> None:
+    """The engine hears nobody meanwhile."""
+    herd.give(5)
+    herd.clock.advance_ms(MINUTE)
+    herd.engine.look_at([TaskId(2, 0), TaskId(4, 0), TaskId(77, 0)], Trigger.TIMER)
+    assert [RunKey.parse(run).task.job_id for run in herd.ordered()] == [2, 4]
+    herd.turn()
+    assert len(herd.ordered()) == len(set(herd.ordered())) == 5

@@ -90,6 +90,10 @@ class Board:
                 found[task] = item
         return list(found.values())
 
+    def is_due(self, item: Installed, now_ms: int) -> bool:
+        """Say whether the task, or a run of it that waits, wants a look at `now_ms`."""
+        return any(at_ms is not None and at_ms <= now_ms for at_ms in (item.next_ms, _waiting_ms(item)))
+
     def arm(self, item: Installed) -> None:
         """Note when the task, or a run of it that waits, wants to be looked at."""
         item.tidy()

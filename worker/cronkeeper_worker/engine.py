@@ -89,25 +89,25 @@ class Engine:
         return [item.id for item in self._board.tasks.values() if item.foreign]
 
     def look(self, trigger: Trigger) -> None:
-        """Decide about whatever is due now, and start it as far as the runner has come."""
-        while self.look_some(trigger):
+        """Decide about whatever is due now, and start it as far as the runner has come.
+
+        Now is one instant: what must wait for a fence is due again a second later, and that may be before the end.
+        """
+        now_ms = self._parts.clock.now_ms()
+        while self._look_some(trigger, now_ms):
             pass
 
     def look_some(self, trigger: Trigger) -> bool:
         """Decide about some of what is due now, and start it; say whether there may be more."""
+        return self._look_some(trigger, self._parts.clock.now_ms())
+
+    def look_at(self, tasks: Iterable[TaskId], trigger: Trigger) -> None:
+        """Decide about what is due now of these tasks, and of no others: they are about to leave, or to change."""
         now_ms = self._parts.clock.now_ms()
-        due = self._board.pop_due(now_ms, PIECE)
-        if not due:
-            return False
-        try:
-            start = self._decide_due(due, now_ms, trigger)
-        finally:
-            for item in due:
-                self._board.arm(item)
-        self._starter.launch(start)
-        for item in due:
-            self._board.arm(item)
-        return len(due) == PIECE
+        found = (self._board.tasks.get(task) for task in tasks)
+        due = [item for item in found if item is not None and self._board.is_due(item, now_ms)]
+        for first in range(0, len(due), PIECE):
+            self._decide(due[first : first + PIECE], now_ms, trigger)
 
     def pump(self) -> None:
         """Start what stands in line, as far as the runner has come."""
@@ -273,6 +273,22 @@ class Engine:
             self.on_spawn_failed(failed)
 
     # -- inside
+    def _look_some(self, trigger: Trigger, now_ms: int) -> bool:
+        due = self._board.pop_due(now_ms, PIECE)
+        if due:
+            self._decide(due, now_ms, trigger)
+        return len(due) == PIECE
+
+    def _decide(self, due: Sequence[Installed], now_ms: int, trigger: Trigger) -> None:
+        try:
+            start = self._decide_due(due, now_ms, trigger)
+        finally:
+            for item in due:
+                self._board.arm(item)
+        self._starter.launch(start)
+        for item in due:
+            self._board.arm(item)
+
     def _decide_due(self, due: Sequence[Installed], now_ms: int, trigger: Trigger) -> list[Entry]:
         """Decide for each task, make all of it durable, and only then believe it; return what is to be started."""
         verdicts: list[tuple[Installed, Verdict, list[Entry]]] = []

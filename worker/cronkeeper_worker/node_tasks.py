@@ -89,8 +89,9 @@ class NodeTasks:
         """Install and drop tasks: disarm, write down, crontab, arm. A crash in between leaves the journal right."""
 
         def change() -> list[Installed]:
-            # What is due until now is still ours to decide; whoever comes after us decides from here on.
-            self._engine.look(Trigger.TIMER)
+            # What is due until now of these is still ours to decide; whoever comes after us decides from here on. The
+            # others have their turn piece by piece: of many, each look is as long as the runner's news waits.
+            self._engine.look_at([*(row.task for row, _ in given), *dropped], Trigger.TIMER)
             self._engine.take(given, dropped)
             return list(self._engine.tasks.values())
 
