@@ -610,3 +610,13 @@ def test_before_a_change_of_some_tasks_nothing_is_decided_about_the_others(herd:
     assert [RunKey.parse(run).task.job_id for run in herd.ordered()] == [2, 4]
     herd.turn()
     assert len(herd.ordered()) == len(set(herd.ordered())) == 5
+
+
+def test_what_stands_in_line_before_an_edit_is_ordered_with_the_body_of_before(herd: Herd) -> None:
+    """Where root starts the runs, it executes what is sealed, and that is read from the journal."""
+    line = line_of(herd)
+    herd.orders.command = lambda item: str(
+        VERIFIER.open(herd.journal.envelope(item.id), job_id=item.id.job_id).generation
+    )
+    herd.give([RunKey.parse(line[0]).task.job_id], generation=2, executable="false")
+    assert [(order.run_id, order.command) for order in herd.runner.orders[WINDOW:]] == [(line[0], "1")]

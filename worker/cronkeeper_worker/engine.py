@@ -72,6 +72,8 @@ class Engine:
         """Go on with tasks as this node was given them, and without those that it lost; the journal knows it first."""
         journal, items = self._parts.journal, [item for _, item in given]
         self.uninstall(dropped)
+        # By the bodies that they were decided by: with the new ones in the journal, orders are of those.
+        self._starter.flush([item.id for item in items])
         before = never_before(items, journal.newest_claims())
         rows = [replace(row, cursor_ms=item.view.cursor_ms, next_ms=item.next_ms) for row, item in given]
         journal.save_tasks(rows, dropped)
