@@ -1,19 +1,23 @@
 """Memory of all parts, and how large the stores grow, at several numbers of tasks on one worker.
 
-Of the daemons PSS, in which shared pages count as their share, and RSS; 20 s after the last task was placed, the
+Of the daemons PSS, in which shared pages count as their share, and RSS; 20 s after the worker had the last task, the
 leader after a full look. Of ZooKeeper's members the RSS of the largest JVM and the snapshots and logs on its disk;
 of MariaDB the size of all tables and indexes.
 """
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 from bench.kit.figures import Figure, Options
 from bench.kit.processes import memory_mib, with_offspring
 from bench.kit.town import Stores, fill, fleet, stores
+from cronkeeper_worker import node_files
 from tests.harness.cluster import Cluster
 
 _SETTLE_S = 20
@@ -28,8 +32,18 @@ def run(options: Options) -> Iterator[Figure]:
         for size in sizes:
             with fleet(on) as cluster:
                 fill(cluster, size)
+                # What is placed is what the leader has given; the worker takes it in its turn.
+                cluster.wait(partial(_has, cluster, size), "the worker has them", 120 + size / 50, every_s=1.0)
                 time.sleep(5 if options.quick else _SETTLE_S)
                 yield from _measure(on, cluster, size)
+
+
+def _has(cluster: Cluster, tasks: int) -> bool:
+    """Say whether the worker has so many tasks in its journal."""
+    (name,) = cluster.nodes
+    journal = cluster.daemon_dir(name) / node_files.JOURNAL
+    with closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True)) as db:
+        return int(db.execute("SELECT count(*) FROM tasks").fetchone()[0]) >= tasks
 
 
 def _measure(on: Stores, cluster: Cluster, size: int) -> list[Figure]:

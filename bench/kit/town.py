@@ -82,7 +82,7 @@ def apply(cluster: Cluster, jobs: Sequence[dict[str, Any]]) -> None:
 
 
 def placed(cluster: Cluster) -> int:
-    """Return how many tasks the workers have said yes to."""
+    """Return how many tasks the workers were given; some may not have taken them yet."""
     return sum(int(worker["tasks"]) for worker in cluster.get("/workers").json())
 
 
