@@ -22,6 +22,7 @@ from cronkeeper.testing.memory_coordinator import MemoryCoordinator, MemoryEnsem
 from cronkeeper.testing.memory_store import MemoryStore
 from cronkeeper.wire.task import Signer, Task, Verifier
 from cronkeeper.wire.znodes import ClaimNote, LeaderNote, QueuedRun
+from cronkeeper_worker import agent
 from cronkeeper_worker.agent import CLAIMED_EARLY_MS, PUBLISHED_S, Agent, Node
 from cronkeeper_worker.assignments import Changes, Offer, changes
 from cronkeeper_worker.journal import Entry, Journal, Phase, TaskRow
@@ -506,3 +507,34 @@ def test_a_task_that_is_given_anew_goes_on_where_the_owner_between_ended(make: C
     world.agent.step()
     given = world.installed[T1]
     assert (given.fence, given.view.cursor_ms) == (9, theirs.key.fire_ms)
+
+
+def test_what_is_given_bit_by_bit_is_installed_in_one_go_at_each_look(
+    make: Callable[[], World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent, "PIECE", 4)
+    world = make()
+    world.ready()
+    tasks = [TaskId(number, 0) for number in range(1, 31)]
+    applied: list[int] = []
+    whole = world._apply
+
+    def apply(given: Sequence[tuple[TaskRow, Installed]], dropped: Sequence[TaskId]) -> None:
+        applied.append(len(given))
+        whole(given, dropped)
+
+    monkeypatch.setattr(world, "_apply", apply)
+    world.start("e1")
+    for task in tasks:
+        world.put(task)
+    world.assign(*tasks[:20])
+    world.agent.step()
+    assert sum(applied) == 20 and max(applied) < 9, "never many at once"
+    applied.clear()
+    for some in (tasks[20:22], tasks[22:25]):
+        world.assign(*some)
+        world.agent.step()
+    assert applied == [2, 3], "however many there are besides"
+    world.leader.move([], [("w1", task) for task in tasks], world.leadership())
+    world.agent.step()
+    assert world.installed == {}

@@ -57,6 +57,7 @@ class Place:
 
     def read(self, *tasks: TaskId, epoch: int = 5) -> dict[TaskId, Offer]:
         assigned = {task: Assignment(task, "w1", 1, epoch, MoveReason.NEW, 0) for task in tasks}
+        self.offers.begin(assigned)
         return self.offers.read(assigned, self.have)
 
 
@@ -89,7 +90,7 @@ def test_what_is_not_installed_is_at_hand_and_what_is_not_wanted_is_let_go(place
     assert place.verifier.opened == asked, "it had just been read"
     place.install(T1, raw)
     place.read(T1)
-    assert not place.offers._fresh
+    assert not place.offers.held
 
 
 def test_a_body_that_was_read_at_an_earlier_look_is_read_again(place: Place) -> None:

@@ -149,17 +149,20 @@ class Agent:
         Returns the tasks whose bodies are right. However many there are, only a piece of them is held at once.
         """
         have = self._node.have()
-        self._offers.forget_overtaken(assigned)
+        self._offers.begin(assigned)
         gone = sorted(task for task in have if task not in assigned)
         ordered = list(assigned)
         found: dict[TaskId, Offer] = {}
         changed = 0
-        for first in range(0, max(len(ordered), 1), PIECE):
+        read: dict[TaskId, Assignment] = {}
+        for first in range(0, len(ordered), PIECE):
             piece = {task: assigned[task] for task in ordered[first : first + PIECE]}
-            offered = self._offers.read(piece, have)
-            changed += self._change(piece, offered, have, gone)
-            found |= offered
-            gone = []
+            found |= self._offers.read(piece, have)
+            read |= piece
+            if self._offers.held >= PIECE:
+                changed += self._change(read, found, have, gone)
+                read, gone = {}, []
+        changed += self._change(read, found, have, gone)
         if changed >= MANY:
             give_back()
         return found

@@ -69,8 +69,12 @@ class Offers:
                 self._fresh[task] = Body(raw, body)
             return offer
 
-        self._fresh = {}
         return self._coordinator.read_tasks_as("offers", assigned, make)
+
+    @property
+    def held(self) -> int:
+        """How many bodies are held that may have to be installed."""
+        return len(self._fresh)
 
     def bodies(self, wanted: Sequence[TaskId], offered: Mapping[TaskId, Offer]) -> dict[TaskId, Body]:
         """Return the bodies of offered tasks, to be installed: those that were just read, and the others read again.
@@ -117,8 +121,10 @@ class Offers:
         self.overtaken = {task: why for task, why in self.overtaken.items() if task not in generations} | old
         return set(old)
 
-    def forget_overtaken(self, but: Container[TaskId]) -> None:
-        self.overtaken = {task: why for task, why in self.overtaken.items() if task in but}
+    def begin(self, assigned: Container[TaskId]) -> None:
+        """Begin a look: nothing is held, and what is not assigned any more is not told of."""
+        self._fresh = {}
+        self.overtaken = {task: why for task, why in self.overtaken.items() if task in assigned}
 
     def _is_installed(self, task: TaskId, raw: bytes) -> bool:
         """Say whether these very bytes are what is installed: whoever made them say so gains nothing by it."""
