@@ -580,7 +580,7 @@ def test_what_is_refused_leaves_alone_what_runs_under_another_nonce(herd: Herd) 
     entry = herd.journal.entry(RunKey.parse(run))
     assert entry is not None
     other = Entry(entry.run.evolve(nonce="another", state=RunState.SKIPPED, reason=Reason.FENCE_REFUSED), Phase.OVER)
-    herd.journal.refuse([other])
+    herd.journal.settle([], [other], [], Reason.FENCE_REFUSED, herd.clock.now_ms())
     herd.journal.give_up([other], Reason.FENCE_REFUSED, herd.clock.now_ms())
     assert herd.journal.entry(entry.run.key) == entry
 
@@ -620,3 +620,99 @@ def test_what_stands_in_line_before_an_edit_is_ordered_with_the_body_of_before(h
     )
     herd.give([RunKey.parse(line[0]).task.job_id], generation=2, executable="false")
     assert [(order.run_id, order.command) for order in herd.runner.orders[WINDOW:]] == [(line[0], "1")]
+
+
+def late_before_the_runner(herd: Herd) -> list[str]:
+    """Have 30 runs ordered that the runner finds too old to carry out, and every third too late by now."""
+    for n in range(1, 31):
+        herd.give([n], grace_s=1 if n % 3 == 0 else 600)
+    herd.turn(MINUTE)
+    orders = herd.ordered()
+    herd.pass_s(round(START_WITHIN_S) + 1)
+    for run in orders:
+        herd.thread.tell(Expired(run))
+    return orders
+
+
+def test_orders_that_came_too_late_are_lost_to_no_journal_that_fails(herd: Herd) -> None:
+    orders = late_before_the_runner(herd)
+    with herd.no_disk(), pytest.raises(sqlite3.Error, match="readonly"):
+        herd.thread._turn()
+    herd.turn(1000, times=2)
+    late = [run for run in orders if RunKey.parse(run).task.job_id % 3 == 0]
+    assert {herd.state(run) for run in late} == {RunState.SKIPPED}
+    assert sorted(herd.ordered()) == sorted([*orders, *(run for run in orders if run not in late)])
+    assert herd.engine.running() == 20
+
+
+def test_what_waits_behind_runs_that_there_will_not_be_is_lost_to_no_journal_that_fails(herd: Herd) -> None:
+    """Of two that wait, the first is too late as well: that is to be written down before the second goes."""
+    herd.give(1, concurrency=Concurrency.QUEUE, grace_s=100)
+    herd.turn(MINUTE)
+    (first,) = herd.ordered()
+    herd.start(first)
+    for _ in range(60):
+        herd.guard.beat()
+        herd.turn(3000)
+    key = RunKey.parse(first)
+    assert len(herd.engine.tasks[key.task].waiting) == 3
+    herd.thread.tell(Ended(first, herd.clock.now_ms(), 0, None, False, False, 0, ""))
+    update = herd.journal.update
+    calls: list[int] = []
+
+    def fails(entries: Sequence[Entry], *, report: bool = True) -> None:
+        calls.append(len(entries))
+        if len(calls) == 2:
+            raise sqlite3.OperationalError("disk I/O error")
+        update(entries, report=report)
+
+    herd.journal.update = fails  # type: ignore[method-assign]
+    with pytest.raises(sqlite3.Error, match="disk"):
+        herd.turn(20)
+    herd.turn(1000, times=2)
+    assert herd.ordered() == [first, str(RunKey(key.task, key.fire_ms + 2 * MINUTE, 1))]
+
+
+def test_what_is_decided_has_its_place_in_line_whatever_fails_after_that(herd: Herd) -> None:
+    """A fire replaces the one before it, and to write that down fails: the others that were decided with it go on."""
+    herd.give([1], concurrency=Concurrency.REPLACE)
+    with herd.no_room():
+        herd.turn(MINUTE)
+        for _ in range(19):
+            herd.guard.beat()
+            herd.turn(3000)
+        herd.give([2, 3])
+        update = herd.journal.update
+
+        def fails(entries: Sequence[Entry], *, report: bool = True) -> None:
+            raise sqlite3.OperationalError(f"disk I/O error: {len(entries)}, {report}")
+
+        herd.journal.update = fails  # type: ignore[method-assign]
+        herd.guard.beat()
+        with pytest.raises(sqlite3.Error, match="disk"):
+            herd.turn(3000)
+        herd.journal.update = update  # type: ignore[method-assign]
+    herd.turn(1000, times=2)
+    assert {RunKey.parse(run).task.job_id for run in herd.ordered()} >= {2, 3}
+    assert {entry.run.id for entry in herd.journal.open_entries()} == {
+        str(key) for item in herd.engine.tasks.values() for key in (*item.active, *item.queued, *item.waiting)
+    }
+
+
+def test_the_runner_is_heard_while_no_fence_answers(herd: Herd) -> None:
+    """What is claimed and not granted takes no room: the whole line would be asked for in one turn, and in the next."""
+    herd.boot(timers=False)
+    herd.give(1000, delivery=Delivery.AT_MOST_ONCE)
+    herd.fences.mysql_ok = False
+    asked: list[TaskId] = []
+    herd.orders.look = lambda item: asked.append(item.id)
+    with herd.no_room():
+        herd.clock.advance_ms(MINUTE)
+        herd.engine.look(Trigger.CRON)
+    syncs = herd.syncs
+    herd.turn()
+    assert len(asked) == WINDOW
+    assert herd.syncs - syncs == WINDOW // PIECE, "a piece is written down with one sync"
+    assert herd.thread._wake.is_set(), "the others have their turn at once"
+    herd.turn(times=4)
+    assert len(set(asked)) == len(asked) == 1000

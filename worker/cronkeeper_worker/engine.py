@@ -84,7 +84,7 @@ class Engine:
 
     def set_foreign(self, runs: dict[TaskId, frozenset[RunKey]]) -> None:
         """Say which runs of our tasks are in progress on other nodes."""
-        self._release_waiting(self._board.set_foreign(runs))
+        self._starter.release(self._board.set_foreign(runs))
 
     def has_foreign(self) -> list[TaskId]:
         """Return the tasks that have runs on other nodes."""
@@ -111,9 +111,9 @@ class Engine:
         for first in range(0, len(due), PIECE):
             self._decide(due[first : first + PIECE], now_ms, trigger)
 
-    def pump(self) -> None:
-        """Start what stands in line, as far as the runner has come."""
-        self._starter.pump()
+    def pump(self) -> bool:
+        """Start what stands in line, as far as the runner has come; say whether there is more to be done at once."""
+        return self._starter.pump()
 
     def next_look_ms(self) -> int | None:
         """Return when `look` is wanted next, or None."""
@@ -133,17 +133,18 @@ class Engine:
             if item is None or not (known is None or was_refused(known)):
                 continue
             begun = [one.run.key for one in decided if one.phase is Phase.DECIDED and one.run.key.task == key.task]
-            active, waiting = [*item.busy(), *begun], list(item.waiting)
+            waiting = [one.run.key for one in decided if one.phase is Phase.WAITING and one.run.key.task == key.task]
+            active, waiting = [*item.busy(), *begun], [*item.waiting, *waiting]
             decision, cancel = gate.decide_one(item.view, key, trigger=trigger, active=active, waiting=waiting)
             if trigger is Trigger.MANUAL and not decision.run:
                 # Its row exists and says pending: it waits for the run before it instead of being refused.
                 decision = Decision(key, trigger, run=True, wait=True)
-            entry = new_entry(self._parts.worker, item, decision)
-            decided.append(entry)
-            if entry.phase is Phase.WAITING:
-                item.waiting[key] = entry
+            decided.append(new_entry(self._parts.worker, item, decision))
             replaced += cancel
         self._parts.journal.decide(decided, [])
+        for entry in decided:
+            if entry.phase is Phase.WAITING:
+                self._board.tasks[entry.run.key.task].waiting[entry.run.key] = entry
         for other in replaced:
             self.cancel(other, Reason.REPLACED)
         self._starter.launch([entry for entry in decided if entry.phase is Phase.DECIDED])
@@ -172,11 +173,13 @@ class Engine:
                 self._parts.runner.cancel(str(key))
             except UnavailableError as exc:
                 log.warning("a run could not be told to end", extra={"event": "runner.away", "error": str(exc)})
-        elif item is not None and (entry := item.waiting.pop(key, None) or self._board.unqueue(key)) is not None:
+        elif item is not None and (entry := item.waiting.get(key) or item.queued.get(key)) is not None:
             state = advance(RunState.PENDING, RunEvent.CANCEL)
             run = entry.run.evolve(state=state, reason=reason)
             self._parts.journal.update([replace(entry, run=run, phase=Phase.OVER)])
-            self._release_waiting([item])
+            if item.waiting.pop(key, None) is None:
+                self._board.unqueue(key)
+            self._starter.release([item])
 
     def hear(self, started: Sequence[tuple[RunKey, int]], ended: Sequence[Ended]) -> None:
         """Processes exist: (run, started_ms); and processes have ended, also some of these: written down with one sync.
@@ -216,7 +219,7 @@ class Engine:
 
         News of an earlier order may come after a later one of the same run has been given, and carried out.
         """
-        again: list[Entry] = []
+        again: dict[RunKey, Entry] = {}
         for key in keys:
             entry = self._board.find(key)
             newest_s = self._board.order_expiry_s.get(key)
@@ -226,11 +229,10 @@ class Engine:
                 continue
             log.warning("an order came too late to be carried out", extra={"event": "order.expired", "run": str(key)})
             if key.task in self._board.tasks:
-                self._board.drop(key)
-                again.append(entry)
+                again[key] = entry
             else:
                 self._fail(key, Reason.SPAWN_FAILED, "the task had left this node before the run could be started")
-        self._starter.launch_again(again)
+        self._starter.launch_again(list(again.values()))
 
     def resume(
         self,
@@ -282,17 +284,19 @@ class Engine:
         return len(due) == PIECE
 
     def _decide(self, due: Sequence[Installed], now_ms: int, trigger: Trigger) -> None:
+        start: list[Entry] = []
         try:
-            start = self._decide_due(due, now_ms, trigger)
+            self._decide_due(due, now_ms, trigger, start)
         finally:
+            # What is decided for good has its place in line, whatever fails after that.
             for item in due:
                 self._board.arm(item)
-        self._starter.launch(start)
+            self._starter.launch(start)
         for item in due:
             self._board.arm(item)
 
-    def _decide_due(self, due: Sequence[Installed], now_ms: int, trigger: Trigger) -> list[Entry]:
-        """Decide for each task, make all of it durable, and only then believe it; return what is to be started."""
+    def _decide_due(self, due: Sequence[Installed], now_ms: int, trigger: Trigger, start: list[Entry]) -> None:
+        """Decide for each task, make all of it durable, and only then believe it; add what is to be started."""
         verdicts: list[tuple[Installed, Verdict, list[Entry]]] = []
         for item in due:
             if item.next_ms is None or item.next_ms > now_ms:
@@ -314,21 +318,23 @@ class Engine:
             [entry for _, _, entries in verdicts for entry in entries],
             [(item.id, verdict.cursor_ms, verdict.next_ms) for item, verdict, _ in verdicts],
         )
-        start: list[Entry] = []
         outcomes: Counter[tuple[str, str]] = Counter()
+        superseded: list[Entry] = []
         for item, verdict, entries in verdicts:
             outcomes.update(
                 (entry.run.trigger.value, "run" if entry.run.state is RunState.PENDING else str(entry.run.reason))
                 for entry in entries
             )
+            superseded += item.waiting.values() if verdict.cancel else ()
             self._believe(item, verdict, entries)
             start += [entry for entry in entries if entry.phase is Phase.DECIDED]
         for labels, count in outcomes.items():
             self._parts.metrics.fires.labels(*labels).inc(count)
-        begun = {entry.run.key.task for entry in start}
-        for item in due:
-            start += self._starter.take_ready(item, now_ms, begun=item.id in begun)
-        return start
+        if superseded:
+            self._starter.skip(superseded, Reason.SUPERSEDED)
+        for key in (key for _, verdict, _ in verdicts for key in verdict.cancel):
+            self.cancel(key, Reason.REPLACED)
+        start += self._starter.take_ready(due, now_ms, {entry.run.key.task for entry in start})
 
     def _believe(self, item: Installed, verdict: Verdict, entries: Sequence[Entry]) -> None:
         item.view = replace(item.view, cursor_ms=verdict.cursor_ms)
@@ -338,21 +344,9 @@ class Engine:
                 "fires were due for so long that the oldest are not decided one by one",
                 extra={"event": "fire.dropped", "task": str(item.id), "count": verdict.dropped},
             )
-        if verdict.cancel:
-            for key in list(item.waiting):
-                self._starter.skip(item.waiting.pop(key), Reason.SUPERSEDED)
-            for key in verdict.cancel:
-                self.cancel(key, Reason.REPLACED)
         for entry in entries:
             if entry.phase is Phase.WAITING:
                 item.waiting[entry.run.key] = entry
-
-    def _release_waiting(self, items: Iterable[Installed]) -> None:
-        now_ms = self._parts.clock.now_ms()
-        found = list(items)
-        self._starter.launch([entry for item in found for entry in self._starter.take_ready(item, now_ms)])
-        for item in found:
-            self._board.arm(item)
 
     def _fail(self, key: RunKey, reason: Reason, message: str) -> None:
         entry = self._board.find(key)
@@ -387,7 +381,7 @@ class Engine:
                 item.waiting[retry.run.key] = retry
         if retries:
             self._parts.journal.decide(retries, [])
-        self._release_waiting(touched.values())
+        self._starter.release(touched.values())
         self._parts.metrics.running.set(self.running())
 
     def _on_old_news(self, key: RunKey) -> None:

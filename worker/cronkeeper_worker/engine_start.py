@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.job import Concurrency, JobState
@@ -35,6 +35,19 @@ PIECE = 100
 WINDOW = 2 * PIECE
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What has become of a piece: each run is in one of these lists, as it is to be."""
+
+    granted: list[tuple[Installed, Entry, Answer]]
+    #: To be asked for again, as they are still.
+    later: list[Entry]
+    skipped: list[Entry]
+    refused: list[Entry]
+    #: Refused by ZooKeeper, while MySQL may have granted them.
+    doubted: list[Entry]
+
+
 class Starter:
     """Owned by the engine, on the engine's thread. `fail` ends a claimed run for which there will be no process."""
 
@@ -47,41 +60,68 @@ class Starter:
         self._window = window
         #: Who stands in line, and since when (boot-time clock). Some may have left it.
         self._line: deque[tuple[RunKey, float]] = deque()
+        #: Tasks with runs that there will not be, until what waits behind those has gone: the journal may fail.
+        self._freed: set[TaskId] = set()
 
-    def take_ready(self, item: Installed, now_ms: int, *, begun: bool = False) -> list[Entry]:
-        """Take the waiting runs that may go now: one if they go one by one, none if one has just `begun`."""
-        one_by_one = item.view.spec.concurrency is not Concurrency.ALLOW
+    def take_ready(self, items: Iterable[Installed], now_ms: int, begun: Collection[TaskId] = ()) -> list[Entry]:
+        """Take the waiting runs that may go now: one if they go one by one, none if one of the task has just `begun`.
+
+        What has come too late is written down first, and all at once: if that cannot be, all of them wait on.
+        """
         ready: list[Entry] = []
-        for key, entry in sorted(item.waiting.items()):
-            if entry.not_before_ms > now_ms or (one_by_one and (begun or item.busy() or ready)):
-                continue
-            del item.waiting[key]
-            if is_of_schedule(entry) and self._too_late(item, key, now_ms):
-                self.skip(entry, item.obstacle or Reason.LATE)
-            else:
-                ready.append(replace(entry, phase=Phase.DECIDED))
+        late: list[Entry] = []
+        for item in items:
+            one_by_one = item.view.spec.concurrency is not Concurrency.ALLOW
+            taken = one_by_one and (item.id in begun or bool(item.busy()))
+            for key, entry in sorted(item.waiting.items()) if item.waits and not taken else ():
+                if taken or entry.not_before_ms > now_ms:
+                    continue
+                if is_of_schedule(entry) and self._too_late(item, key, now_ms):
+                    late.append(_skipped(entry, item.obstacle or Reason.LATE))
+                else:
+                    ready.append(replace(entry, phase=Phase.DECIDED))
+                    taken = one_by_one
+        self._parts.journal.update(late)
+        for entry in (*late, *ready):
+            del self._board.tasks[entry.run.key.task].waiting[entry.run.key]
         return ready
 
     def launch_again(self, entries: Sequence[Entry]) -> None:
         """Have claimed once more, by the same nonces, and started what was decided or claimed but has no process.
 
-        Before all others: these had their turn already.
+        Before all others: these had their turn already. All of them keep what they are until the rest is written down.
         """
-        fresh: list[Entry] = []
-        freed: list[Installed] = []
+        now_ms, again = self._parts.clock.now_ms(), {entry.run.key for entry in entries}
+        late: list[Entry] = []
+        fresh: dict[RunKey, Entry] = {}
+        waiting: list[Entry] = []
+        begun: set[TaskId] = set()
         for entry in map(released, entries):
-            item = self._board.tasks[entry.run.key.task]
-            if item.holds(entry.run.key):
+            key = entry.run.key
+            item = self._board.tasks[key.task]
+            if item.holds(key) and self._board.find(key) is None:
                 continue
-            if is_of_schedule(entry) and self._too_late(item, entry.run.key, self._parts.clock.now_ms()):
-                self.skip(entry, Reason.LATE)
-                freed.append(item)
-            elif item.busy() and item.view.spec.concurrency is not Concurrency.ALLOW:
-                item.waiting[entry.run.key] = replace(entry, phase=Phase.WAITING)
+            busy = item.id in begun or not again.issuperset(item.busy())
+            if is_of_schedule(entry) and self._too_late(item, key, now_ms):
+                late.append(_skipped(entry, Reason.LATE))
+                self._freed.add(item.id)
+            elif busy and item.view.spec.concurrency is not Concurrency.ALLOW:
+                waiting.append(entry)
             else:
-                self._board.queue(entry)
-                fresh.append(entry)
-        self._stand_in_line([*fresh, *self._behind(freed)], first=True)
+                fresh[key] = entry
+                begun.add(item.id)
+        self._parts.journal.update(late)
+        for entry in (*late, *waiting, *fresh.values()):
+            self._board.drop(entry.run.key)
+        for entry in waiting:
+            self._board.tasks[entry.run.key.task].waiting[entry.run.key] = replace(entry, phase=Phase.WAITING)
+        for entry in fresh.values():
+            self._board.queue(entry)
+        self._stand_in_line(list(fresh.values()), first=True)
+
+    def release(self, items: Iterable[Installed]) -> None:
+        """Have go what waited for runs that are over."""
+        self._stand_in_line(self._behind(items))
 
     def launch(self, entries: Sequence[Entry]) -> None:
         """Have decided runs claimed and started, in their turn: at once, if nobody stands in line."""
@@ -89,10 +129,18 @@ class Starter:
             self._board.queue(entry)
         self._stand_in_line(entries)
 
-    def pump(self) -> None:
-        """Claim and start what stands in line, as far as the runner has come."""
-        while self._line and self._room() >= (size := min(PIECE, len(self._line))):
-            some = [self._line.popleft() for _ in range(size)]
+    def pump(self) -> bool:
+        """Claim and start what stands in line, as far as the runner has come; say whether there is more for now.
+
+        No more than fills the window: where no fence answers the room does not shrink, and somebody is to be heard.
+        """
+        self._line.extendleft(reversed(self._places(self._behind(()))))
+        taken = 0
+        while self._may_go():
+            if self._window is not None and taken >= WINDOW:
+                return True
+            some = [self._line.popleft() for _ in range(min(PIECE, len(self._line)))]
+            taken += len(some)
             now_s, entries, long = self._parts.clock.boot_s(), [], set()
             for key, since_s in some:
                 if (entry := self._board.unqueue(key)) is not None:
@@ -100,6 +148,7 @@ class Starter:
                     if now_s - since_s > START_WITHIN_S:
                         long.add(key)
             self._go(entries, long)
+        return False
 
     def flush(self, tasks: Collection[TaskId]) -> None:
         """Claim and start at once whatever of these tasks stands in line: they are about to leave, or to change."""
@@ -107,20 +156,17 @@ class Starter:
         while entries := [entry for item in found for key in list(item.queued) if (entry := self._board.unqueue(key))]:
             self._go(entries)
 
-    def skip(self, entry: Entry, reason: Reason) -> None:
-        run = entry.run.evolve(state=advance(RunState.PENDING, RunEvent.SKIP), reason=reason)
-        log.warning("a fire was skipped", extra={"event": "run.skipped", "run": run.id, "reason": reason.value})
-        self._parts.journal.update([replace(entry, run=run, phase=Phase.OVER)])
+    def skip(self, entries: Sequence[Entry], reason: Reason) -> None:
+        """Skip runs that wait."""
+        self._parts.journal.update([_skipped(entry, reason) for entry in entries])
+        for entry in entries:
+            del self._board.tasks[entry.run.key.task].waiting[entry.run.key]
 
     def skip_paused(self, items: Iterable[Installed]) -> None:
         """Skip what waits of paused tasks: a pause holds for retries, too. What people have asked for stays."""
-        for item in items:
-            if item.view.state is JobState.ACTIVE:
-                continue
-            for key, entry in sorted(item.waiting.items()):
-                if entry.run.trigger is not Trigger.MANUAL:
-                    del item.waiting[key]
-                    self.skip(entry, Reason.PAUSED)
+        paused = [item for item in items if item.waits and item.view.state is not JobState.ACTIVE]
+        waiting = [entry for item in paused for _, entry in sorted(item.waiting.items())]
+        self.skip([entry for entry in waiting if entry.run.trigger is not Trigger.MANUAL], Reason.PAUSED)
 
     def give_up(self, entries: Sequence[Entry]) -> None:
         """Leave waiting runs to the task's next owner. Some may have been claimed, and the answer lost."""
@@ -131,14 +177,20 @@ class Starter:
     # -- inside
     def _stand_in_line(self, entries: Sequence[Entry], *, first: bool = False) -> None:
         """If others stand there, nobody is claimed now: perhaps nothing is to be before our tasks are looked at."""
-        alone, now_s = not self._line, self._parts.clock.boot_s()
-        places = [(entry.run.key, now_s) for entry in entries]
+        alone, places = not self._line, self._places(entries)
         if first:
             self._line.extendleft(reversed(places))
         else:
             self._line.extend(places)
         if alone:
             self.pump()
+
+    def _places(self, entries: Iterable[Entry]) -> list[tuple[RunKey, float]]:
+        now_s = self._parts.clock.boot_s()
+        return [(entry.run.key, now_s) for entry in entries]
+
+    def _may_go(self) -> bool:
+        return bool(self._line) and self._room() >= min(PIECE, len(self._line))
 
     def _room(self) -> int:
         """Return how many orders the runner may be given."""
@@ -152,7 +204,7 @@ class Starter:
                 del orders[key]
         return self._window - len(orders)
 
-    def _go(self, entries: Sequence[Entry], long: Collection[RunKey] = ()) -> None:
+    def _go(self, entries: list[Entry], long: Collection[RunKey] = ()) -> None:
         """Claim and start. Those in `long` stood in line for so long that they may be too late by now.
 
         A claim that is refused holds up nobody: what waits behind it goes at once, not at the next look. By then the
@@ -163,28 +215,28 @@ class Starter:
             freed = self._launch(entries, long, left)
         except BaseException:
             # The journal cannot be written, say. Who has no answer yet keeps its place.
-            for entry in reversed(left.values()):
+            for entry in left.values():
                 self._board.queue(entry)
-                self._line.appendleft((entry.run.key, self._parts.clock.boot_s()))
+            self._line.extendleft(reversed(self._places(left.values())))
             raise
-        behind = self._behind(freed)
-        self._line.extendleft((entry.run.key, self._parts.clock.boot_s()) for entry in reversed(behind))
+        self._line.extendleft(reversed(self._places(self._behind(freed))))
 
     def _behind(self, freed: Iterable[Installed]) -> list[Entry]:
         """Put into the line's books what waits behind runs that there will not be; return it."""
-        now_ms = self._parts.clock.now_ms()
-        ready = []
-        for item in {item.id: item for item in freed}.values():
-            for entry in self.take_ready(item, now_ms):
-                self._board.queue(entry)
-                ready.append(entry)
+        self._freed.update(item.id for item in freed)
+        found = [item for task in self._freed if (item := self._board.tasks.get(task)) is not None]
+        ready = self.take_ready(found, self._parts.clock.now_ms())
+        self._freed.clear()
+        for entry in ready:
+            self._board.queue(entry)
+        for item in found:
             self._board.arm(item)
         return ready
 
-    def _launch(self, entries: Sequence[Entry], long: Collection[RunKey], left: dict[RunKey, Entry]) -> list[Installed]:
+    def _launch(self, entries: list[Entry], long: Collection[RunKey], left: dict[RunKey, Entry]) -> list[Installed]:
         """Claim and start; take out of `left` who has an answer; return the tasks of those that will not run."""
         able: list[tuple[Installed, Entry]] = []
-        freed: list[Installed] = []
+        found = Found([], [], [], [], [])
         now_ms = self._parts.clock.now_ms()
         for entry in entries:
             key = entry.run.key
@@ -195,20 +247,20 @@ class Starter:
             item.obstacle = self._parts.orders.obstacle(item)
             late, on_demand = self._too_late(item, key, now_ms), entry.run.trigger is Trigger.MANUAL
             if item.obstacle is Reason.ARTIFACT_MISSING and not late:
-                self._wait_more(item, entry)
+                found.later.append(entry)
             elif (item.obstacle is not None and not on_demand) or (late and key in long and is_of_schedule(entry)):
-                self.skip(entry, item.obstacle or Reason.LATE)
-                freed.append(item)
+                found.skipped.append(_skipped(entry, item.obstacle or Reason.LATE))
             else:
                 # A run on demand has its row already: it is claimed, and then ends as failed with the reason.
                 able.append((item, entry))
-                continue
-            del left[key]
         claimed, answers = claim_runs(self._parts, able) if able else ({}, {})
+        for item, entry in able:
+            self._sort(item, entry, claimed[entry.run.key], answers[entry.run.key], found)
+        self._settle(found, left)
         orders: list[Order] = []
         try:
-            for item, entry in able:
-                order = self._on_answer(item, entry, claimed[entry.run.key], answers[entry.run.key])
+            for item, entry, answer in found.granted:
+                order = self._order_of(item, entry, answer)
                 del left[entry.run.key]
                 if order is not None:
                     orders.append(order)
@@ -217,7 +269,40 @@ class Starter:
         counts = Counter((answer.fence.value, answer.outcome.value) for answer in answers.values())
         for labels, count in counts.items():
             self._parts.metrics.claims.labels(*labels).inc(count)
-        return freed + [item for item, entry in able if answers[entry.run.key].outcome is Outcome.REFUSED]
+        gone = (*found.skipped, *found.refused, *found.doubted)
+        return [item for entry in gone if (item := self._board.tasks.get(entry.run.key.task)) is not None]
+
+    def _sort(self, item: Installed, entry: Entry, claimed: Run, answer: Answer, found: Found) -> None:
+        outcome, fence = answer.outcome, answer.fence
+        if outcome is Outcome.REFUSED:
+            # By MySQL: the row is another's, and there is nothing to report. By ZooKeeper: MySQL may have granted it
+            # all the same, unheard; nobody would start it, should that other one die.
+            others = found.refused if fence is Fence.MYSQL else found.doubted
+            run = entry.run.evolve(state=advance(entry.run.state, RunEvent.SKIP), reason=Reason.FENCE_REFUSED)
+            others.append(replace(entry, run=run, phase=Phase.OVER))
+            log.info("another worker has this fire", extra={"event": "claim.refused", "run": entry.run.id})
+        elif outcome is Outcome.UNDECIDED:
+            item.obstacle = Reason.ISOLATED
+            found.later.append(entry)
+        else:
+            run = claimed.evolve(autonomous=True) if fence is Fence.NONE else claimed
+            found.granted.append((item, Entry(run, Phase.CLAIMED, claim_fence=fence.value), answer))
+
+    def _settle(self, found: Found, left: dict[RunKey, Entry]) -> None:
+        """Write down what has become of a piece, with one sync, and only then believe it."""
+        now_ms = self._parts.clock.now_ms()
+        # What waits for a fence or its artifact does so until its grace is over.
+        later = [replace(one, phase=Phase.WAITING, not_before_ms=now_ms + ASK_AGAIN_MS) for one in found.later]
+        told = [entry for _, entry, answer in found.granted if answer.fence is not Fence.MYSQL]
+        told, untold = [*found.skipped, *told], [*found.refused, *later]
+        if told or untold or found.doubted:
+            self._parts.journal.settle(told, untold, found.doubted, Reason.FENCE_REFUSED, now_ms)
+        for entry in later:
+            item = self._board.tasks[entry.run.key.task]
+            item.waiting[entry.run.key] = entry
+            self._board.arm(item)
+        for entry in (*found.skipped, *untold, *found.doubted):
+            del left[entry.run.key]
 
     def _too_late(self, item: Installed, key: RunKey, now_ms: int) -> bool:
         spec = item.view.spec
@@ -233,28 +318,8 @@ class Starter:
             log.warning("the runner is away for a moment", extra={"event": "runner.away", "error": str(exc)})
         self._parts.metrics.running.set(self._board.running())
 
-    def _on_answer(self, item: Installed, entry: Entry, claimed: Run, answer: Answer) -> Order | None:
-        outcome, fence = answer.outcome, answer.fence
-        run = entry.run
-        if outcome is Outcome.REFUSED:
-            skipped = run.evolve(state=advance(run.state, RunEvent.SKIP), reason=Reason.FENCE_REFUSED)
-            over = [replace(entry, run=skipped, phase=Phase.OVER)]
-            if fence is Fence.MYSQL:
-                # The row is another's: there is nothing to report, and nothing more to do here.
-                self._parts.journal.refuse(over)
-            else:
-                # MySQL may have granted it all the same, unheard: nobody would start it, should that other one die.
-                self._parts.journal.give_up(over, Reason.FENCE_REFUSED, self._parts.clock.now_ms())
-            log.info("another worker has this fire", extra={"event": "claim.refused", "run": run.id})
-            return None
-        if outcome is Outcome.UNDECIDED:
-            item.obstacle = Reason.ISOLATED
-            self._wait_more(item, entry)
-            return None
-        run = claimed.evolve(autonomous=True) if fence is Fence.NONE else claimed
-        granted = Entry(run, Phase.CLAIMED, claim_fence=fence.value)
-        if fence is not Fence.MYSQL:
-            self._parts.journal.update([granted])
+    def _order_of(self, item: Installed, granted: Entry, answer: Answer) -> Order | None:
+        run = granted.run
         self._board.keep(granted)
         obstacle = item.obstacle
         if obstacle is not None and obstacle is not Reason.ISOLATED:
@@ -269,10 +334,8 @@ class Starter:
             self._fail(run.key, Reason.SPAWN_FAILED, str(exc))
             return None
 
-    def _wait_more(self, item: Installed, entry: Entry) -> None:
-        """Have a run wait for a fence or its artifact, until its grace is over."""
-        now_ms = self._parts.clock.now_ms()
-        later = replace(entry, phase=Phase.WAITING, not_before_ms=now_ms + ASK_AGAIN_MS)
-        self._parts.journal.update([later], report=False)
-        item.waiting[entry.run.key] = later
-        self._board.arm(item)
+
+def _skipped(entry: Entry, reason: Reason) -> Entry:
+    run = entry.run.evolve(state=advance(RunState.PENDING, RunEvent.SKIP), reason=reason)
+    log.warning("a fire was skipped", extra={"event": "run.skipped", "run": run.id, "reason": reason.value})
+    return replace(entry, run=run, phase=Phase.OVER)

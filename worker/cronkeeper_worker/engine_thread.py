@@ -139,7 +139,8 @@ class EngineThread:
         if self._guard.holds():
             return
         self._look()
-        self._engine.pump()
+        if self._engine.pump():
+            self._wake.set()
 
     def _look(self) -> None:
         """Decide about some of what is due. Cron calls once a minute: its call stands until all of it is decided."""

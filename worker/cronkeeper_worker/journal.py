@@ -210,23 +210,28 @@ class Journal:
                 [(e.phase, e.not_before_ms, report, e.claim_fence, *to_row(e.run)) for e in entries],
             )
 
-    def refuse(self, entries: Sequence[Entry]) -> None:
-        """Write that these are another's. MySQL knows; a run of ours with another nonce stays what it is."""
+    def settle(
+        self, told: Sequence[Entry], untold: Sequence[Entry], doubted: Sequence[Entry], reason: Reason, now_ms: int
+    ) -> None:
+        """Write what has become of claims, all with one sync: what MySQL is to hear of, and what it need not.
+
+        On the `doubted` ones nobody will act, for this reason. MySQL may have granted them unheard: it is to hear that.
+        Of the latter two, a run of ours with another nonce stays what it is.
+        """
+        silent = [(e.phase, e.not_before_ms, False, e.claim_fence, *to_row(e.run)) for e in (*untold, *doubted)]
         with self._lock, self._transaction():
             self._db.executemany(
-                _SAME, [(e.phase, e.not_before_ms, False, e.claim_fence, *to_row(e.run)) for e in entries]
+                _REPLACE, [(e.phase, e.not_before_ms, True, e.claim_fence, *to_row(e.run)) for e in told]
+            )
+            self._db.executemany(_SAME, silent)
+            self._db.executemany(
+                "INSERT OR REPLACE INTO doubts (run_id, nonce, trigger, reason, noted_ms) VALUES (?, ?, ?, ?, ?)",
+                [(str(e.run.key), e.run.nonce, e.run.trigger, reason, now_ms) for e in doubted],
             )
 
     def give_up(self, entries: Sequence[Entry], reason: Reason, now_ms: int) -> None:
-        """Write entries on which nobody will act. MySQL may have granted their claims unheard, and is to hear it."""
-        with self._lock, self._transaction():
-            self._db.executemany(
-                _SAME, [(e.phase, e.not_before_ms, False, e.claim_fence, *to_row(e.run)) for e in entries]
-            )
-            self._db.executemany(
-                "INSERT OR REPLACE INTO doubts (run_id, nonce, trigger, reason, noted_ms) VALUES (?, ?, ?, ?, ?)",
-                [(str(e.run.key), e.run.nonce, e.run.trigger, reason, now_ms) for e in entries],
-            )
+        """Write entries on which nobody will act."""
+        self.settle([], [], entries, reason, now_ms)
 
     def doubts(self, now_ms: int, limit: int) -> list[Run]:
         """Return claims that are to be given up in MySQL: at once, and once more when none can be on its way still."""
