@@ -38,9 +38,9 @@ class Ids:
 def take(script: Script, flavour: Flavour, new: Sequence[NewJob]) -> Ids:
     """Take an id for each, as part of a transaction. IntegrityError when the name of one is taken already."""
     if not flavour.is_mysql:
-        last = script.ask("SELECT `seq` FROM `sqlite_sequence` WHERE `name` = 'jobs'").scalar()
-        return Ids([int(last or 0) + 1 + index for index in range(len(new))], placed=False)
-    if len(new) >= MANY and script.is_mariadb and script.ask(_COUNTING).one() in ((1, 1), (1, 2)):
+        last = max(script.ask("SELECT `seq` FROM `sqlite_sequence` WHERE `name` = 'jobs'").firsts, default=0)
+        return Ids([last + 1 + index for index in range(len(new))], placed=False)
+    if len(new) >= MANY and script.is_mariadb and script.ask(_COUNTING).rows in ([(1, 1)], [(1, 2)]):
         ids: list[int] = []
         while len(ids) < len(new):
             ids += _numbers(script, min(_MOST, len(new) - len(ids)))
@@ -55,22 +55,22 @@ def take(script: Script, flavour: Flavour, new: Sequence[NewJob]) -> Ids:
 
 def _places(script: Script, flavour: Flavour, rows: Sequence[Row], mark: str) -> Sequence[int]:
     answer = script.ask(*flavour.insertion(_jobs, job_rows.COLUMNS[1:], rows, flavour.returning_id))
-    if not answer.returns_rows:
+    if answer.rows is None:
         if len(rows) == 1:
             return [answer.lastrowid]
         text = f"SELECT `id` FROM `jobs` WHERE `id` >= {flavour.mark} AND `search` = {flavour.mark}"
         answer = script.ask(text, (answer.lastrowid, mark))
-    return sorted(answer.scalars())
+    return sorted(answer.firsts)
 
 
 def _numbers(script: Script, count: int) -> list[int]:
     """Take so many numbers of a counter that goes in steps of one; nobody else gets any of them."""
-    first = script.ask(f"INSERT INTO `jobs` ({_HOLDS}) VALUES (NULL, {_PLACE}) RETURNING `id`").scalar_one()
+    (first,) = script.ask(f"INSERT INTO `jobs` ({_HOLDS}) VALUES (NULL, {_PLACE}) RETURNING `id`").firsts
     if count == 1:
         script.exec_driver_sql(_DELETE, (first, first))
         return [first]
     doubles = f", ({first}, {_PLACE})" * (count - 2)
     block = f"INSERT IGNORE INTO `jobs` ({_HOLDS}) VALUES (NULL, {_PLACE}){doubles} RETURNING `id`"
-    begin = script.ask(block).scalars().all()[0]
+    begin = script.ask(block).firsts[0]
     script.exec_driver_sql(_DELETE, (first, begin))
     return [first, *range(begin, begin + count - 1)]

@@ -6,10 +6,16 @@ fault catalogue.
 
 from __future__ import annotations
 
+import functools
+import itertools
+import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
 
 import pytest
 from sqlalchemy.engine import make_url
@@ -17,13 +23,22 @@ from sqlalchemy.engine import make_url
 from cronkeeper.domain.ids import RunKey, TaskId
 from cronkeeper.domain.quota import Quotas
 from cronkeeper.domain.run import Run, RunState, Trigger
-from cronkeeper.errors import FencedError, NotFoundError, QuotaExceededError, StaleWriteError, UnavailableError
+from cronkeeper.errors import (
+    ConflictError,
+    FencedError,
+    NotFoundError,
+    QuotaExceededError,
+    StaleWriteError,
+    UnavailableError,
+)
 from cronkeeper.ports import NamespacePolicy, Store, Weighing
 from cronkeeper.store import open_store
 from cronkeeper.store.upgrade import check, current, head, upgrade
 from tests.contract.test_store.builders import MINUTE_MS, new_job, nonce, run
 from tests.contract.test_store.test_store_jobs import changed
 from tests.harness.galera import Galera
+
+STORM_S = 20.0
 
 
 @pytest.fixture(scope="module")
@@ -221,3 +236,45 @@ def test_members_that_create_at_once_do_not_get_beyond_a_quota(members: list[Sto
             members[0].namespaces.save(NamespacePolicy("crowded", None, Quotas(max_jobs=limit), 1))
             saved += sum(pool.map(create, range(6)))
             assert 1 <= saved <= limit
+
+
+def test_what_was_said_to_be_saved_is_there_whoever_else_wanted_its_name(
+    galera_cluster: Galera, urls: list[str]
+) -> None:
+    """Savers on two members want the same names: at any point one's commit may undo what the other has begun."""
+    stores = [open_store(urls[number % 2], pool_size=1) for number in range(4)]
+    end = time.monotonic() + STORM_S
+
+    def save(number: int) -> list[tuple[int, str]]:
+        said: list[tuple[int, str]] = []
+        rounds = itertools.count()
+        while time.monotonic() < end:
+            mine, now = f"{number}.{next(rounds)}", int(time.monotonic() * 25)
+            tags = [f"{mine}.{index};" for index in range(random.choice((1, 1, 3)))]
+            jobs = [
+                new_job(f"storm {now}-{index}", executable=tag, labels={"t": tag}) for index, tag in enumerate(tags)
+            ]
+            with suppress(ConflictError, UnavailableError):
+                said += [(job.id, job.spec.executable) for job in stores[number].jobs.save_many(jobs, [], [])]
+        return said
+
+    with ThreadPoolExecutor(len(stores)) as pool:
+        said = [pair for some in pool.map(save, range(len(stores))) for pair in some]
+    for store in stores:
+        store.close()
+    storm = "`jobs`.`name` LIKE 'storm %'"
+    ask = functools.partial(_ask_synced, galera_cluster, str(make_url(urls[0]).database))
+    assert [job_id for job_id, count in Counter(job_id for job_id, _ in said).items() if count > 1] == []
+    rows = dict(ask(f"SELECT `id`, JSON_VALUE(`spec`, '$.executable') FROM `jobs` WHERE {storm}"))
+    theirs = f"LEFT JOIN `jobs` ON `id` = `job_id` WHERE {storm} OR `id` IS NULL"
+    labels = dict(ask(f"SELECT `job_id`, `value` FROM `job_labels` {theirs}"))
+    history = {row[0] for row in ask(f"SELECT `job_id` FROM `job_history` {theirs}")}
+    assert rows == labels == dict(said)
+    assert history == set(rows)
+
+
+def _ask_synced(cluster: Galera, database: str, text: str) -> list[tuple[Any, ...]]:
+    with cluster.members[0].connect(database) as conn, conn.cursor() as cursor:
+        cursor.execute("SET SESSION wsrep_sync_wait = 1")
+        cursor.execute(text)
+        return list(cursor.fetchall())

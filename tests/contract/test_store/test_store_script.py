@@ -123,3 +123,44 @@ def test_much_is_not_kept_back(watched: Watched) -> None:
     watched.play(*((number, "k" * 190, "v" * 190) for number in range(400)))
     assert len(watched.labels()) == 400
     assert max(map(len, watched.sent)) < 110_000
+
+
+RETURNING = "INSERT INTO `job_labels` (`job_id`, `key`, `value`) VALUES (7, 'k', 'v') RETURNING `job_id`"
+UNDONE = "ROLLBACK; SIGNAL SQLSTATE '40001' SET MYSQL_ERRNO = 1213, MESSAGE_TEXT = 'Deadlock'"
+
+
+def test_a_failure_behind_an_answer_is_heard(watched: Watched) -> None:
+    """Another member's commit wins between an answer's rows and its end: what comes after it has no transaction."""
+    calls: list[int] = []
+
+    def body(script: Script) -> list[Any]:
+        calls.append(1)
+        answer = script.ask(RETURNING if len(calls) > 1 else f"{RETURNING}; {UNDONE}")
+        script.exec_driver_sql(INSERT, (8, "after", str(len(calls))))
+        return [job_id for (job_id,) in answer.rows or []]
+
+    assert watched.db.script(body, landed=_not_at_all) == [7]
+    assert len(calls) == 2
+    assert watched.labels() == [(7, "k", "v"), (8, "after", "2")]
+
+
+@pytest.mark.parametrize("rest", [[], [(8, "after", "x")], [(8, "after", "x"), (9, "after", "y")]])
+@pytest.mark.parametrize("last_is_asked", [False, True])
+def test_nothing_is_written_without_the_transaction(
+    watched: Watched, rest: list[tuple[Any, ...]], last_is_asked: bool
+) -> None:
+    calls: list[int] = []
+
+    def body(script: Script) -> None:
+        calls.append(1)
+        script.exec_driver_sql(INSERT, (7, "k", "v"))
+        if len(calls) == 1:
+            script.conn.exec_driver_sql("ROLLBACK")
+        for row in rest:
+            script.exec_driver_sql(INSERT, row)
+        if last_is_asked:
+            script.ask(INSERT, (10, "asked", str(len(calls))))
+
+    watched.db.script(body, landed=_not_at_all)
+    assert len(calls) == 2
+    assert watched.labels() == [(7, "k", "v"), *rest, *([(10, "asked", "2")] if last_is_asked else [])]
