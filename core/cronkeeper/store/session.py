@@ -149,8 +149,11 @@ class Database:
             raise
         try:
             script.commit()
-        except (DBAPIError, RefusedTogetherError) as exc:
+        except BaseException as exc:
             if isinstance(exc, DBAPIError) and classify(exc) is Trouble.LOST:
+                # The connection may live, and half of the transaction on it: whoever got it next would commit that.
+                if not conn.invalidated:
+                    conn.invalidate()
                 raise _AnswerLostError(result) from exc
             _roll_back(conn)
             raise

@@ -164,3 +164,13 @@ def test_nothing_is_written_without_the_transaction(
     watched.db.script(body, landed=_not_at_all)
     assert len(calls) == 2
     assert watched.labels() == [(7, "k", "v"), *rest, *([(10, "asked", "2")] if last_is_asked else [])]
+
+
+def test_what_cannot_be_sent_leaves_nothing_behind(watched: Watched) -> None:
+    store = SqlJobStore(watched.db)
+    with pytest.raises(UnicodeEncodeError):
+        store.save_many([new_job("unsendable", labels={"k": "\ud800"})], [], [])
+    saved = store.save_many([new_job("next")], [], [])
+    assert watched.db.read(lambda conn: conn.exec_driver_sql("SELECT `id` FROM `jobs`").scalars().all()) == [
+        saved[0].id
+    ]
