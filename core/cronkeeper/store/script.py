@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, CursorResult
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 
 #: More is not kept back: large statements gain nothing by company.
 _MOST_CHARS = 100_000
@@ -100,8 +100,9 @@ class Script:
         try:
             # Its values are in it already: a percent sign is one.
             return self._whole(self._conn.exec_driver_sql(text, execution_options={"no_parameters": True}))
-        except IntegrityError as exc:
-            if may_fail:
+        except StatementError as exc:
+            exc.statement = _UNNAMED
+            if may_fail and isinstance(exc, IntegrityError):
                 raise RefusedTogetherError from exc
             raise
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from sqlalchemy import Connection, event
 from sqlalchemy.exc import IntegrityError
 
-from cronkeeper.errors import UnavailableError
+from cronkeeper.errors import CronkeeperError, UnavailableError
 from cronkeeper.ports import JobQuery
 from cronkeeper.store.engine import make_engine
 from cronkeeper.store.jobs import SqlJobStore
@@ -174,3 +175,18 @@ def test_what_cannot_be_sent_leaves_nothing_behind(watched: Watched) -> None:
     assert watched.db.read(lambda conn: conn.exec_driver_sql("SELECT `id` FROM `jobs`").scalars().all()) == [
         saved[0].id
     ]
+
+
+@pytest.mark.parametrize("labels", [{"k": "v" * 300}, {"k": "v"}])
+def test_no_error_shows_what_was_to_be_saved(watched: Watched, labels: dict[str, str]) -> None:
+    store = SqlJobStore(watched.db)
+    if len(labels["k"]) == 1:
+        store.save_many([new_job("taken")], [], [])
+    secret = "TOPSECRET"
+    job = new_job("taken", executable=f"curl -H {secret} x", labels=labels)
+    with pytest.raises(CronkeeperError) as caught:
+        store.save_many([job], [], [])
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "several statements together" in shown
+    for text in (secret, secret.encode().hex()):
+        assert text not in shown
