@@ -267,6 +267,44 @@ def test_what_was_made_of_something_overtaken_is_not_kept(
     assert reads.made("v", Get, {"/a": 1}, Maker()) == {1: "1=new"}
 
 
+def test_what_could_not_be_made_is_made_the_next_time_with_all_that_was_asked_for(
+    reads: Reads, ensemble: MemoryEnsemble, clock: FakeClock
+) -> None:
+    wanted = {"/a": 1, "/b": 2}
+    for path in wanted:
+        ensemble.write(path, b"old")
+    assert reads.made("v", Get, wanted, Maker()) == {1: "1=old", 2: "2=old"}
+
+    def fail_at_b(key: int, node: Node) -> str:
+        if key == 2:
+            raise KeyError("once")
+        return f"{key}={node.data.decode()}"
+
+    for path in wanted:
+        ensemble.write(path, b"new")
+    clock.advance_ms(int(KEEP_S * 1000) + 1)
+    with pytest.raises(KeyError):
+        reads.made("v", Get, wanted, fail_at_b)
+    assert reads.made("v", Get, wanted, Maker()) == {1: "1=new", 2: "2=new"}
+    clock.advance_ms(int(KEEP_S * 1000) + 1)
+    assert reads.made("v", Get, wanted, Maker()) == {1: "1=new", 2: "2=new"}
+
+
+def test_a_make_that_fails_at_the_first_reading_is_no_answer(reads: Reads, ensemble: MemoryEnsemble) -> None:
+    wanted = {"/a": 1, "/b": 2}
+    for path in wanted:
+        ensemble.write(path, b"x")
+
+    def fail_at_b(key: int, _: Node) -> str:
+        if key == 2:
+            raise KeyError("once")
+        return "lost"
+
+    with pytest.raises(KeyError):
+        reads.made("v", Get, wanted, fail_at_b)
+    assert reads.made("v", Get, wanted, Maker()) == {1: "1=x", 2: "2=x"}
+
+
 def test_views_are_kept_apart_and_pieces_together(reads: Reads, ensemble: MemoryEnsemble) -> None:
     count = 2 * PIECE + 1
     for number in range(count):

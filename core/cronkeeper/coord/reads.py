@@ -90,14 +90,13 @@ class Reads:
         come with a `make` that means the same: the name stands for it.
         """
 
-        def made_of(place: _Entry, path: str, answer: Answer) -> Any:
+        def made_of(place: _Entry, path: str, answer: Answer) -> tuple[Any, int]:
             if answer is None:
-                return None
-            if isinstance(answer, Node):
-                if place.mzxid == answer.stat.mzxid:
-                    return place.answer
-                place.mzxid = answer.stat.mzxid
-            return make(wanted[path], answer)
+                return None, 0
+            mzxid = answer.stat.mzxid if isinstance(answer, Node) else 0
+            if mzxid and mzxid == place.mzxid:
+                return place.answer, mzxid
+            return make(wanted[path], answer), mzxid
 
         known = self._watched(view, kind, list(wanted), made_of)
         return {key: found for path, key in wanted.items() if (found := known[path]) is not None}
@@ -118,11 +117,11 @@ class Reads:
     def _read(self, kind: Kind, wanted: Sequence[str], watch: bool) -> list[Answer]:
         if not watch:
             return [_or_none(answer, path) for answer, path in zip(self._ask(kind, wanted, watch), wanted, strict=True)]
-        known = self._watched(kind, kind, wanted, lambda _place, _path, answer: answer)
+        known = self._watched(kind, kind, wanted, lambda _place, _path, answer: (answer, 0))
         return [known[path] for path in wanted]
 
     def _watched(
-        self, view: View, kind: Kind, wanted: Sequence[str], made_of: Callable[[_Entry, str, Answer], Any]
+        self, view: View, kind: Kind, wanted: Sequence[str], made_of: Callable[[_Entry, str, Answer], tuple[Any, int]]
     ) -> dict[str, Any]:
         if not self._session.connected:
             raise UnavailableError("ZooKeeper: not connected")
@@ -143,7 +142,7 @@ class Reads:
         kind: Kind,
         wanted: list[str],
         known: dict[str, Any],
-        made_of: Callable[[_Entry, str, Answer], Any],
+        made_of: Callable[[_Entry, str, Answer], tuple[Any, int]],
     ) -> list[str]:
         """Ask for these with watches, add what stands to `known`, and return what must be asked again."""
         places = self._reserve(view, wanted)
@@ -158,7 +157,7 @@ class Reads:
             appeared = {path for path, stat in zip(missing, stats, strict=True) if stat is not None}
         made = {path: made_of(places[path], path, answer) for path, answer in answers.items() if path not in appeared}
         self._keep(view, made, places)
-        known.update(made)
+        known.update({path: answer for path, (answer, _) in made.items()})
         return [path for path in wanted if path in appeared]
 
     def _ask(self, kind: Kind, wanted: Sequence[str], watch: bool) -> list[Answer]:
@@ -184,18 +183,22 @@ class Reads:
         with self._lock:
             entries = self._kept.setdefault(view, {})
             before = ((path, entries.get(path)) for path in wanted)
-            places = {path: _Entry() if old is None else _Entry(old.answer, None, old.mzxid) for path, old in before}
+            places = {
+                path: _Entry() if old is None or old.read_s is None else _Entry(old.answer, None, old.mzxid)
+                for path, old in before
+            }
             entries.update(places)
         return places
 
-    def _keep(self, view: View, answers: dict[str, Any], places: dict[str, _Entry]) -> None:
+    def _keep(self, view: View, made: dict[str, tuple[Any, int]], places: dict[str, _Entry]) -> None:
         now_s = self._clock.boot_s()
         with self._lock:
             entries = self._kept.get(view, {})
-            for path, answer in answers.items():
+            for path, (answer, mzxid) in made.items():
                 # A place that is no longer ours was cleared by a change since we asked: what we heard may be old.
                 if entries.get(path) is places[path]:
-                    places[path].answer, places[path].read_s = answer, now_s
+                    place = places[path]
+                    place.answer, place.mzxid, place.read_s = answer, mzxid, now_s
 
     def _on_event(self, path: str | None) -> None:
         if path is None:
