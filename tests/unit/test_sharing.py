@@ -10,6 +10,7 @@ import pytest
 from cronkeeper.domain.job import JobSpec, JobType, Limits, spec_from_dict, spec_to_dict
 from cronkeeper.domain.retry import Retry
 from cronkeeper.domain.schedule import Dst, Fold
+from cronkeeper.domain.sharing import common
 
 FULL = JobSpec(
     "true",
@@ -87,3 +88,20 @@ def test_equal_numbers_of_another_kind_are_not_mixed_up() -> None:
 def test_a_spec_comes_back_as_it_was() -> None:
     assert spec_to_dict(read(FULL)) == spec_to_dict(FULL)
     assert json.dumps(spec_to_dict(read(FULL))) == json.dumps(spec_to_dict(FULL))
+
+
+def test_many_labels_are_kept_by_their_own_spec_alone() -> None:
+    for count, is_shared in ((8, True), (9, False), (64, False)):
+        spec = FULL.evolve(labels={f"key {number}": str(number) for number in range(count)})
+        one, other = read(spec), read(spec)
+        assert one.labels == other.labels == spec.labels
+        assert (one.labels is other.labels) is is_shared, count
+
+
+def test_a_text_that_nobody_has_any_more_is_not_kept_for_ever() -> None:
+    """Python 3.12 keeps interned texts until it ends: a namespace that everybody has left would stay, too."""
+    texts = [common(f"namespace {number}") for number in range(5000)]
+    again = [common(f"namespace {number}") for number in range(5000)]
+    assert texts == again
+    assert texts[0] is not again[0], "of too many the oldest are let go"
+    assert common("".join(["late", "st"])) is common("".join(["lat", "est"]))

@@ -5,7 +5,6 @@ Only what nobody can change is shared: texts, frozen values, and mappings behind
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from types import MappingProxyType
@@ -17,6 +16,8 @@ S = TypeVar("S", str, str | None)
 
 #: How many different values of a kind are looked out for: fewer than that are common to many.
 _KEPT = 4096
+#: Larger mappings are hardly ever common to many, and much to keep.
+_MOST_ITEMS = 8
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -32,7 +33,12 @@ def or_nothing(items: dict[str, T]) -> Mapping[str, T]:
 
 def common(text: S) -> S:
     """Return the one text of those that are equal, for such as there are only a few of."""
-    return text if text is None else sys.intern(text)
+    return text if text is None else _common(text)
+
+
+@lru_cache(maxsize=_KEPT)
+def _common(text: str) -> str:
+    return text
 
 
 def shared(make: Callable[P, T]) -> Callable[P, T]:
@@ -47,8 +53,11 @@ def one_text(text: str) -> str:
 
 
 def texts(items: Mapping[str, Any]) -> Mapping[str, str]:
-    """Return the one mapping of those that say the same, with the same order."""
-    return _texts(tuple((str(key), str(value)) for key, value in items.items())) if items else _NOTHING
+    """Return the one mapping of those that say the same, with the same order; a large one is one's own."""
+    if not items:
+        return _NOTHING
+    pairs = tuple((str(key), str(value)) for key, value in items.items())
+    return _texts(pairs) if len(pairs) <= _MOST_ITEMS else MappingProxyType(dict(pairs))
 
 
 @lru_cache(maxsize=_KEPT)
