@@ -214,3 +214,14 @@ def test_a_batch_waits_no_longer_than_one_takes_within_bounds() -> None:
         begun_s = time.monotonic()
         gather.submit(1)
         assert at_least_s <= time.monotonic() - begun_s < at_most_s
+
+
+def test_a_batch_waits_for_no_more_than_go_into_one() -> None:
+    gather: Gather[int, int] = Gather(lambda items: items, linger_s=(20, 20))
+    gather._followed = MAX_BATCH  # as many are about to hear
+    begun_s = time.monotonic()
+    threads, found = _submit_all(gather, range(MAX_BATCH))
+    for thread in threads:
+        thread.join(30)
+    assert len(found) == MAX_BATCH
+    assert time.monotonic() - begun_s < 10

@@ -107,7 +107,8 @@ class Gather(Generic[T, R]):
     def _gathered(self) -> tuple[float, list[_Entry[T, R]]]:
         """Return when the work begins, and whom it is for."""
         with self._lock:
-            self._wanted = max(self._last, len(self._waiting) + self._followed if self._come_back else 0)
+            wanted = max(self._last, len(self._waiting) + self._followed if self._come_back else 0)
+            self._wanted = min(wanted, MAX_BATCH)
             if self._wanted > 1:
                 shortest_s, longest_s = self._linger_s
                 bound_s = min(max(self._took_s, shortest_s), longest_s)
