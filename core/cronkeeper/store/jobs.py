@@ -85,9 +85,9 @@ class SqlJobStore:
             return list(inserted)
 
         def landed(conn: Connection) -> bool:
-            # All or nothing, so any one row tells. Where some were only finished, "no" is fine: that can be repeated.
+            # All or nothing, so any one row tells. Where all were only finished, it is as well if somebody else did it.
             proof = [*inserted[:1], *(job for job, _ in changed[:1])]
-            return bool(proof) and self._is_stored(conn, proof[0])
+            return self._is_stored(conn, proof[0]) if proof else self._are_finished(conn, removed)
 
         return self._db.script(body, landed=landed)
 
@@ -268,6 +268,13 @@ class SqlJobStore:
         query = select(_jobs.c.generation, _jobs.c.envelope).where(_jobs.c.id == job.id).with_for_update()
         row = conn.execute(query).first()
         return row is not None and (row.generation, bytes(row.envelope)) == (job.generation, job.envelope)
+
+    def _are_finished(self, conn: Connection, job_ids: Sequence[int]) -> bool:
+        for some in slices(sorted(job_ids)):
+            query = select(_jobs.c.id).where(_jobs.c.id.in_(some), _jobs.c.state != JobState.FINISHED.value)
+            if conn.execute(query.with_for_update()).first() is not None:
+                return False
+        return bool(job_ids)
 
     def _delete_history(self, table: str, job_id: int) -> None:
         limit = f" LIMIT {_DELETE_ROWS}" if self._db.is_mysql else ""

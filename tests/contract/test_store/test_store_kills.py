@@ -1,4 +1,4 @@
-"""A save whose statements the server breaks off while the connection lives: all of it is saved, or nothing is."""
+"""A save that is broken off while it is under way: all of it is saved, or nothing is, and we know which."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from cronkeeper.errors import UnavailableError
 from cronkeeper.ports import JobQuery, Store
 from cronkeeper.store import open_store
 from tests.contract.test_store.builders import new_job
+from tests.contract.test_store.lossy_proxy import Lose, LossyProxy
 from tests.harness.mariadb import MariaDB
 
 #: Connections with these under way; of a compound statement the server shows the part that it is at.
@@ -115,3 +116,25 @@ def test_what_is_broken_off_anywhere_is_saved_or_not_as_was_said(store: Store, s
     assert server.ids("SELECT `id` FROM `jobs`") == said, "a placeholder was committed"
     for table in ("job_labels", "job_history"):
         assert server.ids(f"SELECT `job_id` FROM `{table}`") == said, table
+
+
+@pytest.mark.parametrize("what", [Lose.ANSWER, Lose.QUESTION])
+def test_jobs_that_were_only_removed_are_known_to_be_removed_or_not(
+    server: Server, mariadb_server: MariaDB, mariadb_store_url: str, store: Store, what: Lose
+) -> None:
+    jobs = store.jobs.save_many([new_job(f"j{number}") for number in range(3)], [], [])
+    removed = [job.id for job in jobs[:2]]
+    with LossyProxy(mariadb_server.port) as proxy:
+        url = make_url(mariadb_store_url).set(port=proxy.port)
+        through = open_store(url.render_as_string(hide_password=False))
+        through.jobs.page(JobQuery())
+        proxy.lose(what, "; COMMIT; END")
+        if what is Lose.QUESTION:
+            with pytest.raises(UnavailableError):
+                through.jobs.save_many([], [], removed)
+        else:
+            assert through.jobs.save_many([], [], removed) == []
+        assert proxy.pending_faults() == 0
+        through.close()
+    finished = server.ids("SELECT `id` FROM `jobs` WHERE `state` = 'finished'")
+    assert finished == (set() if what is Lose.QUESTION else set(removed))
