@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cronkeeper.errors import UnavailableError
 from cronkeeper.ports import NewJob
 from cronkeeper.store import job_rows, schema
 from cronkeeper.store.flavour import Flavour, Row, chunks, names
@@ -50,6 +51,9 @@ def take(script: Script, flavour: Flavour, new: Sequence[NewJob]) -> Ids:
     mark, ids = secrets.token_hex(16), []
     for rows in chunks([job_rows.placeholder(item.namespace, item.name, mark) for item in new]):
         ids += _places(script, flavour, rows, mark)
+    if 0 in ids:
+        # The driver's word for "it did not say": all such jobs would be one.
+        raise UnavailableError("the database does not say which number a new job has got")
     return Ids(ids, placed=True)
 
 

@@ -190,3 +190,16 @@ def test_no_error_shows_what_was_to_be_saved(watched: Watched, labels: dict[str,
     assert "several statements together" in shown
     for text in (secret, secret.encode().hex()):
         assert text not in shown
+
+
+def test_no_job_gets_a_number_that_the_database_did_not_give(watched: Watched) -> None:
+    """A server that answers an INSERT without rows: in a compound statement the driver knows no last number, but 0."""
+
+    def answer_without_rows(_conn: Any, _cursor: Any, text: str, parameters: Any, *_: Any) -> tuple[str, Any]:
+        return text.replace("/*M!100500 RETURNING `id` */", ""), parameters
+
+    event.listen(watched.engine, "before_cursor_execute", answer_without_rows, retval=True)
+    store = SqlJobStore(watched.db)
+    with pytest.raises(UnavailableError):
+        store.save_many([new_job("a")], [], [])
+    assert store.job_ids() == set()
