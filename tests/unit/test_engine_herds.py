@@ -344,16 +344,40 @@ def test_what_is_due_before_a_pause_goes_before_the_pause(herd: Herd) -> None:
     assert herd.ordered()[WINDOW:] == line[:1]
 
 
+def with_room(herd: Herd, seconds: int = 0, **spec: Any) -> list[str]:
+    """Have 50 runs stand in line for so long, although the runner has room for them."""
+    line = line_of(herd, **spec)
+    with herd.no_room():
+        herd.pass_s(seconds)
+        herd.start(*herd.ordered())
+        herd.turn(20)
+    return line
+
+
 def test_what_is_due_before_a_task_leaves_goes_before_it_leaves(herd: Herd) -> None:
-    line = line_of(herd)
-    tasks = [RunKey.parse(run).task for run in line]
-    herd.engine.take([], tasks)
+    line = with_room(herd)
+    herd.engine.take([], [RunKey.parse(run).task for run in line])
     assert sorted(herd.ordered()) == sorted({*herd.ordered(), *line})
     assert herd.engine.running() == 250
     herd.start(*line)
     herd.end(*line)
     herd.turn(20)
     assert herd.engine.running() == WINDOW
+
+
+@pytest.mark.parametrize("busy", [True, False])
+def test_what_leaves_beyond_the_runners_room_or_after_long_is_for_the_next_owner(herd: Herd, busy: bool) -> None:
+    """Its order would be too old, and end as failed; and after a pause the task may have been another's for long."""
+    line = line_of(herd) if busy else with_room(herd, round(START_WITHIN_S) + 1)
+    tasks = [RunKey.parse(run).task for run in line]
+    herd.engine.take([], tasks)
+    assert set(line).isdisjoint(herd.ordered())
+    assert herd.store.runs.open_runs(tasks) == [], "whoever has them next finds no rows in the way"
+    assert {run.id for run in herd.journal.doubts(herd.clock.now_ms(), 1000)} == set(line)
+    assert herd.engine.running() == WINDOW
+    herd.start(*herd.ordered())
+    herd.turn(20)
+    assert set(line).isdisjoint(herd.ordered())
 
 
 def test_a_run_that_stands_in_line_is_cancelled_at_once_and_for_good(herd: Herd) -> None:

@@ -62,9 +62,9 @@ class Engine:
         self._parts.metrics.tasks.set(len(self._board.tasks))
 
     def uninstall(self, tasks: Iterable[TaskId]) -> None:
-        """Disarm tasks. Their runs go on to their end; their waiting runs are given up, for the next owner to take."""
+        """Disarm tasks. Their runs go on to their end; the others are given up, for the next owner to take."""
         tasks = list(tasks)
-        self._starter.flush(tasks)
+        self._starter.flush_leaving(tasks)
         self._starter.give_up(self._board.uninstall(tasks))
         self._parts.metrics.tasks.set(len(self._board.tasks))
 

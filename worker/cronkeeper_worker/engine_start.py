@@ -156,6 +156,20 @@ class Starter:
         while entries := [entry for item in found for key in list(item.queued) if (entry := self._board.unqueue(key))]:
             self._go(entries)
 
+    def flush_leaving(self, tasks: Collection[TaskId]) -> None:
+        """Claim and start what the runner has room for of tasks that are about to leave.
+
+        An order that is too old is not made again for a task that has left. Nor is anything claimed that has stood for
+        long: after a pause, such a task may have been another's for as long. All that is for its next owner.
+        """
+        leaving = {key for task in tasks if (item := self._board.tasks.get(task)) is not None for key in item.queued}
+        since_s = self._parts.clock.boot_s() - START_WITHIN_S
+        some = [key for key, placed_s in self._line if key in leaving and placed_s >= since_s] if leaving else []
+        some = some[: max(0, self._room())]
+        for first in range(0, len(some), PIECE):
+            piece = some[first : first + PIECE]
+            self._go([entry for key in piece if (entry := self._board.unqueue(key)) is not None])
+
     def skip(self, entries: Sequence[Entry], reason: Reason) -> None:
         """Skip runs that wait."""
         self._parts.journal.update([_skipped(entry, reason) for entry in entries])
