@@ -121,6 +121,41 @@ def test_the_crontab_follows_a_change_that_failed_half_way(world: World, tmp_pat
     assert str(TASK) not in str(files.read())
 
 
+@pytest.mark.parametrize("paused", [False, True])
+def test_after_a_pause_nothing_is_decided_of_a_task_that_is_another_s(
+    world: World, tmp_path: Path, paused: bool
+) -> None:
+    """Its new owner may be asking another fence than we would."""
+    world.give(spec())
+    guard = PauseGuard(world.clock, world.clock.boot_s)
+    guard.beat()
+    for _ in range(1 if paused else 60):
+        world.clock.advance_ms(60_000 if paused else 1000)
+        guard.beat()
+    thread = EngineThread(world.engine, world.clock, guard, timers=False)
+    settings: dict[str, Any] = {"state_dir": tmp_path / "daemon", "cron": "none"}
+    crontab = NodeCrontab(
+        WorkerConfig(**settings),
+        "w1",
+        world.journal,
+        world.clock,
+        WorkerMetrics(CollectorRegistry()),
+        lambda: list(world.engine.tasks.values()),
+        lambda _files: None,
+    )
+    cache = ArtifactCache(tmp_path / "artifacts", open_blobs((tmp_path / "blobs").as_uri()))
+    runner = RunnerClient(tmp_path, lambda _event: None)
+    node = NodeTasks(world.engine, thread, world.journal, cache, runner, crontab, str(tmp_path)).as_seen_by_the_agent()
+    engine = threading.Thread(target=thread.run)
+    engine.start()
+    try:
+        node.apply([], [TASK])
+    finally:
+        thread.stop()
+        engine.join(30)
+    assert len(world.ordered()) == (0 if paused else 1)
+
+
 def end_without_daemon(world: World, run_id: str, exit_code: int) -> None:
     folder = Path(run_files.run_folder(str(world.folder), run_id))
     folder.mkdir(parents=True)

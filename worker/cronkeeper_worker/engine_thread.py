@@ -99,6 +99,10 @@ class EngineThread:
         if first:
             self._wake.set()
 
+    def held(self) -> bool:
+        """Say whether nothing is to be decided before somebody has looked whose our tasks are."""
+        return self._guard.holds()
+
     def retire(self, untold: Callable[[], int]) -> None:
         """Decide nothing more, for good; return once what has begun is over and told, at the latest after FINISH_S.
 

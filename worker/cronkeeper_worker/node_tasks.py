@@ -91,7 +91,9 @@ class NodeTasks:
         def change() -> list[Installed]:
             # What is due until now of these is still ours to decide; whoever comes after us decides from here on. The
             # others have their turn piece by piece: of many, each look is as long as the runner's news waits.
-            self._engine.look_at([*(row.task for row, _ in given), *dropped], Trigger.TIMER)
+            # After a pause of the process, tasks that we are found to have lost may have been another's for as long.
+            leaving = () if self._thread.held() else dropped
+            self._engine.look_at([*(row.task for row, _ in given), *leaving], Trigger.TIMER)
             self._engine.take(given, dropped)
             return list(self._engine.tasks.values())
 
