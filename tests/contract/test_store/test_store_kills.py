@@ -102,7 +102,7 @@ def test_what_is_broken_off_anywhere_is_saved_or_not_as_was_said(store: Store, s
         killing = pool.submit(kill)
         try:
             while time.monotonic() < end:
-                names = [f"{len(said)}-{refused}-{number}" for number in range(40)]
+                names = [f"{len(said)}-{refused}-{number}" for number in range(130 if refused % 2 else 40)]
                 try:
                     saved = store.jobs.save_many([new_job(name, labels={"k": "v"}) for name in names], [], [])
                     said |= {job.id for job in saved}
