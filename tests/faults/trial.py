@@ -259,10 +259,10 @@ class Trial:
 
     # -- the end
 
-    def finish(self, *, steady_s: float = 22.0) -> Any:
+    def finish(self, *, steady_s: float = 22.0, demand: bool = True) -> Any:
         """Heal all, wait for the recovery, let it tick for `steady_s`, read everything, and judge.
 
-        Returns the checker's report; raises AssertionError with its text if it is not ok.
+        Returns the checker's report; with `demand` raises AssertionError with its text if it is not ok.
         """
         from tests.faults.checker import check
         from tests.faults.checker.history import read_history
@@ -278,8 +278,8 @@ class Trial:
         self._write(read_s)
         report = check(read_history(self.folder))
         print(report.text())
-        assert report.ok, f"seed {self.seed}: {self.folder}\n{report.text()}"
-        self._passed = True
+        assert report.ok or not demand, f"seed {self.seed}: {self.folder}\n{report.text()}"
+        self._passed = report.ok
         return report
 
     def _write(self, read_s: float) -> None:
