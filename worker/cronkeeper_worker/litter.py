@@ -74,8 +74,10 @@ class Untried(NamedTuple):
 Outcome = Made | Refused | Unknown | Untried
 
 
-def make(wanted: Sequence[Wanted], null_fd: int, become: Callable[[], None]) -> list[Outcome]:
-    """Return what has become of each. What is not made in a third of a second is untried.
+def make(wanted: Sequence[Wanted], null_fd: int, become: Callable[[], None]) -> tuple[list[Outcome], bool]:
+    """Return what has become of each, and whether their maker was stuck and everybody waited for it for a second.
+
+    What is not made in a third of a second is untried.
 
     `become` turns the process that makes them into the account. OSError: there is none, and nothing was tried. In the
     main thread.
@@ -91,7 +93,7 @@ def make(wanted: Sequence[Wanted], null_fd: int, become: Callable[[], None]) -> 
             finally:
                 os.close(words_end)
             try:
-                found = _listen(words, maker)
+                found, stuck = _listen(words, maker)
             except OSError as exc:
                 raise RuntimeError(f"nobody knows what was made: {exc}") from exc
     except BaseException:
@@ -100,12 +102,12 @@ def make(wanted: Sequence[Wanted], null_fd: int, become: Callable[[], None]) -> 
     outcomes = _outcomes(found, len(wanted), words)
     if not any(isinstance(outcome, Unknown) for outcome in outcomes):
         os.close(words)
-    return outcomes
+    return outcomes, stuck
 
 
-def _listen(words: int, maker: int) -> bytes:
-    """Return all that it says, once it is dead."""
-    found = b""
+def _listen(words: int, maker: int) -> tuple[bytes, bool]:
+    """Return all that it says, once it is dead, and whether it was silent for too long."""
+    found, stuck = b"", True
     poll = select.poll()
     poll.register(words, select.POLLIN)
     try:
@@ -113,6 +115,7 @@ def _listen(words: int, maker: int) -> bytes:
             more = os.read(words, 65_536)
             found += more
             if not more:
+                stuck = False
                 break
     finally:
         os.kill(maker, signal.SIGKILL)
@@ -123,7 +126,7 @@ def _listen(words: int, maker: int) -> bytes:
             found += more
     except BlockingIOError:
         pass  # what it was making is on its way, and holds the other end until it is executed
-    return found
+    return found, stuck
 
 
 def _outcomes(found: bytes, count: int, words: int) -> list[Outcome]:

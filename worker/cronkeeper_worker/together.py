@@ -120,13 +120,14 @@ class Together:
         return _Ready(job, note, wanted)
 
     def _litter(self, ready: Sequence[_Ready], account: Account) -> Sequence[litter.Outcome]:
+        become = partial(self._launcher.become, account)
         try:
-            made = litter.make([one.wanted for one in ready], self._null, partial(self._launcher.become, account))
+            made, stuck = litter.make([one.wanted for one in ready], self._null, become)
         except OSError:
-            made = [litter.Untried()] * len(ready)
+            made, stuck = [litter.Untried()] * len(ready), False
         begun = [outcome for outcome in made if not isinstance(outcome, litter.Untried)]
         over = all(has_expired(one.job.order) for one in ready)
-        if any(isinstance(outcome, litter.Unknown) for outcome in made) or not (begun or over):
+        if stuck or any(isinstance(outcome, litter.Unknown) for outcome in made) or not (begun or over):
             self._slow_until[account.uid] = time.monotonic() + _SLOW_S
             self._log(f"runs of {account.name} are made one by one for a minute: not all could be made together")
         return made
