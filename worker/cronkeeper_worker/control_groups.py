@@ -18,10 +18,12 @@ import errno
 import fcntl
 import os
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+T = TypeVar("T")
 
 _PREFIX, _OURS, _RUN = "cronkeeper.runs-", "runner", "run-"
 _THREADS, _PIDS_MAX, _MOUNTS = "cgroup.threads", "pids.max", "/proc/self/mountinfo"
@@ -107,13 +109,28 @@ class ControlGroups:
                 self._leave()
 
     def _enter(self, run_id: str) -> bool:
+        def step_in(threads: str) -> bool:
+            _write(threads, b"0")
+            return True
+
+        return self._in_group(run_id, step_in) is not None
+
+    def open(self, run_id: str) -> int:
+        """Return a descriptor by which a process of one thread steps into the run's group, or into ours if that cannot
+        be had, whatever it may do itself by then; -1: there are no groups. The caller closes it. Raises OSError."""
+        if self.reason:
+            return -1
+        fd = self._in_group(run_id, lambda threads: os.open(threads, os.O_WRONLY | os.O_CLOEXEC))
+        return os.dup(self._home) if fd is None else fd
+
+    def _in_group(self, run_id: str, use: Callable[[str], T]) -> T | None:
+        """Make the run's group, and return what is made of the file by which threads step in; None: there is none."""
         path = self._path(run_id)
         try:
             for last in (False, True):
                 try:
                     _make(path)
-                    _write(os.path.join(path, _THREADS), b"0")
-                    break
+                    return use(os.path.join(path, _THREADS))
                 except OSError as exc:
                     # Whoever sweeps takes an empty group for one of the past.
                     if last or exc.errno not in (errno.ENOENT, errno.ENODEV):
@@ -121,32 +138,12 @@ class ControlGroups:
                     self._make_base()
         except OSError as exc:
             self._complain(f"a run has no control group of its own: {exc}")
-            return False
-        return True
+        return None
 
-    def open(self, run_id: str) -> int:
-        """Return a descriptor by which a process of one thread steps into the run's group, or into ours if that cannot
-        be had, whatever it may do itself by then; -1: there are no groups. The caller closes it. Raises OSError."""
-        if self.reason:
-            return -1
-        path = self._path(run_id)
-        try:
-            for last in (False, True):
-                try:
-                    _make(path)
-                    return os.open(os.path.join(path, _THREADS), os.O_WRONLY | os.O_CLOEXEC)
-                except OSError as exc:
-                    if last or exc.errno not in (errno.ENOENT, errno.ENODEV):
-                        raise
-                    self._make_base()
-        except OSError as exc:
-            self._complain(f"a run has no control group of its own: {exc}")
-        return os.dup(self._home)
-
-    def holds(self, run_id: str, pid: int) -> bool:
-        """Say whether the process is in the run's group; an ended one is where it was."""
-        folder = group_folder(_read(f"/proc/{pid}/cgroup"), _read(_MOUNTS)).removesuffix(" (deleted)")
-        return bool(self._base) and f"{folder}/".startswith(f"{self._path(run_id)}/")
+    def holds(self, run_id: str, pid: int, mounts: str | None = None) -> bool:
+        """Say whether the process is in the run's group; an ended one is where it was. `mounts`: as read before."""
+        found = group_folder(_read(f"/proc/{pid}/cgroup"), _read(_MOUNTS) if mounts is None else mounts)
+        return bool(self._base) and f"{found.removesuffix(' (deleted)')}/".startswith(f"{self._path(run_id)}/")
 
     def _leave(self) -> None:
         fault = None
@@ -202,8 +199,7 @@ class ControlGroups:
         """The proof comes after the handle, so that the handle is of what was proven."""
         handle = os.pidfd_open(pid)
         try:
-            group = group_folder(_read(f"/proc/{pid}/cgroup"), mounts)
-            if f"{group}/".startswith(f"{self._path(run_id)}/"):
+            if self.holds(run_id, pid, mounts):
                 signal.pidfd_send_signal(handle, number)
         finally:
             os.close(handle)
