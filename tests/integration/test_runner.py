@@ -234,14 +234,19 @@ def test_a_process_that_its_runner_had_no_time_to_write_down_is_found(desk: Desk
     assert desk.ended("1-0-1-1")[0].lost
 
 
-def test_a_process_that_was_not_written_down_and_is_gone_is_lost(desk: Desk, folder: Path) -> None:
-    """It may have run: nobody must be told that it was never started."""
+def lose_without_a_trace(desk: Desk, folder: Path) -> None:
+    """Kill the runner and then run 1-0-1-1, of whose process nothing was written down."""
     started = desk.begin(Order("1-0-1-1", "n", command="sleep 600"))
     kill_runner(folder)
     until(desk.lost)
     forget_the_process(folder / "runs/1-0-1-1")
     os.killpg(started.pid, signal.SIGKILL)
     until(lambda: not alive(started.pid))
+
+
+def test_a_process_that_was_not_written_down_and_is_gone_is_lost(desk: Desk, folder: Path) -> None:
+    """It may have run: nobody must be told that it was never started."""
+    lose_without_a_trace(desk, folder)
     desk.client.ensure()
     until(lambda: desk.ended("1-0-1-1"))
     assert desk.ended("1-0-1-1")[0].lost
@@ -250,12 +255,7 @@ def test_a_process_that_was_not_written_down_and_is_gone_is_lost(desk: Desk, fol
 @pytest.mark.skipif(os.geteuid() != 0, reason="takes root: it changes accounts")
 def test_nobody_of_another_account_is_taken_for_a_run(desk: Desk, folder: Path) -> None:
     """It would be watched in the run's place, and ended with its cancel, by root."""
-    started = desk.begin(Order("1-0-1-1", "n", command="sleep 600"))
-    kill_runner(folder)
-    until(desk.lost)
-    forget_the_process(folder / "runs/1-0-1-1")
-    os.killpg(started.pid, signal.SIGKILL)
-    until(lambda: not alive(started.pid))
+    lose_without_a_trace(desk, folder)
     with subprocess.Popen(
         ["/bin/sleep", "600"], env={"CRONKEEPER_RUN_ID": "1-0-1-1"}, start_new_session=True, user="nobody"
     ) as pretender:
